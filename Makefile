@@ -1,0 +1,34 @@
+# All set-up and all checks. `make` alone prints what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# uv from the PATH, else a copy of its own in .uv/ (Debian's pip refuses a global install).
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+
+.PHONY: help setup demo test lint types clean
+
+help: ## Show this list
+	@grep -hE '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/python -m pip install --quiet uv
+
+setup: $(if $(findstring .uv,$(UV)),.uv/bin/uv) ## Install the locked dependencies into .venv
+	$(UV) sync --locked
+
+demo: setup ## QLoRA of the bundled model on the bundled data, CPU, under 5 minutes
+	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
+
+test: setup ## Run all tests
+	$(UV) run pytest
+
+lint: setup ## Check style and format
+	$(UV) run ruff check .
+	$(UV) run ruff format --check .
+
+types: setup ## Check types
+	$(UV) run mypy
+
+clean: ## Remove what runs leave behind, except outputs/
+	rm -rf .pytest_cache .mypy_cache .ruff_cache wandb

@@ -1,0 +1,3 @@
+"""CollabLLM: train chat models to collaborate over many turns."""
+
+__version__ = "0.1.0"

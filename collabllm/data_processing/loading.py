@@ -1,0 +1,173 @@
+"""Load multi-turn datasets from a Hub id, a folder or a file, flat or nested, and check them."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+
+from collabllm.data_processing.arrow_rows import write_arrow
+from collabllm.data_processing.row_checks import (
+    REQUIRED_COLUMNS,
+    Rows,
+    check_rows,
+    describe_missing_columns,
+)
+from collabllm.messages import shorten
+
+BUNDLED_DATASET = "demo"
+
+
+def load_multiturn_dataset(path: str | Path, split: str = "train") -> Dataset:
+    """Load a dataset in the multi-turn format and check every row.
+
+    Rows live in a memory-mapped Arrow file, not in Python objects. Nested rows (`turns`, each with
+    `responses`) become one row a response, with the row's position as `conv_id` when it has none.
+    A missing `turn_id` is filled in with `len(prompt)`. Other columns survive.
+
+    Args:
+        path: A Hub id, a folder written by `save_to_disk`, a `.jsonl`, `.json` or `.parquet` file,
+            or `"demo"` for the bundled demo dataset.
+        split: Which split to take of a Hub dataset or a saved `DatasetDict`.
+
+    Raises:
+        FileNotFoundError: If `path` looks like a file or folder and is not there.
+        ValueError: If a row is malformed; the text names file, row, column, value and remedy.
+    """
+    path = demo_dataset_path() if str(path) == BUNDLED_DATASET else path
+    file = Path(path)
+    if file.suffix in (".jsonl", ".json"):
+        return _load_json(_existing(file))
+    if file.suffix == ".parquet":
+        data_files = str(_existing(file))
+        return _from_dataset(
+            load_dataset("parquet", data_files=data_files, split="train"), file.name
+        )
+    if file.is_dir() and any((file / name).exists() for name in _SAVED_BY_DATASETS):
+        return _from_dataset(_take_split(load_from_disk(str(file)), split, str(path)), str(path))
+    if file.is_file():
+        raise ValueError(f"{path}: unknown file type; use .jsonl, .json or .parquet.")
+    if file.is_absolute() or str(path).startswith("."):
+        raise FileNotFoundError(f"{path}: there is no such file or folder.")
+    return _from_dataset(load_dataset(str(path), split=split), f"{path}[{split}]")
+
+
+_SAVED_BY_DATASETS = ("dataset_info.json", "dataset_dict.json")
+
+
+def demo_dataset_path() -> Path:
+    """Return the path of the bundled demo dataset."""
+    return Path(__file__).parent.parent / "data" / "demo_multiturn.jsonl"
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: there is no such file.")
+    return file
+
+
+def _take_split(saved: Dataset | DatasetDict, split: str, name: str) -> Dataset:
+    if isinstance(saved, Dataset):
+        return saved
+    if split not in saved:
+        raise ValueError(f"{name} has no split {split!r}; it has {', '.join(map(str, saved))}.")
+    return saved[split]
+
+
+def _load_json(file: Path) -> Dataset:
+    stat = file.stat()
+    return write_arrow(
+        _read_checked_json,
+        {"file": str(file.resolve()), "fingerprint": f"{stat.st_size}-{stat.st_mtime_ns}"},
+    )
+
+
+def _read_checked_json(file: str, fingerprint: str) -> Iterator[dict[str, Any]]:
+    """Yield checked flat rows; `fingerprint` only tells the cache one content from another."""
+    return check_rows(_flatten(_iter_json(Path(file))), Path(file).name)
+
+
+def _from_dataset(dataset: Dataset, name: str) -> Dataset:
+    if "turns" in dataset.column_names:
+        return write_arrow(_read_nested, {"dataset": dataset, "name": name})
+    missing = [column for column in REQUIRED_COLUMNS if column not in dataset.column_names]
+    if missing:
+        raise ValueError(f"{name}: {describe_missing_columns(missing, dataset.column_names)}")
+    for _ in check_rows(_iter_dataset(dataset), name):
+        pass
+    if "turn_id" not in dataset.column_names or None in dataset.unique("turn_id"):
+        dataset = dataset.map(
+            lambda row: {"turn_id": len(row["prompt"])}, desc="Filling in turn_id"
+        )
+    return dataset
+
+
+def _read_nested(dataset: Dataset, name: str) -> Iterator[dict[str, Any]]:
+    return check_rows(_flatten(_iter_dataset(dataset)), name)
+
+
+def _iter_dataset(dataset: Dataset) -> Rows:
+    for idx, row in enumerate(dataset, start=1):
+        yield f"row {idx}", row
+
+
+def _iter_json(file: Path) -> Rows:
+    """Yield the objects of a JSON Lines file or of one JSON list, holding one at a time."""
+    with file.open(encoding="utf-8-sig") as stream:
+        if file.suffix == ".jsonl":
+            for idx, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield f"row {idx}", _parse(partial(json.loads, line), file, idx)
+            return
+        text = stream.read()
+    decoder, position, idx = json.JSONDecoder(), len(text) - len(text.lstrip()), 0
+    if text[position : position + 1] != "[":
+        raise ValueError(f"{file.name}: must hold a JSON list of rows; use .jsonl for JSON Lines.")
+    position = _skip(text, position + 1, " \n\r\t")
+    while text[position : position + 1] != "]":
+        idx += 1
+        row, position = _parse(partial(decoder.raw_decode, text, position), file, idx)
+        position = _skip(text, position, " \n\r\t")
+        if text[position : position + 1] not in (",", "]"):
+            raise ValueError(f"{file.name} row {idx}: expected ',' or ']' after the row.")
+        position = _skip(text, position, " \n\r\t,")
+        yield f"row {idx}", row
+
+
+def _parse(parse: Callable[[], Any], file: Path, idx: int) -> Any:
+    try:
+        return parse()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file.name} row {idx}: not valid JSON ({error}).") from error
+
+
+def _skip(text: str, position: int, characters: str) -> int:
+    while position < len(text) and text[position] in characters:
+        position += 1
+    return position
+
+
+def _flatten(rows: Rows) -> Rows:
+    """Turn nested rows into one row a response; flat rows pass through."""
+    for conv_idx, (where, row) in enumerate(rows):
+        if not isinstance(row, dict) or "turns" not in row:
+            yield where, row
+            continue
+        shared = {key: value for key, value in row.items() if key != "turns"}
+        shared.setdefault("conv_id", conv_idx)
+        if not isinstance(row["turns"], list):
+            raise ValueError(f"{where}: 'turns' must be a list, got {shorten(row['turns'])}.")
+        for turn_idx, turn in enumerate(row["turns"]):
+            if not isinstance(turn, dict) or not isinstance(turn.get("responses"), list):
+                raise ValueError(
+                    f"{where}: turn {turn_idx} must be a dict with 'prompt' and a list of "
+                    f"'responses', got {shorten(turn)}."
+                )
+            own = {key: value for key, value in turn.items() if key != "responses"}
+            for response_idx, response in enumerate(turn["responses"]):
+                place = f"{where}, turn {turn_idx}, response {response_idx}"
+                if not isinstance(response, dict):
+                    raise ValueError(f"{place}: must be a dict, got {shorten(response)}.")
+                yield place, {**shared, **own, **response}

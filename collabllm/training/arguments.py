@@ -1,0 +1,166 @@
+"""Flags of the training scripts: few of our own, all of the trainer's, from YAML or by hand."""
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from collabllm.data_processing.dataset_utils import DEFAULT_SYSTEM_PROMPT, Turns
+from collabllm.data_processing.loading import BUNDLED_DATASET
+
+BUNDLED_MODEL = "smollm2-135m-instruct"
+
+
+def build_parser(description: str, trainer_config: str) -> argparse.ArgumentParser:
+    """Make the parser with the flags that every training script shares.
+
+    Args:
+        description: For `--help`.
+        trainer_config: Name of the TRL config whose fields are flags, too.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=f"Every field of TRL's {trainer_config} is a flag, too, for example "
+        "--max_steps 100, --output_dir DIR, --report_to none, --resume_from_checkpoint true.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", metavar="FILE", help="YAML file of flags; the command line wins over it")
+    add(
+        "--hf_model_path",
+        default=BUNDLED_MODEL,
+        metavar="MODEL",
+        help="Hub id, local folder, or the bundled model",
+    )
+    add(
+        "--hf_dataset_path",
+        default=BUNDLED_DATASET,
+        metavar="DATASET",
+        help="Hub id, saved folder, .jsonl, .json or .parquet file, or the bundled dataset",
+    )
+    add("--dataset_split", default="train", help="split to take of a Hub dataset")
+    add("--output_name_tag", default="run", metavar="TAG", help="part of the run's name")
+    add("--learning_rate", type=float, default=2e-5, help="peak learning rate")
+    add("--batch_size", type=int, default=4, help="rows a device and step")
+    add("--max_length", type=int, default=4096, help="most tokens of a row; late turns are cut")
+    add(
+        "--system_prompt",
+        default=DEFAULT_SYSTEM_PROMPT,
+        metavar="TEXT",
+        help='system message of every conversation that has none; "" for none',
+    )
+    add("--score_column", default="score", help="column to rank by, dotted into dicts")
+    add("--eval_ratio", type=float, default=0.1, help="share of tasks held out, in [0, 1)")
+    add("--split_by", default="single_turn_prompt", help="column that names a row's task")
+    add("--lora_r", type=int, default=16, help="rank of the adapter")
+    add("--lora_alpha", type=int, default=16, help="scale of the adapter")
+    add("--lora_dropout", type=float, default=0.1, help="dropout of the adapter")
+    add("--no_4bit", action="store_true", help="keep the base model in 16 or 32 bit")
+    add(
+        "--allow_truncation", action="store_true", help="train although over 5%% of replies are cut"
+    )
+    add(
+        "--push_to_hub",
+        choices=("auto", "true", "false"),
+        default="auto",
+        help="push the adapter to a private repository; auto: when a token is found",
+    )
+    add("--parse_secrets_runpod", action="store_true", help="take tokens from RunPod's secrets")
+    add(
+        "--num_sample_replies",
+        type=int,
+        default=2,
+        help="held-out conversations to answer before and after training",
+    )
+    return parser
+
+
+def add_sft_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that only supervised fine-tuning has."""
+    parser.add_argument(
+        "--lower_bound_metric", type=float, default=0.0, help="lowest score of a reply to train on"
+    )
+    parser.add_argument(
+        "--lower_bound_percentile",
+        type=float,
+        default=None,
+        help="instead: this percentile of the best scores, in [0, 100]",
+    )
+    parser.add_argument(
+        "--turns",
+        choices=get_args(Turns),
+        default="merged",
+        help="one row a conversation, one row every turn, or each conversation's last turn only",
+    )
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Parse our own flags; leave the others, from file and command line, in `trainer_args`.
+
+    Returns:
+        Our flags and `trainer_args`, a list of strings for the trainer's own parser.
+    """
+    only_config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    only_config.add_argument("--config")
+    file = only_config.parse_known_args(argv)[0].config
+    try:
+        from_file = _to_flags(load_config(file), parser) if file else []
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    args, rest = parser.parse_known_args([*from_file, *(sys.argv[1:] if argv is None else argv)])
+    args.trainer_args = rest
+    return args
+
+
+def load_config(file: str) -> dict[str, Any]:
+    """Read a YAML file of flags.
+
+    Raises:
+        ValueError: If it is not a mapping of names to values.
+    """
+    try:
+        config = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(config, Mapping):
+        raise ValueError(f"{file} must map flag names to values, got {type(config).__name__}.")
+    return dict(config)
+
+
+def _to_flags(config: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[str]:
+    """Write a mapping as command-line flags; `null` leaves a flag at its default."""
+    switches = {a.dest for a in parser._actions if isinstance(a, argparse._StoreTrueAction)}
+    flags: list[str] = []
+    for name, value in config.items():
+        if name == "config":
+            raise ValueError("A config file cannot name another one ('config').")
+        if value is None or (name in switches and value is False):
+            continue
+        flags.append(f"--{name}")
+        if name in switches and value is True:
+            continue
+        if isinstance(value, bool):
+            flags.append(str(value).lower())
+        elif isinstance(value, list):
+            flags += [str(item) for item in value]
+        else:
+            flags.append(json.dumps(value) if isinstance(value, dict) else str(value))
+    return flags
+
+
+def unknown_flag_message(unknown: Sequence[str], known: Iterable[str]) -> str:
+    """Name the unknown flags and the nearest known ones."""
+    known = sorted(known)
+    hints = []
+    for flag in (word.split("=")[0] for word in unknown if word.startswith("--")):
+        near = difflib.get_close_matches(flag.lstrip("-").replace("-", "_"), known, n=1)
+        hints.append(f"{flag} is not a flag" + (f"; did you mean --{near[0]}?" if near else "."))
+    return " ".join(hints) or f"Unexpected words: {' '.join(unknown)}."

@@ -1,0 +1,172 @@
+"""Scores on held-out tasks before and after training: loss, token accuracy, ranking accuracy."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from collabllm.data_processing.tokenization import tokenize_conversation
+from collabllm.messages import Message, to_chat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+_SAMPLE_TOKENS = 64
+
+
+def tokenize_pairs(
+    pairs: Dataset, tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> Dataset:
+    """Tokenize the best and the worst reply of each turn, with the loss on the reply alone.
+
+    Returns:
+        Rows with `input_ids` and `labels`: best, worst, best, worst, …; pairs that are too long are
+        left out and counted in the log.
+    """
+    rows: list[dict[str, Any]] = []
+    for pair in pairs:
+        context = [{**message, "weight": 0} for message in pair["prompt"]]
+        both = [
+            tokenize_conversation(context + pair[side], tokenizer, max_length)
+            for side in ("chosen", "rejected")
+        ]
+        if all(row["input_ids"] for row in both):
+            rows += [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in both]
+    if len(rows) < 2 * len(pairs):
+        logger.info("%d held-out pairs exceed max_length.", len(pairs) - len(rows) // 2)
+    return Dataset.from_list(rows)
+
+
+def score_held_out(trainer: Trainer, rows: Dataset, pairs: Dataset) -> dict[str, float]:
+    """Measure the model on held-out rows and pairs.
+
+    Args:
+        trainer: A TRL trainer whose model has the fused LM head.
+        rows: Tokenized conversations.
+        pairs: From `tokenize_pairs`.
+
+    Returns:
+        `loss` (nats a token), `token_accuracy`, `ranking_accuracy` (share of turns whose best reply
+        has the higher mean log-probability; absent without pairs), and the counts behind them.
+    """
+    log_probs, correct, counts = _score_rows(trainer, rows, "Held-out rows").T
+    scores = {
+        "loss": float(-log_probs.sum() / counts.sum()),
+        "token_accuracy": float(correct.sum() / counts.sum()),
+        "num_tokens": int(counts.sum()),
+    }
+    if len(pairs):
+        sums = _score_rows(trainer, pairs, "Held-out pairs")
+        means = sums[:, 0] / sums[:, 2]
+        scores["ranking_accuracy"] = float((means[0::2] > means[1::2]).mean())
+        scores["num_pairs"] = len(pairs) // 2
+    return scores
+
+
+def _score_rows(trainer: Trainer, rows: Dataset, title: str) -> np.ndarray[Any, Any]:
+    """Return sum of log-probabilities, right tokens and tokens of each row, shape [rows, 3]."""
+    from tqdm.auto import tqdm
+
+    by_length = np.argsort([-len(ids) for ids in rows["input_ids"]], kind="stable")
+    pad_token_id = trainer.processing_class.pad_token_id
+    loader = trainer.accelerator.prepare_data_loader(
+        DataLoader(
+            rows.select(by_length),
+            batch_size=trainer.args.per_device_eval_batch_size,
+            collate_fn=DataCollatorForLanguageModeling(pad_token_id),
+            generator=torch.Generator(),  # leaves the training run's random stream alone
+        )
+    )
+    model = trainer.model
+    assert model is not None
+    was_training = model.training
+    model.eval()
+    found = []
+    for batch in tqdm(loader, desc=title, disable=not trainer.is_world_process_zero(), leave=False):
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            outputs = model(**batch, fused_lm_head=True)
+        sums = torch.stack(  # [batch, 3]
+            [
+                outputs.log_probs.float().sum(-1),
+                outputs.is_top1.float().sum(-1),
+                outputs.label_mask.float().sum(-1),
+            ],
+            dim=-1,
+        )
+        found.append(trainer.accelerator.gather_for_metrics(sums).cpu().numpy())
+    model.train(was_training)
+    scores = np.empty((len(rows), 3))
+    scores[by_length] = np.concatenate(found)
+    return scores
+
+
+def choose_samples(rows: Iterable[Mapping[str, Any]], num_samples: int) -> list[list[Message]]:
+    """Take the opening turn of held-out conversations, each of another task where possible."""
+    chosen: list[list[Message]] = []
+    seen: set[str] = set()
+    for row in rows:
+        end = next(i for i, m in enumerate(row["messages"]) if m["role"] == "user") + 1
+        opening = to_chat(row["messages"][:end])
+        if len(chosen) < num_samples and opening[-1]["content"] not in seen:
+            seen.add(opening[-1]["content"])
+            chosen.append(opening)
+    return chosen
+
+
+def answer_samples(trainer: Trainer, samples: Sequence[Sequence[Message]]) -> list[str]:
+    """Answer each conversation greedily, at most 64 tokens each."""
+    tokenizer: Any = trainer.processing_class
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    was_training = model.training
+    model.eval()
+    replies = []
+    for messages in samples:
+        encoded = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        ).to(model.device)
+        with torch.no_grad():
+            output = model.generate(**encoded, max_new_tokens=_SAMPLE_TOKENS, do_sample=False)
+        replies.append(
+            tokenizer.decode(output[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+        )
+    model.train(was_training)
+    return replies
+
+
+def print_comparison(before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    """Print held-out scores before and after training, with the counts behind them."""
+    table = Table(title="Held-out tasks")
+    for column in ("metric", "before", "after", "change", "over"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    tokens = f"{before['num_tokens']:,.0f} tokens"
+    rows = [
+        ("loss", "loss (lower is better)", tokens),
+        ("token_accuracy", "token accuracy", tokens),
+        ("ranking_accuracy", "ranking accuracy", f"{before.get('num_pairs', 0):,.0f} turns"),
+    ]
+    for key, label, over in rows:
+        if key in before and key in after:
+            first, last = before[key], after[key]
+            table.add_row(label, f"{first:.3f}", f"{last:.3f}", f"{last - first:+.3f}", over)
+    Console().print(table)
+
+
+def print_samples(
+    samples: Sequence[Sequence[Message]], before: Sequence[str], after: Sequence[str]
+) -> None:
+    """Print held-out openings and the replies to them before and after training."""
+    console = Console(highlight=False, markup=False)
+    for messages, first, last in zip(samples, before, after, strict=True):
+        console.print(f"\nUser:   {messages[-1]['content']}", style="bold")
+        console.print(f"Before: {first.strip()}")
+        console.print(f"After:  {last.strip()}", style="green")

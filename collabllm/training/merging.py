@@ -1,0 +1,69 @@
+"""Merge an adapter into its 16-bit base model, and measure what merging changes."""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from collabllm.models import choose_dtype, load_adapter, load_base_model, load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+_PROBE = "Could you help me plan a small party? I have not decided on the place yet."
+
+
+def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> float:
+    """Merge an adapter into its base in 16 bit (32 on a CPU), never in 4 bit, and save the result.
+
+    Rounding to 4 bit after merging ruins the adapter, so the base is loaded anew. The merged model
+    is saved in bf16, or fp16 on a GPU without bf16.
+
+    Args:
+        adapter: Folder or Hub id of the adapter.
+        output_dir: Where the merged model goes; must not hold one yet.
+        base: The base model; by default what the adapter's configuration names.
+
+    Returns:
+        Largest absolute difference of a logit between adapter and merged model on a probe text.
+
+    Raises:
+        ValueError: If the base is unknown, or a 4-bit copy.
+        FileExistsError: If `output_dir` is not empty.
+    """
+    target = Path(output_dir)
+    if target.exists() and any(target.iterdir()):
+        raise FileExistsError(f"{target} is not empty; choose another --output_dir.")
+    base = base or _find_base(adapter)
+    model = load_base_model(base)
+    if getattr(model, "is_quantized", False):
+        raise ValueError(f"{base} is a quantized copy; give the 16-bit base with --hf_model_path.")
+    tokenizer = load_tokenizer(base)
+    ids = tokenizer(_PROBE, return_tensors="pt").input_ids.to(model.device)  # [1, seq]
+    adapted = load_adapter(model, adapter).eval()
+    with torch.no_grad():
+        before = adapted(input_ids=ids).logits.float()
+        merged = adapted.merge_and_unload()
+        merged.to(torch.float16 if choose_dtype() == torch.float16 else torch.bfloat16)
+        after = merged(input_ids=ids).logits.float()
+    merged.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return float((before - after).abs().max())
+
+
+def _find_base(adapter: str) -> str:
+    """Read the base's name; the run's own configuration knows the bundled model by name."""
+    config = Path(adapter) / "train_config.yaml"
+    if config.is_file():
+        from collabllm.training.arguments import load_config
+
+        return str(load_config(str(config))["hf_model_path"])
+    file = Path(adapter) / "adapter_config.json"
+    if not file.is_file():
+        from huggingface_hub import hf_hub_download
+
+        file = Path(hf_hub_download(adapter, "adapter_config.json"))
+    name = json.loads(file.read_text()).get("base_model_name_or_path")
+    if not name:
+        raise ValueError(f"{adapter} does not name its base model; give it with --hf_model_path.")
+    return str(name)

@@ -1,0 +1,317 @@
+"""Supervised fine-tuning by QLoRA on the best-scored replies of multi-turn conversations."""
+
+import argparse
+import logging
+import sys
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType, broadcast_object_list
+from datasets import Dataset
+from transformers import HfArgumentParser
+from trl import SFTConfig, SFTTrainer
+
+from collabllm.data_processing.dataset_utils import (
+    multiturn_dataset_to_dpo,
+    multiturn_dataset_to_sft,
+)
+from collabllm.data_processing.loading import BUNDLED_DATASET, load_multiturn_dataset
+from collabllm.models import BUNDLED_MODEL, choose_dtype, load_base_model, load_tokenizer
+from collabllm.training import artifacts, held_out
+from collabllm.training.arguments import unknown_flag_message
+from collabllm.training.callbacks import KeepRandomState, LogRunFacts, SaveOnSigterm
+from collabllm.training.checkpoints import find_checkpoint
+from collabllm.training.lora import build_lora_config, check_model
+from collabllm.training.preflight import Preflight, check_preflight, tokenize_split
+from collabllm.training.train_utils import (
+    HubTarget,
+    get_timebased_filename,
+    parse_secrets_runpod,
+    prepare_hub,
+    prepare_wandb,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+class _Trainer(KeepRandomState, SFTTrainer):
+    """TRL's trainer, with evaluation that leaves training untouched and a card of our own."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write nothing: `artifacts.write_card` does, when the run is over."""
+
+
+@dataclass
+class _Data:
+    """Tokenized rows, held-out pairs, conversations to answer, and what preflight found."""
+
+    train: Dataset
+    eval: Dataset
+    pairs: Dataset
+    samples: list[Any]
+    preflight: Preflight
+    facts: dict[str, Any]
+
+
+def train_sft(args: argparse.Namespace) -> Path:
+    """Fine-tune a model as the flags say, and leave adapter, card, configuration and metrics.
+
+    Args:
+        args: From `arguments.parse_arguments`.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ValueError: If a flag, the data or the model does not fit; before any weights load.
+        SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
+    """
+    if args.parse_secrets_runpod:
+        parse_secrets_runpod()
+    config, given = build_config(args)
+    is_main = PartialState().is_main_process
+    hub = None
+    if is_main:
+        _announce(args)
+        if "wandb" in config.report_to:
+            prepare_wandb(config.output_dir)
+        hub = prepare_hub(
+            args.push_to_hub, config.run_name, config.hub_model_id, config.hub_private_repo
+        )
+    checkpoint = find_checkpoint(config.resume_from_checkpoint, config.output_dir)
+    check_model(args.hf_model_path, args.max_length, config.trust_remote_code)
+    tokenizer = load_tokenizer(args.hf_model_path)
+    with PartialState().main_process_first():
+        data = prepare_data(args, tokenizer, quiet=not is_main)
+    trainer = build_trainer(args, config, tokenizer, data)
+    return _run(trainer, args, given, data, checkpoint, hub)
+
+
+def build_config(args: argparse.Namespace) -> tuple[SFTConfig, dict[str, Any]]:
+    """Build TRL's configuration from our flags and the trainer's own.
+
+    Returns:
+        The configuration, and those of its fields that the user set, by name.
+
+    Raises:
+        ValueError: If a flag is unknown; the message offers the nearest known one.
+    """
+    run_name = [get_timebased_filename(f"sft-{args.output_name_tag}")]
+    if not torch.cuda.is_available():
+        PartialState(cpu=True)
+    broadcast_object_list(run_name)  # processes start in different seconds
+    parser = HfArgumentParser(SFTConfig, allow_abbrev=False)
+    dtype = choose_dtype()
+    defaults = {
+        "output_dir": str(Path("outputs") / run_name[0]),
+        "run_name": run_name[0],
+        "learning_rate": args.learning_rate,
+        "per_device_train_batch_size": args.batch_size,
+        "per_device_eval_batch_size": args.batch_size,
+        "max_length": args.max_length,
+        "report_to": "wandb",
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "use_cpu": not torch.cuda.is_available(),
+        "gradient_checkpointing": torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    words = [word for key, value in defaults.items() for word in (f"--{key}", str(value))]
+    config, rest = parser.parse_args_into_dataclasses(
+        [*words, *args.trainer_args], return_remaining_strings=True
+    )
+    names = {field.name for field in fields(SFTConfig)}
+    if rest:
+        raise ValueError(unknown_flag_message(rest, names | set(vars(args))))
+    used = {w[2:].split("=")[0].replace("-", "_") for w in args.trainer_args if w[:2] == "--"}
+    values = {name: getattr(config, name) for name in sorted(used & names)}
+    given = {n: v.value if isinstance(v, Enum) else v for n, v in values.items()}
+    return config, given
+
+
+def _announce(args: argparse.Namespace) -> None:
+    if args.hf_model_path == BUNDLED_MODEL:
+        logger.info("Model: the bundled %s (--hf_model_path for another).", BUNDLED_MODEL)
+    if args.hf_dataset_path == BUNDLED_DATASET:
+        logger.info("Dataset: the bundled demo conversations (--hf_dataset_path for another).")
+
+
+def prepare_data(
+    args: argparse.Namespace, tokenizer: "PreTrainedTokenizerBase", quiet: bool = False
+) -> _Data:
+    """Load, convert, tokenize and check the data, and print the preflight report."""
+    dataset = load_multiturn_dataset(args.hf_dataset_path, args.dataset_split)
+    shared = {
+        "eval_ratio": args.eval_ratio,
+        "system_prompt": args.system_prompt,
+        "score_column": args.score_column,
+        "split_by": args.split_by,
+    }
+    rows = multiturn_dataset_to_sft(
+        dataset,
+        lower_bound_metric=args.lower_bound_metric,
+        lower_bound_percentile=args.lower_bound_percentile,
+        turns=args.turns,
+        **shared,
+    )
+    train, report = tokenize_split(rows["train"], tokenizer, args.max_length)
+    if not quiet:
+        print(report.to_text("training"))
+    check_preflight(report, args.max_length, args.allow_truncation)
+    held, pairs = Dataset.from_list([]), Dataset.from_list([])
+    samples: list[Any] = []
+    if args.eval_ratio:
+        held, held_report = tokenize_split(rows["eval"], tokenizer, args.max_length)
+        held_report.examples.clear()
+        if not quiet:
+            print(held_report.to_text("held out"))
+        pairs = _held_out_pairs(dataset, tokenizer, args.max_length, shared)
+        samples = held_out.choose_samples(rows["eval"].shuffle(seed=0), args.num_sample_replies)
+    facts = {
+        "rows": len(dataset),
+        "fingerprint": dataset._fingerprint,
+        "filter": f"{args.score_column} >= {args.lower_bound_metric}"
+        if args.lower_bound_percentile is None
+        else f"{args.score_column} in the top {100 - args.lower_bound_percentile:g}%",
+        "turns": args.turns,
+        "training rows": report.num_rows,
+        "training replies": report.num_replies - report.num_lost_replies,
+        "trained tokens": report.num_trained_tokens,
+        "replies lost to max_length": report.num_lost_replies,
+        "held-out rows": len(held),
+    }
+    return _Data(train, held, pairs, samples, report, facts)
+
+
+def _held_out_pairs(
+    dataset: Dataset,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    shared: dict[str, Any],
+) -> Dataset:
+    try:
+        pairs = multiturn_dataset_to_dpo(dataset, **shared)["eval"]
+    except ValueError as error:
+        logger.info("No ranking accuracy: %s", error)
+        return Dataset.from_list([])
+    return held_out.tokenize_pairs(pairs, tokenizer, max_length)
+
+
+def build_trainer(
+    args: argparse.Namespace,
+    config: SFTConfig,
+    tokenizer: "PreTrainedTokenizerBase",
+    data: _Data,
+) -> _Trainer:
+    """Load the base model and put a fresh adapter and the trainer around it."""
+    dtype = choose_dtype()
+    sharded = PartialState().distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    model = load_base_model(
+        args.hf_model_path,
+        use_4bit=not args.no_4bit,
+        dtype=dtype,
+        quant_storage=dtype if sharded else None,
+        trust_remote_code=config.trust_remote_code,
+    )
+    trainer = _Trainer(
+        model=model,
+        args=config,
+        train_dataset=data.train,
+        eval_dataset=data.eval if len(data.eval) else None,
+        processing_class=tokenizer,
+        peft_config=build_lora_config(args),
+        callbacks=[LogRunFacts({"collabllm": _settings(args), "data": data.facts})],
+    )
+    if not sharded:  # FSDP needs one type for all; else float32 keeps updates that bf16 rounds away
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return trainer
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(args).items() if name != "trainer_args"}
+
+
+def _run(
+    trainer: _Trainer,
+    args: argparse.Namespace,
+    given: dict[str, Any],
+    data: _Data,
+    checkpoint: str | None,
+    hub: HubTarget | None,
+) -> Path:
+    """Evaluate, train, evaluate again, and write what the run leaves behind."""
+    folder = Path(trainer.args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    is_main = trainer.is_world_process_zero()
+    if is_main:
+        artifacts.write_train_config(folder, args, given)
+    before, replies_before = _evaluate(trainer, data, "before")
+    trainer.log(data.preflight.to_metrics())
+    on_sigterm = SaveOnSigterm()
+    trainer.add_callback(on_sigterm)
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    if on_sigterm.interrupted:
+        logger.warning(
+            "SIGTERM: saved %s/checkpoint-%d. Go on with the same command and --output_dir %s "
+            "--resume_from_checkpoint true",
+            folder,
+            trainer.state.global_step,
+            folder,
+        )
+        sys.exit(143)
+    after, replies_after = _evaluate(trainer, data, "after")
+    trainer.save_model(str(folder))
+    if is_main:
+        facts = {
+            "run_name": trainer.args.run_name,
+            "bundled": args.hf_model_path == BUNDLED_MODEL,
+            "settings": {**_settings(args), **given},
+            "data": data.facts,
+        }
+        artifacts.write_card(folder, args, facts, before, after, hub)
+        artifacts.write_metrics(
+            folder,
+            {
+                "before": before,
+                "after": after,
+                "train": result.metrics,
+                "preflight": data.preflight.to_metrics(),
+                "data": data.facts,
+                "versions": artifacts.library_versions(),
+                "log_history": trainer.state.log_history,
+            },
+        )
+        if before:
+            held_out.print_comparison(before, after)
+        held_out.print_samples(data.samples[: len(replies_after)], replies_before, replies_after)
+        if hub:
+            artifacts.push_adapter(folder, hub)
+        print(f"\nAdapter: {folder}")
+    trainer.accelerator.wait_for_everyone()
+    trainer.end()
+    return folder
+
+
+def _evaluate(trainer: _Trainer, data: _Data, when: str) -> tuple[dict[str, float], list[str]]:
+    """Score the held-out rows and answer the samples; the random state stays as it was."""
+    if not len(data.eval):
+        return {}, []
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        logger.info("With a sharded model only the trainer's own evaluation runs, %s.", when)
+        return {}, []
+    with torch.random.fork_rng():
+        scores = held_out.score_held_out(trainer, data.eval, data.pairs)
+        replies = []
+        if trainer.is_world_process_zero():
+            replies = held_out.answer_samples(trainer, data.samples)
+    trainer.log({f"held_out_{when}/{name}": value for name, value in scores.items()})
+    return scores, replies

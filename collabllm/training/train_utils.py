@@ -1,0 +1,157 @@
+"""Run names, secrets, and the checks of trackers and the Hub that come before any weights load."""
+
+import logging
+import netrc
+import os
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlparse
+
+logger = logging.getLogger(__name__)
+
+_RUNPOD_SECRETS = {
+    "RUNPOD_SECRET_HF_TOKEN": "HF_TOKEN",
+    "RUNPOD_SECRET_WANDB_API_KEY": "WANDB_API_KEY",
+}
+
+
+def get_timebased_filename(name: str, extension: str = "", now: datetime | None = None) -> str:
+    """Return `name-YYYYMMDD-HHMMSS` and the extension, for run names and output files.
+
+    Args:
+        name: For example `sft-my_tag`; characters that paths or Hub names refuse become `-`.
+        extension: For example `.jsonl`.
+        now: The time to use; the local time by default.
+    """
+    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip("-.")
+    return f"{safe}-{now or datetime.now():%Y%m%d-%H%M%S}{extension}"
+
+
+def parse_secrets_runpod(environ: MutableMapping[str, str] = os.environ) -> list[str]:
+    """Turn RunPod's secrets into `HF_TOKEN` and `WANDB_API_KEY`; no value is ever logged.
+
+    A secret replaces an existing value; an absent or empty one leaves it alone.
+
+    Returns:
+        Names of the variables that were set.
+
+    Raises:
+        ValueError: If neither secret is there.
+    """
+    found = {
+        target: environ[secret].strip()
+        for secret, target in _RUNPOD_SECRETS.items()
+        if environ.get(secret, "").strip()
+    }
+    if not found:
+        raise ValueError(
+            "--parse_secrets_runpod found neither RUNPOD_SECRET_HF_TOKEN nor "
+            "RUNPOD_SECRET_WANDB_API_KEY. Add one of them to the pod, or leave the flag out."
+        )
+    environ.update(found)
+    logger.info("Taken from RunPod's secrets: %s", ", ".join(sorted(found)))
+    return sorted(found)
+
+
+def prepare_wandb(output_dir: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Check the W&B login, or switch W&B to offline with a notice when there is none.
+
+    Raises:
+        ConnectionError: If a key is found and W&B refuses it or cannot be reached.
+    """
+    environ.setdefault("WANDB_DIR", output_dir)
+    environ.setdefault("WANDB_PROJECT", "collabllm")
+    if environ.get("WANDB_MODE"):
+        return
+    if not _has_wandb_key(environ):
+        environ["WANDB_MODE"] = "offline"
+        logger.info(
+            "No W&B login found: logging offline. Upload later with: wandb sync %s",
+            Path(environ["WANDB_DIR"]) / "wandb" / "offline-run-*",
+        )
+        return
+    import wandb
+
+    try:
+        accepted = wandb.login(verify=True, timeout=30)
+    except (wandb.Error, ValueError) as error:
+        raise ConnectionError(_wandb_remedy(type(error).__name__)) from None
+    if not accepted:
+        raise ConnectionError(_wandb_remedy("not accepted"))
+
+
+def _wandb_remedy(reason: str) -> str:
+    return (
+        f"W&B did not accept the login ({reason}). Check WANDB_API_KEY and the network, or set "
+        "WANDB_MODE=offline or --report_to none."
+    )
+
+
+def _has_wandb_key(environ: MutableMapping[str, str]) -> bool:
+    if environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+@dataclass(frozen=True)
+class HubTarget:
+    """A repository that the token may write."""
+
+    repo_id: str
+    private: bool
+
+
+def prepare_hub(
+    push_to_hub: str, run_name: str, hub_model_id: str | None, private: bool | None
+) -> HubTarget | None:
+    """Create the repository to push to, which proves the right to write it; None for no push.
+
+    Args:
+        push_to_hub: `auto` (push when a token is found), `true` or `false`.
+        run_name: Name of the repository when `hub_model_id` is None.
+        hub_model_id: `user/name` or `name`.
+        private: Visibility of a new repository; private by default.
+
+    Raises:
+        ValueError: If a push was asked for and there is no token.
+        PermissionError: If the Hub refuses the token or the repository.
+        ConnectionError: If the Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if push_to_hub == "false":
+        return None
+    if not get_token():
+        if push_to_hub == "true":
+            raise ValueError(
+                "--push_to_hub true needs a Hugging Face token: run `hf auth login`, set HF_TOKEN, "
+                "or use --push_to_hub false."
+            )
+        logger.info("No Hugging Face token found: the adapter stays local.")
+        return None
+    private = True if private is None else private
+    remedy = "Check HF_TOKEN and its write permission, or use --push_to_hub false."
+    try:
+        api = HfApi()
+        user = api.whoami()["name"]
+        repo_id = hub_model_id or run_name
+        repo_id = repo_id if "/" in repo_id else f"{user}/{repo_id}"
+        api.create_repo(repo_id, private=private, exist_ok=True)
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no answer"
+        raise PermissionError(
+            f"The Hub refused the token or repository ({status}). {remedy}"
+        ) from (None)
+    except OSError as error:
+        raise ConnectionError(
+            f"The Hub cannot be reached ({type(error).__name__}). {remedy}"
+        ) from None
+    logger.info("The adapter will be pushed to %s.", repo_id)
+    return HubTarget(repo_id, private)

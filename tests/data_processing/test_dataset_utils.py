@@ -1,0 +1,215 @@
+"""multiturn_dataset_to_sft and _to_dpo: which replies are kept, in which rows, on which side."""
+
+import copy
+import random
+
+import pytest
+
+from collabllm.data_processing import (
+    DEFAULT_SYSTEM_PROMPT,
+    load_multiturn_dataset,
+    multiturn_dataset_to_dpo,
+    multiturn_dataset_to_sft,
+)
+
+
+def replies(row):
+    return [(m["content"], m["weight"]) for m in row["messages"] if m["role"] == "assistant"]
+
+
+def test_best_scored_reply_of_each_turn_is_kept(make_row):
+    vague = make_row(score=0.2, completion="vague")
+    clear = make_row(score=0.9, completion="clear")
+
+    rows = multiturn_dataset_to_sft([vague, clear])["train"]
+
+    assert [row["messages"][-1]["content"] for row in rows] == ["clear"]
+    assert rows[0]["score"] == 0.9
+    assert rows[0]["single_turn_completion"] == "answer"
+
+
+def test_the_first_of_equal_scores_wins(make_row):
+    rows = [make_row(completion="first"), make_row(completion="second")]
+
+    assert replies(multiturn_dataset_to_sft(rows)["train"][0]) == [("first", 1)]
+
+
+def test_the_system_prompt_comes_first_unless_the_prompt_has_one(make_row):
+    own = [{"role": "system", "content": "own"}, {"role": "user", "content": "hi"}]
+    rows = [make_row(conv_id=0), make_row(conv_id=1, prompt=own)]
+
+    default = multiturn_dataset_to_sft(rows)["train"]
+    none = multiturn_dataset_to_sft(rows, system_prompt="")["train"]
+
+    assert [row["messages"][0]["content"] for row in default] == [DEFAULT_SYSTEM_PROMPT, "own"]
+    assert [row["messages"][0]["content"] for row in none] == ["hi", "own"]
+
+
+def test_merged_gives_one_row_with_a_weight_on_each_reply(make_conversation):
+    rows = make_conversation(
+        [("a", {"A": 0.9, "x": 0.1}), ("b", {"B": 0.3, "y": 0.2}), ("c", {"C": 0.8})]
+    )
+
+    merged = multiturn_dataset_to_sft(rows, lower_bound_metric=0.5)["train"]
+
+    assert [replies(row) for row in merged] == [[("A", 1), ("B", 0), ("C", 1)]]
+    assert (merged[0]["turn_id"], merged[0]["score"]) == (5, 0.8)
+
+
+def test_a_best_reply_that_was_not_continued_gets_a_row_of_its_own(make_row, make_conversation):
+    rows = make_conversation([("a", {"A": 0.9}), ("b", {"B": 0.8})])
+    rows.append(make_row(prompt=rows[0]["prompt"], completion="better A", score=1.0))
+
+    merged = multiturn_dataset_to_sft(rows)["train"]
+
+    assert [replies(row) for row in merged] == [
+        [("better A", 1)],
+        [("A", 0), ("B", 1)],
+    ]
+
+
+def test_a_late_reply_under_the_threshold_is_not_in_the_row(make_conversation):
+    rows = make_conversation([("a", {"A": 0.9}), ("b", {"B": 0.1})])
+
+    merged = multiturn_dataset_to_sft(rows, lower_bound_metric=0.5)["train"]
+
+    assert replies(merged[0]) == [("A", 1)]
+
+
+def test_every_gives_one_row_a_turn_and_last_only_the_latest(make_conversation):
+    rows = make_conversation([("a", {"A": 0.9}), ("b", {"B": 0.8})])
+
+    every = multiturn_dataset_to_sft(rows, turns="every")["train"]
+    last = multiturn_dataset_to_sft(rows, turns="last")["train"]
+
+    assert [replies(row) for row in every] == [[("A", 1)], [("A", 0), ("B", 1)]]
+    assert [replies(row) for row in last] == [[("A", 0), ("B", 1)]]
+
+
+def test_score_column_reaches_into_dicts_and_averages_lists(make_row):
+    rows = [
+        make_row(completion="a", score=1.0, rewards={"accuracy": [0.0, 0.2]}),
+        make_row(completion="b", score=0.0, rewards={"accuracy": [1.0, 0.5]}),
+    ]
+
+    kept = multiturn_dataset_to_sft(rows, score_column="rewards.accuracy")["train"][0]
+
+    assert replies(kept) == [("b", 1)]
+    assert kept["score"] == 0.75
+    with pytest.raises(ValueError, match="row 1: 'rewards.speed' must be a finite number"):
+        multiturn_dataset_to_sft(rows, score_column="rewards.speed")
+
+
+def test_percentile_replaces_the_threshold(make_row):
+    rows = [make_row(conv_id=i, score=-10.0 + i) for i in range(5)]
+
+    kept = multiturn_dataset_to_sft(rows, lower_bound_percentile=50)["train"]
+
+    assert kept["score"][:] == [-8.0, -7.0, -6.0]
+
+
+def test_tasks_stay_on_their_side_when_rows_or_thresholds_change(make_row):
+    rows = [
+        make_row(conv_id=i, single_turn_prompt=f"task {i % 20}", score=i / 60) for i in range(60)
+    ]
+
+    full = multiturn_dataset_to_sft(rows, eval_ratio=0.3)
+    fewer = multiturn_dataset_to_sft(rows[::2], eval_ratio=0.3, lower_bound_metric=0.3)
+
+    held_out = set(full["eval"]["single_turn_prompt"])
+    assert len(held_out) == 7
+    assert held_out.isdisjoint(full["train"]["single_turn_prompt"])
+    assert set(fewer["eval"]["single_turn_prompt"]) <= held_out
+    assert held_out.isdisjoint(fewer["train"]["single_turn_prompt"])
+
+
+def test_split_by_a_dotted_column_holds_out_whole_groups(make_row):
+    rows = [
+        make_row(conv_id=i, single_turn_prompt=str(i), single_turn_metadata={"domain": f"d{i % 9}"})
+        for i in range(45)
+    ]
+
+    sides = multiturn_dataset_to_sft(rows, eval_ratio=0.4, split_by="single_turn_metadata.domain")
+
+    domains = {
+        side: {row["domain"] for row in sides[side]["single_turn_metadata"]} for side in sides
+    }
+    assert domains["train"].isdisjoint(domains["eval"])
+    assert len(domains["train"] | domains["eval"]) == 9
+
+
+def test_the_order_of_rows_does_not_matter_and_the_input_is_unchanged(make_conversation):
+    rows = [
+        row
+        for i in (10, 2, 1)
+        for row in make_conversation([("a", {"A": 0.9, "x": 0.2}), ("b", {"B": 0.8})], conv_id=i)
+    ]
+    before = copy.deepcopy(rows)
+    shuffled = random.Random(0).sample(rows, len(rows))
+
+    first = multiturn_dataset_to_sft(rows)["train"]
+    second = multiturn_dataset_to_sft(shuffled)["train"]
+
+    assert first.to_list() == second.to_list()
+    assert first["conv_id"][:] == [1, 2, 10]
+    assert rows == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"eval_ratio": 1.0}, r"eval_ratio must be in \[0, 1\), got 1.0"),
+        ({"eval_ratio": -0.1}, r"eval_ratio must be in \[0, 1\), got -0.1"),
+        ({"turns": "all"}, "turns must be one of merged, every, last, got 'all'"),
+        ({"lower_bound_percentile": 101}, r"must be in \[0, 100\], got 101"),
+        ({"lower_bound_metric": 9}, "train would be empty: .* score at most 0.5"),
+        ({"eval_ratio": 0.001}, "eval would be empty: .* none of 1 tasks"),
+    ],
+)
+def test_bad_settings_are_refused(make_row, settings, text):
+    with pytest.raises(ValueError, match=text):
+        multiturn_dataset_to_sft([make_row()], **settings)
+
+
+def test_dpo_pairs_best_with_worst_and_leaves_out_ties(make_conversation):
+    rows = make_conversation(
+        [("a", {"A": 0.9, "m": 0.5, "x": 0.1}), ("b", {"B": 0.4, "y": 0.4}), ("c", {"C": 0.4})]
+    )
+
+    pairs = multiturn_dataset_to_dpo(rows, system_prompt=None)["train"]
+
+    assert len(pairs) == 1
+    assert pairs[0]["prompt"] == [{"role": "user", "content": "a"}]
+    assert pairs[0]["chosen"][0]["content"] == "A"
+    assert pairs[0]["rejected"][0]["content"] == "x"
+    assert (pairs[0]["chosen_score"], pairs[0]["rejected_score"]) == (0.9, 0.1)
+
+
+def test_dpo_refuses_when_no_gap_is_large_enough(make_conversation):
+    rows = make_conversation([("a", {"A": 0.9, "x": 0.8})])
+
+    with pytest.raises(ValueError, match="differ by at least 0.5"):
+        multiturn_dataset_to_dpo(rows, min_score_gap=0.5)
+
+
+def test_an_sft_eval_task_is_never_a_dpo_train_task(make_row):
+    rows = [
+        make_row(conv_id=i, single_turn_prompt=f"task {i}", completion=c, score=s)
+        for i in range(30)
+        for c, s in (("good", 1.0), ("bad", 0.0))
+    ]
+
+    sft = multiturn_dataset_to_sft(rows, eval_ratio=0.3)
+    dpo = multiturn_dataset_to_dpo(rows, eval_ratio=0.3)
+
+    assert set(sft["eval"]["single_turn_prompt"]) == set(dpo["eval"]["single_turn_prompt"])
+
+
+def test_on_the_real_dataset_every_turn_is_trained_once(twenty_questions):
+    dataset = load_multiturn_dataset(twenty_questions)
+
+    merged = multiturn_dataset_to_sft(dataset)["train"]
+    every = multiturn_dataset_to_sft(dataset, turns="every")["train"]
+
+    assert (len(merged), len(every)) == (52, 988)
+    assert sum(weight for row in merged for _, weight in replies(row)) == 988

@@ -1,0 +1,151 @@
+"""tokenize_conversation: the loss covers replies and end tokens, for every template family."""
+
+import pytest
+
+from collabllm.data_processing import IGNORE_INDEX, tokenize_conversation
+from tests.tokenizers_for_tests import FAMILIES, make_tokenizer
+
+SYSTEM = {"role": "system", "content": "be brief"}
+
+
+def conversation(num_turns, weight=1):
+    messages = []
+    for turn in range(num_turns):
+        messages.append({"role": "user", "content": f"question {turn}?"})
+        messages.append({"role": "assistant", "content": f"réply 🎈 {turn}", "weight": weight})
+    return messages
+
+
+def trained_texts(row, tokenizer):
+    """Decode each stretch of labels."""
+    texts, run = [], []
+    for label in [*row["labels"], IGNORE_INDEX]:
+        if label != IGNORE_INDEX:
+            run.append(label)
+        elif run:
+            texts.append(tokenizer.decode(run))
+            run = []
+    return texts
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_reply_of_20_turns_is_trained_with_its_end_token(family):
+    tokenizer = make_tokenizer(family)
+    end = FAMILIES[family][2]
+    before = {"qwen3": "<think>\n\n</think>\n\n", "mistral": " "}.get(family, "")
+
+    row = tokenize_conversation(conversation(20), tokenizer, max_length=None)
+
+    expected = [f"{before}réply 🎈 {turn}{end}" for turn in range(20)]
+    assert trained_texts(row, tokenizer) == expected
+    assert len(row["input_ids"]) == len(row["labels"])
+    assert row["num_lost_replies"] == 0
+
+
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family[1]])
+def test_there_is_exactly_one_bos(family):
+    tokenizer = make_tokenizer(family)
+
+    row = tokenize_conversation(conversation(3), tokenizer)
+
+    assert row["input_ids"].count(tokenizer.bos_token_id) == 1
+    assert row["input_ids"][0] == tokenizer.bos_token_id
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_precedes_a_reply_is_what_generation_sees(family):
+    tokenizer = make_tokenizer(family)
+    messages = conversation(1)
+
+    row = tokenize_conversation(messages, tokenizer)
+
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "question 0?"}], add_generation_prompt=True, return_dict=False
+    )
+    first_label = next(i for i, label in enumerate(row["labels"]) if label != IGNORE_INDEX)
+    assert row["input_ids"][:first_label] == prompt
+
+
+def test_replies_of_weight_0_and_what_follows_the_last_trained_reply_have_no_loss():
+    tokenizer = make_tokenizer("chatml")
+    messages = conversation(3)
+    messages[1]["weight"] = messages[5]["weight"] = 0
+
+    row = tokenize_conversation([SYSTEM, *messages], tokenizer)
+
+    assert trained_texts(row, tokenizer) == ["réply 🎈 1<|im_end|>"]
+    assert tokenizer.decode(row["input_ids"]).endswith("réply 🎈 1<|im_end|>")
+
+
+def test_a_conversation_without_trained_replies_is_empty():
+    row = tokenize_conversation(conversation(2, weight=0), make_tokenizer("chatml"))
+
+    assert row == {"input_ids": [], "labels": [], "num_lost_replies": 0}
+
+
+def test_too_long_loses_whole_late_turns_and_counts_them():
+    tokenizer = make_tokenizer("llama3_1")
+    full = tokenize_conversation(conversation(5), tokenizer)
+    two_turns = tokenize_conversation(conversation(2), tokenizer)
+
+    exact = tokenize_conversation(conversation(5), tokenizer, len(two_turns["input_ids"]))
+    under = tokenize_conversation(conversation(5), tokenizer, len(two_turns["input_ids"]) - 1)
+    nothing = tokenize_conversation(conversation(5), tokenizer, 10)
+
+    assert exact["input_ids"] == two_turns["input_ids"] == full["input_ids"][: len(exact["labels"])]
+    assert exact["num_lost_replies"] == 3
+    assert len(trained_texts(under, tokenizer)) == 1
+    assert nothing == {"input_ids": [], "labels": [], "num_lost_replies": 5}
+
+
+def test_a_reply_that_begins_with_a_line_break_does_not_train_the_prompt():
+    tokenizer = make_tokenizer("chatml")
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "\nx"}]
+
+    row = tokenize_conversation(messages, tokenizer)
+
+    # "\n" of the prompt and "\n" of the reply are one token, which generation cannot produce
+    assert trained_texts(row, tokenizer) == ["x<|im_end|>"]
+
+
+def test_qwen3_history_without_thinking_trains_one_turn_at_a_time_as_it_is():
+    tokenizer = make_tokenizer("qwen3")
+    messages = conversation(3, weight=0)
+    messages[-1]["weight"] = 1
+
+    row = tokenize_conversation(messages, tokenizer)
+
+    assert tokenizer.decode(row["input_ids"]).count("<think>") == 1
+    assert trained_texts(row, tokenizer) == ["<think>\n\n</think>\n\nréply 🎈 2<|im_end|>"]
+
+
+def test_a_template_that_changes_earlier_text_is_refused_with_a_remedy():
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.chat_template = "{{ messages | length }}" + tokenizer.chat_template
+
+    with pytest.raises(ValueError, match='not\n? ?prefix-preserving.*turns="every"'):
+        tokenize_conversation(conversation(2), tokenizer)
+
+
+@pytest.mark.parametrize("family", ["gemma", "mistral"])
+def test_a_template_that_refuses_the_system_role_says_so(family):
+    with pytest.raises(ValueError, match='refuses the system role.*system_prompt=""'):
+        tokenize_conversation([SYSTEM, *conversation(1)], make_tokenizer(family))
+
+
+def test_a_tokenizer_without_a_template_says_so():
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.chat_template = None
+
+    with pytest.raises(ValueError, match="has no chat template"):
+        tokenize_conversation(conversation(1), tokenizer)
+
+
+def test_a_template_without_an_end_token_is_refused():
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    )
+
+    with pytest.raises(ValueError, match="never learn to stop"):
+        tokenize_conversation(conversation(1), tokenizer)

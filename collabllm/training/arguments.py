@@ -156,6 +156,30 @@ def _to_flags(config: Mapping[str, Any], parser: argparse.ArgumentParser) -> lis
     return flags
 
 
+def read_flags(words: Sequence[str]) -> dict[str, Any]:
+    """Read `--name value` words back into a mapping that `--config` accepts; numbers as numbers."""
+    flags: dict[str, list[Any]] = {}
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            values = flags.setdefault(name.replace("-", "_"), [])
+            values[:] = [_to_number(value)] if value else []
+        else:
+            values.append(_to_number(word))
+    return {
+        name: values[0] if len(values) == 1 else values or True for name, values in flags.items()
+    }
+
+
+def _to_number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def unknown_flag_message(unknown: Sequence[str], known: Iterable[str]) -> str:
     """Name the unknown flags and the nearest known ones."""
     known = sorted(known)

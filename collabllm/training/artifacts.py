@@ -126,6 +126,7 @@ def push_adapter(folder: Path, hub: HubTarget) -> None:
     Raises:
         ConnectionError: If the upload fails; the local folder stays as it is.
     """
+    import httpx2
     from huggingface_hub import HfApi
 
     try:
@@ -135,7 +136,7 @@ def push_adapter(folder: Path, hub: HubTarget) -> None:
             ignore_patterns=["checkpoint-*", "checkpoint-*/**", "wandb/**", "runs/**"],
             commit_message="Upload adapter",
         )
-    except OSError as error:
+    except (OSError, httpx2.HTTPError) as error:
         raise ConnectionError(
             f"The upload to {hub.repo_id} failed ({type(error).__name__}). The adapter is safe in "
             f"{folder}; upload it with: hf upload {hub.repo_id} {folder} --exclude 'checkpoint-*'"

@@ -1,7 +1,7 @@
 """Scores on held-out tasks before and after training: loss, token accuracy, ranking accuracy."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,17 +110,18 @@ def _score_rows(trainer: Trainer, rows: Dataset, title: str) -> np.ndarray[Any, 
     return scores
 
 
-def choose_samples(rows: Iterable[Mapping[str, Any]], num_samples: int) -> list[list[Message]]:
-    """Take the opening turn of held-out conversations, each of another task where possible."""
-    chosen: list[list[Message]] = []
-    seen: set[str] = set()
-    for row in rows:
+def choose_samples(rows: Sequence[Mapping[str, Any]], num_samples: int) -> list[list[Message]]:
+    """Take the openings of held-out conversations, spread from the longest to the shortest.
+
+    In a long one something was left out of the opening; in a short one nothing was.
+    """
+    openings: dict[str, list[Message]] = {}
+    for row in sorted(rows, key=lambda row: -len(row["messages"])):
         end = next(i for i, m in enumerate(row["messages"]) if m["role"] == "user") + 1
-        opening = to_chat(row["messages"][:end])
-        if len(chosen) < num_samples and opening[-1]["content"] not in seen:
-            seen.add(opening[-1]["content"])
-            chosen.append(opening)
-    return chosen
+        openings.setdefault(row["messages"][end - 1]["content"], to_chat(row["messages"][:end]))
+    chosen = list(openings.values())
+    picks = np.linspace(0, len(chosen) - 1, min(num_samples, len(chosen)))
+    return [chosen[int(pick)] for pick in picks]
 
 
 def answer_samples(trainer: Trainer, samples: Sequence[Sequence[Message]]) -> list[str]:

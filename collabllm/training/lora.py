@@ -22,21 +22,18 @@ def build_lora_config(args: argparse.Namespace) -> LoraConfig:
     )
 
 
-def check_model(path: str, max_length: int, trust_remote_code: bool = False) -> None:
-    """Check a model's layer names and context length from its configuration alone.
+def check_model(path: str, trust_remote_code: bool = False) -> int | None:
+    """Check a model's layer names from its configuration alone.
+
+    Returns:
+        Its context length in tokens, None where the configuration does not say.
 
     Raises:
-        ValueError: If it lacks one of `TARGET_MODULES`, or its context is shorter than a row.
+        ValueError: If it lacks one of `TARGET_MODULES`.
     """
     config = AutoConfig.from_pretrained(
         resolve_model_path(path), trust_remote_code=trust_remote_code
     )
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if context and max_length > context:
-        raise ValueError(
-            f"max_length={max_length} is longer than the context of {path} ({context} tokens). "
-            f"Use --max_length {context} or less."
-        )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     names = {
@@ -50,3 +47,5 @@ def check_model(path: str, max_length: int, trust_remote_code: bool = False) -> 
             f"{path} has no layers named {', '.join(missing)}; LoRA goes on "
             f"{', '.join(TARGET_MODULES)}. Its linear layers are: {', '.join(sorted(names))}."
         )
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return None if context is None else int(context)

@@ -4,7 +4,6 @@ import argparse
 import logging
 import sys
 from dataclasses import dataclass, fields
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from collabllm.data_processing.dataset_utils import (
 from collabllm.data_processing.loading import BUNDLED_DATASET, load_multiturn_dataset
 from collabllm.models import BUNDLED_MODEL, choose_dtype, load_base_model, load_tokenizer
 from collabllm.training import artifacts, held_out
-from collabllm.training.arguments import unknown_flag_message
+from collabllm.training.arguments import read_flags, unknown_flag_message
 from collabllm.training.callbacks import KeepRandomState, LogRunFacts, SaveOnSigterm
 from collabllm.training.checkpoints import find_checkpoint
 from collabllm.training.lora import build_lora_config, check_model
@@ -75,6 +74,7 @@ def train_sft(args: argparse.Namespace) -> Path:
     """
     if args.parse_secrets_runpod:
         parse_secrets_runpod()
+    args = argparse.Namespace(**vars(args))  # the caller's stays as it is
     config, given = build_config(args)
     is_main = PartialState().is_main_process
     hub = None
@@ -86,7 +86,12 @@ def train_sft(args: argparse.Namespace) -> Path:
             args.push_to_hub, config.run_name, config.hub_model_id, config.hub_private_repo
         )
     checkpoint = find_checkpoint(config.resume_from_checkpoint, config.output_dir)
-    check_model(args.hf_model_path, args.max_length, config.trust_remote_code)
+    context = check_model(args.hf_model_path, config.trust_remote_code)
+    if context and args.max_length > context:
+        logger.info(
+            "max_length lowered from %d to the model's context, %d.", args.max_length, context
+        )
+        args.max_length = config.max_length = context
     tokenizer = load_tokenizer(args.hf_model_path)
     with PartialState().main_process_first():
         data = prepare_data(args, tokenizer, quiet=not is_main)
@@ -130,10 +135,7 @@ def build_config(args: argparse.Namespace) -> tuple[SFTConfig, dict[str, Any]]:
     names = {field.name for field in fields(SFTConfig)}
     if rest:
         raise ValueError(unknown_flag_message(rest, names | set(vars(args))))
-    used = {w[2:].split("=")[0].replace("-", "_") for w in args.trainer_args if w[:2] == "--"}
-    values = {name: getattr(config, name) for name in sorted(used & names)}
-    given = {n: v.value if isinstance(v, Enum) else v for n, v in values.items()}
-    return config, given
+    return config, read_flags(args.trainer_args)
 
 
 def _announce(args: argparse.Namespace) -> None:
@@ -173,7 +175,7 @@ def prepare_data(
         if not quiet:
             print(held_report.to_text("held out"))
         pairs = _held_out_pairs(dataset, tokenizer, args.max_length, shared)
-        samples = held_out.choose_samples(rows["eval"].shuffle(seed=0), args.num_sample_replies)
+        samples = held_out.choose_samples(rows["eval"].to_list(), args.num_sample_replies)
     facts = {
         "rows": len(dataset),
         "fingerprint": dataset._fingerprint,

@@ -123,6 +123,7 @@ def prepare_hub(
         PermissionError: If the Hub refuses the token or the repository.
         ConnectionError: If the Hub cannot be reached.
     """
+    import httpx2
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -149,7 +150,7 @@ def prepare_hub(
         raise PermissionError(
             f"The Hub refused the token or repository ({status}). {remedy}"
         ) from (None)
-    except OSError as error:
+    except (OSError, httpx2.HTTPError) as error:
         raise ConnectionError(
             f"The Hub cannot be reached ({type(error).__name__}). {remedy}"
         ) from None

@@ -1,0 +1,160 @@
+"""Run names, RunPod secrets, W&B and Hub checks; secrets stay out of logs and errors."""
+
+import json
+import logging
+import threading
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from collabllm.training.train_utils import (
+    get_timebased_filename,
+    parse_secrets_runpod,
+    prepare_hub,
+    prepare_wandb,
+)
+
+SECRET = "hf_verysecretvalue"
+
+
+def test_run_names_carry_tag_and_time_and_suit_paths_and_the_hub():
+    now = datetime(2026, 1, 2, 3, 4, 5)
+
+    assert get_timebased_filename("sft-my/tag x", ".jsonl", now) == (
+        "sft-my-tag-x-20260102-030405.jsonl"
+    )
+
+
+def test_runpod_secrets_become_tokens_and_are_not_logged(caplog):
+    environ = {"RUNPOD_SECRET_HF_TOKEN": SECRET, "HF_TOKEN": "old", "WANDB_API_KEY": "kept"}
+
+    with caplog.at_level(logging.DEBUG):
+        names = parse_secrets_runpod(environ)
+
+    assert names == ["HF_TOKEN"]
+    assert environ["HF_TOKEN"] == SECRET
+    assert environ["WANDB_API_KEY"] == "kept"
+    assert SECRET not in caplog.text
+
+
+def test_no_runpod_secret_is_an_error_and_nothing_empty_is_set():
+    environ = {"RUNPOD_SECRET_HF_TOKEN": " "}
+
+    with pytest.raises(
+        ValueError, match="RUNPOD_SECRET_HF_TOKEN nor RUNPOD_SECRET_WANDB_API_KEY"
+    ):
+        parse_secrets_runpod(environ)
+
+    assert environ == {"RUNPOD_SECRET_HF_TOKEN": " "}
+
+
+def test_without_a_login_wandb_goes_offline_and_says_how_to_sync(tmp_path, caplog):
+    environ: dict[str, str] = {}
+
+    with caplog.at_level(logging.INFO):
+        prepare_wandb(str(tmp_path), environ)
+
+    assert environ["WANDB_MODE"] == "offline"
+    assert f"wandb sync {tmp_path}/wandb/offline-run-*" in caplog.text
+
+
+def test_a_chosen_wandb_mode_is_kept(tmp_path):
+    environ = {"WANDB_MODE": "disabled"}
+
+    prepare_wandb(str(tmp_path), environ)
+
+    assert environ["WANDB_MODE"] == "disabled"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers whoami and create_repo as the Hub does; `status` makes create_repo fail."""
+
+    status = 200
+    created: list[dict] = []
+
+    def do_GET(self):
+        if not self.path.startswith("/api/whoami"):
+            return self.answer(404, {"error": "not found"})
+        known = self.headers.get("authorization") == f"Bearer {SECRET}"
+        return self.answer(200 if known else 401, {"name": "ada", "auth": {}})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.status == 200:
+            self.created.append(body)
+        self.answer(self.status, {"url": "http://127.0.0.1/ada/run", "name": "ada/run"})
+
+    def answer(self, status, content):
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    handler = type("Handler", (Hub,), {"created": [], "status": 200})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_push_creates_a_private_repository_before_training(hub):
+    target = prepare_hub("auto", "sft-run-1", None, None)
+
+    assert (target.repo_id, target.private) == ("ada/sft-run-1", True)
+    assert hub.created[0]["name"] == "sft-run-1"
+    assert hub.created[0].get("private", hub.created[0].get("visibility") == "private")
+
+
+def test_the_users_repository_and_visibility_win(hub):
+    target = prepare_hub("true", "sft-run-1", "team/model", False)
+
+    assert (target.repo_id, target.private) == ("team/model", False)
+
+
+def test_a_refused_token_stops_the_run_without_naming_it(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrongtoken")
+
+    with pytest.raises(PermissionError, match="refused the token or repository .401.") as error:
+        prepare_hub("auto", "run", None, None)
+
+    assert "hf_wrongtoken" not in str(error.value)
+
+
+def test_no_right_to_write_stops_the_run(hub):
+    hub.status = 403
+
+    with pytest.raises(PermissionError, match=r"\(403\).*--push_to_hub false"):
+        prepare_hub("auto", "run", None, None)
+
+
+def test_a_push_without_a_token_fails_at_once_and_auto_stays_local(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+
+    with pytest.raises(ValueError, match="hf auth login"):
+        prepare_hub("true", "run", None, None)
+    assert prepare_hub("auto", "run", None, None) is None
+    assert prepare_hub("false", "run", None, None) is None
+
+
+def test_an_unreachable_hub_says_so(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    with pytest.raises(ConnectionError, match="cannot be reached"):
+        prepare_hub("true", "run", None, None)

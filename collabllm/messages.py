@@ -60,6 +60,31 @@ def with_system_prompt(messages: Conversation, system_prompt: str | None) -> lis
     ]
 
 
+def merge_consecutive(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
+    """Copy messages, joining neighbours of one role by a blank line, as templates expect."""
+    merged: list[Message] = []
+    for message in to_chat(messages):
+        if merged and merged[-1]["role"] == message["role"]:
+            merged[-1]["content"] += "\n\n" + message["content"]
+        else:
+            merged.append(message)
+    return merged
+
+
+def fold_system(messages: Conversation) -> list[Message]:
+    """Copy messages with the system prompt moved into the first user message.
+
+    For chat templates that refuse the system role.
+    """
+    if not messages or messages[0]["role"] != "system":
+        return to_chat(messages)
+    system, *rest = to_chat(messages)
+    if not rest or rest[0]["role"] != "user":
+        return [Message(role="user", content=system["content"]), *rest]
+    first = Message(role="user", content=f"{system['content']}\n\n{rest[0]['content']}")
+    return [first, *rest[1:]]
+
+
 def to_chat(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
     """Copy messages down to role and content, as chat templates and servers expect them."""
     return [Message(role=message["role"], content=message["content"]) for message in messages]

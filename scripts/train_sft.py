@@ -6,8 +6,9 @@ uv run python scripts/train_sft.py --hf_model_path MODEL --hf_dataset_path DATAS
 from argparse import Namespace
 from collections.abc import Sequence
 
+from collabllm.flags import parse_arguments
 from collabllm.logging_utils import configure_logging
-from collabllm.training.arguments import add_sft_arguments, build_parser, parse_arguments
+from collabllm.training.arguments import add_sft_arguments, build_parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:

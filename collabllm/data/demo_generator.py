@@ -13,8 +13,20 @@ from typing import Any
 
 import yaml
 
-CONVERSATIONS_PER_DOMAIN = 10
-SHAPES = ("two", "complete", "three", "partial", "two", "tweak")
+# One conversation of each domain a shape: turns until the task is done, what the opening holds, and
+# whether the user asks for a shorter version in the end.
+SHAPES = (
+    "two",
+    "complete",
+    "three",
+    "partial",
+    "two",
+    "tweak",
+    "two",
+    "complete",
+    "four",
+    "partial",
+)
 LEADS = ("Sure.", "Gladly.", "Happy to help.", "Of course.", "Yes.", "", "", "Let me ask first.")
 LATER_LEADS = ("Thanks.", "Got it.", "Good.", "", "Noted.")
 FINISHES = ("", "", "Here it is:", "Done:", "Here you go:", "With that:")
@@ -62,9 +74,8 @@ def generate_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
     conv_id = 0
     for name, domain in load_material().items():
         random_ = random.Random(f"{seed}-{name}")
-        for idx in range(CONVERSATIONS_PER_DOMAIN):
-            writer = _ConversationWriter(name, domain, SHAPES[idx % len(SHAPES)], random_)
-            yield from writer.rows(conv_id)
+        for shape in SHAPES:
+            yield from _ConversationWriter(name, domain, shape, random_).rows(conv_id)
             conv_id += 1
 
 
@@ -119,7 +130,7 @@ class _ConversationWriter:
         best: Candidate = ("best", self.ask(missing, LEADS))
         other = self.reask(known) if known else self.weak(weak[1])
         yield opening, [best, other, self.weak(weak[0])]
-        if self.shape == "three":
+        if self.shape in ("three", "four"):
             yield (
                 self.answer(missing[:-1]),
                 [
@@ -130,7 +141,7 @@ class _ConversationWriter:
             )
             missing = missing[-1:]
         yield self.answer(missing), [("best", self.done()), self.reask(missing), self.weak("guess")]
-        if self.shape == "tweak":
+        if self.shape in ("tweak", "four"):
             short = ("best", self.finish(self.domain["short"]))
             long_ = ("reask", self.finish(self.domain["done"][0]))
             yield self.random.choice(TWEAKS), [short, long_, self.weak("lecture")]

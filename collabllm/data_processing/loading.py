@@ -86,7 +86,7 @@ def _load_json(file: Path) -> Dataset:
 
 def _read_checked_json(file: str, fingerprint: str) -> Iterator[dict[str, Any]]:
     """Yield checked flat rows; `fingerprint` only tells the cache one content from another."""
-    return check_rows(_flatten(_iter_json(Path(file))), Path(file).name)
+    return check_rows(_flatten(iter_json(Path(file))), Path(file).name)
 
 
 def _from_dataset(dataset: Dataset, name: str) -> Dataset:
@@ -113,7 +113,7 @@ def _iter_dataset(dataset: Dataset) -> Rows:
         yield f"row {idx}", row
 
 
-def _iter_json(file: Path) -> Rows:
+def iter_json(file: Path) -> Rows:
     """Yield the objects of a JSON Lines file or of one JSON list, holding one at a time."""
     with file.open(encoding="utf-8-sig") as stream:
         if file.suffix == ".jsonl":

@@ -55,7 +55,7 @@ def _find_base(adapter: str) -> str:
     """Read the base's name; the run's own configuration knows the bundled model by name."""
     config = Path(adapter) / "train_config.yaml"
     if config.is_file():
-        from collabllm.training.arguments import load_config
+        from collabllm.flags import load_config
 
         return str(load_config(str(config))["hf_model_path"])
     file = Path(adapter) / "adapter_config.json"

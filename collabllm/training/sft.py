@@ -19,9 +19,9 @@ from collabllm.data_processing.dataset_utils import (
     multiturn_dataset_to_sft,
 )
 from collabllm.data_processing.loading import BUNDLED_DATASET, load_multiturn_dataset
+from collabllm.flags import read_flags, unknown_flag_message
 from collabllm.models import BUNDLED_MODEL, choose_dtype, load_base_model, load_tokenizer
 from collabllm.training import artifacts, held_out
-from collabllm.training.arguments import read_flags, unknown_flag_message
 from collabllm.training.callbacks import KeepRandomState, LogRunFacts, SaveOnSigterm
 from collabllm.training.checkpoints import find_checkpoint
 from collabllm.training.lora import build_lora_config, check_model

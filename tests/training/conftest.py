@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from collabllm.training.arguments import add_sft_arguments, build_parser, parse_arguments
+from collabllm.flags import parse_arguments
+from collabllm.training.arguments import add_sft_arguments, build_parser
 from tests.tokenizers_for_tests import make_tokenizer
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from collabllm.training.arguments import read_flags
+from collabllm.flags import read_flags
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(parse, tmp_path):

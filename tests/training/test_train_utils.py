@@ -5,6 +5,7 @@ import logging
 import threading
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -41,9 +42,7 @@ def test_runpod_secrets_become_tokens_and_are_not_logged(caplog):
 def test_no_runpod_secret_is_an_error_and_nothing_empty_is_set():
     environ = {"RUNPOD_SECRET_HF_TOKEN": " "}
 
-    with pytest.raises(
-        ValueError, match="RUNPOD_SECRET_HF_TOKEN nor RUNPOD_SECRET_WANDB_API_KEY"
-    ):
+    with pytest.raises(ValueError, match="RUNPOD_SECRET_HF_TOKEN nor RUNPOD_SECRET_WANDB_API_KEY"):
         parse_secrets_runpod(environ)
 
     assert environ == {"RUNPOD_SECRET_HF_TOKEN": " "}
@@ -71,7 +70,7 @@ class Hub(BaseHTTPRequestHandler):
     """Answers whoami and create_repo as the Hub does; `status` makes create_repo fail."""
 
     status = 200
-    created: list[dict] = []
+    created: ClassVar[list[dict]] = []
 
     def do_GET(self):
         if not self.path.startswith("/api/whoami"):

@@ -1,0 +1,253 @@
+"""One conversation between an assistant and a simulated user, from a prefix to a named ending."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from collabllm.messages import Message, to_chat
+from collabllm.simulation.assistant import Assistant, AssistantReply
+from collabllm.simulation.errors import (
+    ContextFullError,
+    CostLimitError,
+    ServerError,
+    SimulationError,
+    UnparseableError,
+)
+from collabllm.simulation.event_loop import run
+from collabllm.simulation.user_models import UserModel, UserTurnResult
+
+_EMPTY_RETRIES = 1
+
+
+class TerminationReason(StrEnum):
+    """Why a conversation ended."""
+
+    USER_SATISFIED = "user_satisfied"
+    MAX_TURNS = "max_turns"
+    TOKEN_BUDGET = "token_budget"
+    USER_UNPARSEABLE = "user_unparseable"
+    USER_EMPTY = "user_empty"
+    ASSISTANT_EMPTY = "assistant_empty"
+    CONTEXT_FULL = "context_full"
+    SERVER_ERROR = "server_error"
+    CANCELLED = "cancelled"
+
+
+FAILURES = frozenset(
+    {
+        TerminationReason.USER_UNPARSEABLE,
+        TerminationReason.USER_EMPTY,
+        TerminationReason.ASSISTANT_EMPTY,
+        TerminationReason.SERVER_ERROR,
+        TerminationReason.CANCELLED,
+    }
+)
+"""Endings that say nothing about the assistant's work; a resumed run tries these again."""
+
+
+@dataclass(frozen=True)
+class RolloutResult:
+    """A finished conversation.
+
+    `messages` begins with the prefix; `user_turns` has each simulated user turn, goodbye included;
+    `usage` counts the assistant's tokens and replies; `timings` are seconds by side; `error` says
+    what failed, without keys or goals.
+    """
+
+    messages: list[Message]
+    user_turns: list[UserTurnResult]
+    termination_reason: TerminationReason
+    usage: dict[str, int] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
+    error: str = ""
+
+    @property
+    def terminated_by_user(self) -> bool:
+        """Whether the user ended the conversation."""
+        return self.termination_reason is TerminationReason.USER_SATISFIED
+
+
+class ChatSimulator:
+    """Lets an assistant and a simulated user talk.
+
+    Args:
+        assistant: Answers.
+        user_model: Plays the user of this conversation.
+        token_budget: Most tokens that the assistant may write in a conversation; None for no limit.
+    """
+
+    def __init__(
+        self, assistant: Assistant, user_model: UserModel, token_budget: int | None = None
+    ) -> None:
+        self.assistant = assistant
+        self.user_model = user_model
+        self.token_budget = token_budget
+
+    def rollout(
+        self,
+        conversation_prefix: Sequence[Message],
+        max_turns: int,
+        start_with_assistant: bool | None = None,
+        *,
+        seed: int = 0,
+    ) -> RolloutResult:
+        """Continue a conversation until somebody or something ends it.
+
+        A turn is a user message and the reply to it. A user message left open at the end of the
+        prefix is answered first and does not count.
+
+        Args:
+            conversation_prefix: Messages so far, empty for a new conversation; not changed.
+            max_turns: Most simulated user messages; 0 only answers an open one.
+            start_with_assistant: Who speaks first; by default the assistant after an open user
+                message, else the user.
+            seed: Seeds of all turns derive from it.
+
+        Raises:
+            ValueError: If `max_turns` is negative, or the assistant is to speak twice in a row.
+        """
+        return run(self.arollout(conversation_prefix, max_turns, start_with_assistant, seed=seed))
+
+    def interactive_rollout(
+        self, conversation_prefix: Sequence[Message] = (), max_turns: int = 10
+    ) -> list[Message]:
+        """Talk at the terminal: a person may take either side; see `interactive`."""
+        from collabllm.simulation.interactive import interactive_rollout
+
+        return interactive_rollout(self.assistant, self.user_model, conversation_prefix, max_turns)
+
+    async def arollout(
+        self,
+        conversation_prefix: Sequence[Message],
+        max_turns: int,
+        start_with_assistant: bool | None = None,
+        *,
+        seed: int = 0,
+        stop: asyncio.Event | None = None,
+    ) -> RolloutResult:
+        """Do as `rollout` does; `stop` ends the conversation before its next turn."""
+        if max_turns < 0:
+            raise ValueError(f"max_turns must be at least 0, got {max_turns}.")
+        last_role = conversation_prefix[-1]["role"] if conversation_prefix else None
+        if start_with_assistant is None:
+            start_with_assistant = last_role == "user"
+        if start_with_assistant and last_role == "assistant":
+            raise ValueError(
+                "start_with_assistant=True, but the prefix ends with the assistant; leave it out."
+            )
+        talk = _Conversation(self, to_chat(conversation_prefix), seed, stop)
+        try:
+            reason = await talk.run(max_turns, start_with_assistant)
+        except _EndedError as ending:
+            reason = ending.reason
+        return talk.result(reason)
+
+
+class _EndedError(Exception):
+    """Carries the reason of an early end out of a turn."""
+
+    def __init__(self, reason: TerminationReason) -> None:
+        self.reason = reason
+
+
+class _Conversation:
+    """The state of one running conversation."""
+
+    def __init__(
+        self,
+        simulator: ChatSimulator,
+        messages: list[Message],
+        seed: int,
+        stop: asyncio.Event | None,
+    ) -> None:
+        self.simulator, self.messages, self.seed, self.stop = simulator, messages, seed, stop
+        self.user_turns: list[UserTurnResult] = []
+        self.usage = {"replies": 0, "prompt_tokens": 0, "completion_tokens": 0}
+        self.timings = {"assistant_s": 0.0, "user_s": 0.0}
+        self.seeds: list[int] = []
+        self.error = ""
+
+    async def run(self, max_turns: int, start_with_assistant: bool) -> TerminationReason:
+        if start_with_assistant:
+            await self.assistant_turn()
+        for _ in range(max_turns):
+            turn = await self.user_turn()
+            self.user_turns.append(turn)
+            if turn.is_terminal:
+                return TerminationReason.USER_SATISFIED
+            self.messages.append({"role": "user", "content": turn.response})
+            await self.assistant_turn()
+        return TerminationReason.MAX_TURNS
+
+    async def user_turn(self) -> UserTurnResult:
+        budget = self.simulator.token_budget
+        if budget is not None and self.usage["completion_tokens"] >= budget:
+            raise _EndedError(TerminationReason.TOKEN_BUDGET)
+        for _ in range(_EMPTY_RETRIES + 1):
+            turn: UserTurnResult = await self._call(
+                "user_s",
+                self.simulator.user_model.agenerate,
+            )
+            if turn.response.strip() or turn.is_terminal:
+                return turn
+        raise _EndedError(TerminationReason.USER_EMPTY)
+
+    async def assistant_turn(self) -> None:
+        for _ in range(_EMPTY_RETRIES + 1):
+            reply: AssistantReply = await self._call(
+                "assistant_s", self.simulator.assistant.agenerate
+            )
+            self.usage["replies"] += 1
+            self.usage["prompt_tokens"] += reply.prompt_tokens
+            self.usage["completion_tokens"] += reply.completion_tokens
+            if reply.text.strip():
+                self.messages.append({"role": "assistant", "content": reply.text})
+                return
+        raise _EndedError(TerminationReason.ASSISTANT_EMPTY)
+
+    async def _call(self, clock: str, generate: Any) -> Any:
+        """Call one side, and turn its failures into the reason of an end."""
+        if self.stop is not None and self.stop.is_set():
+            raise _EndedError(TerminationReason.CANCELLED)
+        seed = derive_seed(self.seed, clock, len(self.seeds))
+        self.seeds.append(seed)
+        started = time.perf_counter()
+        failure: SimulationError
+        try:
+            return await generate(self.messages, seed=seed)
+        except ContextFullError as error:
+            reason, failure = TerminationReason.CONTEXT_FULL, error
+        except UnparseableError as error:
+            reason, failure = TerminationReason.USER_UNPARSEABLE, error
+        except ServerError as error:
+            reason, failure = TerminationReason.SERVER_ERROR, error
+        except CostLimitError as error:
+            if self.stop is not None:
+                self.stop.set()
+            reason, failure = TerminationReason.CANCELLED, error
+        finally:
+            self.timings[clock] += time.perf_counter() - started
+        self.error = str(failure)
+        raise _EndedError(reason)
+
+    def result(self, reason: TerminationReason) -> RolloutResult:
+        return RolloutResult(
+            self.messages,
+            self.user_turns,
+            reason,
+            self.usage,
+            {clock: round(seconds, 3) for clock, seconds in self.timings.items()},
+            self.seeds,
+            self.error,
+        )
+
+
+def derive_seed(*parts: Any) -> int:
+    """Make a seed from parts such as (run seed, task, rollout, turn); shape [], 31 bits."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1

@@ -1,0 +1,149 @@
+"""Tasks: a hidden goal, its reference, what the user knows; from files, datasets or the demo."""
+
+import hashlib
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from collabllm.data_processing.loading import iter_json
+from collabllm.data_processing.splitting import is_eval_task
+from collabllm.messages import shorten
+
+DEMO_TASKS = "demo"
+_TASKS_PER_DOMAIN = 4
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing the user knows and tells when asked.
+
+    `cues` are lower-case words of a question for it; `answer` is what the user says; `value` is
+    what a finished reply must contain.
+    """
+
+    name: str
+    answer: str
+    cues: tuple[str, ...] = ()
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one conversation is about. `single_turn_prompt` is hidden from the assistant."""
+
+    task_id: str
+    single_turn_prompt: str
+    single_turn_completion: str = ""
+    task_desc: str = ""
+    opening: str = ""
+    facts: tuple[Fact, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_tasks(
+    path: str | Path = DEMO_TASKS, limit: int | None = None, split: str = "train"
+) -> list[Task]:
+    """Load tasks from a `.jsonl` or `.json` file, a multi-turn dataset, or the demo.
+
+    A row needs `single_turn_prompt`; `single_turn_completion`, `task_desc`, `opening`, `task_id`,
+    `facts` (name, answer, cues, value) and `single_turn_metadata` are optional. Rows with one goal
+    are one task, so any multi-turn dataset gives its goals.
+
+    Args:
+        path: File, Hub id or saved folder of a multi-turn dataset, or `"demo"`.
+        limit: Take only the first tasks.
+        split: Of a Hub dataset.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If a row has no goal, or there is no task.
+    """
+    if str(path) == DEMO_TASKS:
+        tasks = demo_tasks()
+    elif Path(path).suffix in (".jsonl", ".json"):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: there is no such file.")
+        tasks = _to_tasks(iter_json(Path(path)), str(path))
+    else:
+        from collabllm.data_processing.loading import load_multiturn_dataset
+
+        rows = load_multiturn_dataset(path, split)
+        tasks = _to_tasks(((f"row {i}", row) for i, row in enumerate(rows, 1)), str(path))
+    if not tasks:
+        raise ValueError(f"{path}: has no tasks.")
+    return tasks[:limit]
+
+
+def _to_tasks(rows: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> list[Task]:
+    tasks: dict[str, Task] = {}
+    for where, row in rows:
+        goal = row.get("single_turn_prompt") if isinstance(row, Mapping) else None
+        if not isinstance(goal, str) or not goal.strip():
+            raise ValueError(
+                f"{name} {where}: 'single_turn_prompt' must be a non-empty text, got "
+                f"{shorten(goal)}; it is the user's hidden goal."
+            )
+        task_id = str(row.get("task_id") or hashlib.sha256(goal.encode()).hexdigest()[:12])
+        if task_id not in tasks:
+            tasks[task_id] = Task(
+                task_id,
+                goal,
+                row.get("single_turn_completion") or "",
+                row.get("task_desc") or "",
+                row.get("opening") or "",
+                tuple(_to_fact(fact, f"{name} {where}") for fact in row.get("facts") or ()),
+                row.get("single_turn_metadata") or {},
+            )
+    return list(tasks.values())
+
+
+def _to_fact(fact: Mapping[str, Any], where: str) -> Fact:
+    if not isinstance(fact, Mapping) or not {"name", "answer"} <= fact.keys():
+        raise ValueError(f"{where}: a fact needs 'name' and 'answer', got {shorten(fact)}.")
+    cues = tuple(str(cue).lower() for cue in fact.get("cues") or ())
+    return Fact(str(fact["name"]), str(fact["answer"]), cues, str(fact.get("value") or ""))
+
+
+def demo_tasks(seed: int = 0, domains: Sequence[str] | None = None) -> list[Task]:
+    """Draw tasks from the demo material, four a domain, the domains taking turns.
+
+    Args:
+        seed: The same seed gives the same tasks.
+        domains: Only these; all by default.
+    """
+    from collabllm.data.demo_generator import load_material
+
+    rounds: list[list[Task]] = [[] for _ in range(_TASKS_PER_DOMAIN)]
+    for name, domain in load_material().items():
+        if domains is not None and name not in domains:
+            continue
+        random_ = random.Random(f"task-{seed}-{name}")
+        for idx, tasks in enumerate(rounds):
+            tasks.append(_demo_task(name, domain, idx, random_))
+    return [task for tasks in rounds for task in tasks]
+
+
+def is_demo_eval_domain(domain: str, eval_ratio: float = 0.35) -> bool:
+    """Tell whether the demo's training held this domain out."""
+    return is_eval_task(f"single_turn_metadata.domain:{domain}", eval_ratio)
+
+
+def _demo_task(name: str, domain: Mapping[str, Any], idx: int, random_: random.Random) -> Task:
+    values = {fact: random_.choice(spec["values"]) for fact, spec in domain["facts"].items()}
+    facts = tuple(
+        Fact(fact, spec["say"][0].format(v=values[fact]), tuple(spec["cues"]), values[fact])
+        for fact, spec in domain["facts"].items()
+    )
+    opening = domain["openings"][idx % len(domain["openings"])]
+    done: str = domain["done"][idx % len(domain["done"])].format(**values)
+    return Task(
+        task_id=f"{name}-{idx}",
+        single_turn_prompt=" ".join([opening, *(fact.answer for fact in facts)]),
+        single_turn_completion=done[0].upper() + done[1:],
+        task_desc=name.replace("_", " "),
+        opening=opening,
+        facts=facts,
+        metadata={"domain": name},
+    )

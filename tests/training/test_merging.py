@@ -1,0 +1,39 @@
+"""scripts/merge_adapter.py: the merged model answers as base and adapter do."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from collabllm.models import load_adapter, load_base_model
+from scripts.merge_adapter import main as merge
+from scripts.train_sft import main as train
+
+
+def test_the_merged_model_gives_the_adapters_logits_in_16_bit(
+    sft_flags, tiny_model, tmp_path, capsys
+):
+    train(sft_flags())
+
+    merge(["--lora_path", str(tmp_path / "run"), "--output_dir", str(tmp_path / "merged")])
+
+    ids = torch.tensor([[5, 9, 2, 7]])
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    base = load_base_model(str(tiny_model))
+    with torch.no_grad():
+        plain = base(input_ids=ids).logits
+        adapted = load_adapter(base, str(tmp_path / "run"))(input_ids=ids).logits
+        logits = merged(input_ids=ids).logits.float()
+    assert merged.dtype == torch.bfloat16
+    torch.testing.assert_close(logits, adapted, rtol=0.05, atol=0.02)
+    assert (adapted - plain).abs().max() > 5 * (logits - adapted).abs().max()
+    assert "Largest logit difference: 0.0" in capsys.readouterr().out
+
+
+def test_merging_does_not_overwrite(sft_flags, tmp_path):
+    with pytest.raises(FileExistsError, match="choose another --output_dir"):
+        merge(["--lora_path", "x", "--output_dir", str(tmp_path.parent)])
+
+
+def test_a_folder_without_an_adapter_is_refused(tiny_model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no adapter"):
+        merge(f"--lora_path {tiny_model} --output_dir {tmp_path}/m".split())

@@ -1,0 +1,109 @@
+"""A run killed at any step and resumed ends with the same adapter; processes share the work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from collabllm.training.checkpoints import find_checkpoint
+from scripts.train_sft import main
+
+ROOT = Path(__file__).parents[2]
+STEPS = 12
+
+
+def start(flags: list[str], launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [sys.executable, *launcher, "scripts/train_sft.py", *flags]
+    return subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 180
+    while not list(run.glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        time.sleep(0.02)
+
+
+def assert_same_adapter(first: Path, second: Path) -> None:
+    one, two = (load_file(run / "adapter_model.safetensors") for run in (first, second))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_and_resumed_run_ends_with_the_same_adapter(sft_flags, tmp_path, kill):
+    settings = {
+        "max_steps": STEPS,
+        "save_strategy": "steps",
+        "save_steps": 2 if kill == signal.SIGKILL else 1,
+        "eval_strategy": "steps",
+        "eval_steps": 3,
+    }
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    main(sft_flags(output_dir=unbroken, **settings))
+
+    process = start(sft_flags(output_dir=broken, **settings))
+    wait_for_checkpoint(broken, process)
+    os.kill(process.pid, kill)
+    output = process.communicate()[0]
+
+    assert process.returncode == (-9 if kill == signal.SIGKILL else 143), output
+    assert not (broken / "adapter_model.safetensors").exists()
+    if kill == signal.SIGTERM:
+        assert "--resume_from_checkpoint true" in output
+    main(sft_flags(output_dir=broken, resume_from_checkpoint="true", **settings))
+    assert_same_adapter(unbroken, broken)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one_with_twice_the_batch(sft_flags, tmp_path):
+    settings = {"lora_dropout": 0, "max_steps": 3}
+    main(sft_flags(output_dir=tmp_path / "one", batch_size=4, **settings))
+
+    process = start(
+        sft_flags(output_dir=tmp_path / "two", batch_size=2, ddp_backend="gloo", **settings),
+        ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"),
+    )
+    output = process.communicate(timeout=300)[0]
+
+    assert process.returncode == 0, output
+    one, two = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
+    )
+    losses = [
+        [entry["loss"] for entry in run["log_history"] if "loss" in entry] for run in (one, two)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert two["before"] == pytest.approx(one["before"], rel=1e-4)
+    assert two["after"] == pytest.approx(one["after"], rel=1e-3)
+
+
+def test_an_incomplete_checkpoint_is_passed_over(tmp_path, caplog):
+    for step in (2, 10, 12):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (2, 10):
+        (tmp_path / f"checkpoint-{step}/trainer_state.json").touch()
+
+    assert find_checkpoint("true", str(tmp_path)) == str(tmp_path / "checkpoint-10")
+    assert "checkpoint-12 is incomplete" in caplog.text
+    assert find_checkpoint(None, str(tmp_path)) is None
+    assert find_checkpoint("false", str(tmp_path)) is None
+
+
+def test_resuming_from_nothing_says_what_to_give(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint in .*--output_dir"):
+        find_checkpoint("true", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
+        find_checkpoint(str(tmp_path / "checkpoint-1"), str(tmp_path))

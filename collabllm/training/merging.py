@@ -59,6 +59,8 @@ def _find_base(adapter: str) -> str:
 
         return str(load_config(str(config))["hf_model_path"])
     file = Path(adapter) / "adapter_config.json"
+    if Path(adapter).is_dir() and not file.is_file():
+        raise FileNotFoundError(f"{adapter}: there is no adapter (adapter_config.json) in it.")
     if not file.is_file():
         from huggingface_hub import hf_hub_download
 

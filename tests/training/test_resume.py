@@ -74,7 +74,7 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(sft_flags, tm
 
     process = start(
         sft_flags(output_dir=tmp_path / "two", batch_size=2, ddp_backend="gloo", **settings),
-        ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"),
+        ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
     )
     output = process.communicate(timeout=300)[0]
 

@@ -65,6 +65,7 @@ def main() -> None:
 
 def measure(dataset: Dataset, args: argparse.Namespace, turns: str, packing: bool) -> Result:
     """Tokenize, then train one epoch with fresh weights; the clock runs during training alone."""
+    import torch
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
@@ -87,6 +88,8 @@ def measure(dataset: Dataset, args: argparse.Namespace, turns: str, packing: boo
                 report_to="none",
                 save_strategy="no",
                 gradient_checkpointing=False,
+                bf16=torch.cuda.is_available(),
+                use_cpu=not torch.cuda.is_available(),
             )
             trainer = SFTTrainer(
                 model=load_base_model(args.model, use_4bit=True),

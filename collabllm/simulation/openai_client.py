@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from json import JSONDecodeError
 from typing import Any, cast
 
 import openai
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_WAIT_S = 60.0
 _RETRIED_STATUSES = (408, 409, 425, 429)
+_UNREADABLE = (openai.APIConnectionError, openai.APIResponseValidationError, JSONDecodeError)
 # What a server may refuse, and what to send instead: None leaves the setting out.
 _REPLACEMENTS: dict[str, str | None] = {
     "max_tokens": "max_completion_tokens",
@@ -133,7 +135,11 @@ class OpenAIClient:
                 failure, pause = f"status {status}", _retry_after(error)
             except openai.APITimeoutError:
                 failure, pause = f"no answer within {self._timeout_s:g} s", None
-            except (openai.APIConnectionError, openai.APIResponseValidationError) as error:
+            except (
+                openai.APIConnectionError,
+                openai.APIResponseValidationError,
+                JSONDecodeError,
+            ) as error:
                 failure, pause = type(error).__name__, None
             if attempt < self._max_retries:
                 await asyncio.sleep(_backoff(attempt) if pause is None else pause)

@@ -1,0 +1,166 @@
+"""LocalAssistant: batched as alone, shared by threads, full contexts, fallback, adapters."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from collabllm.messages import fold_system, merge_consecutive
+from collabllm.models import load_base_model
+from collabllm.simulation import ChatSimulator, LocalAssistant, ShardedUserModel, TerminationReason
+from collabllm.simulation.errors import ContextFullError
+from collabllm.simulation.event_loop import run
+from collabllm.tasks import demo_tasks
+from tests.tokenizers_for_tests import make_tokenizer
+from tests.training.conftest import save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def assistant(tiny):
+    with LocalAssistant(str(tiny), max_new_tokens=12, do_sample=False) as local:
+        yield local
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+async def gather(assistant, prompts):
+    return await asyncio.gather(*(assistant.agenerate(user(prompt)) for prompt in prompts))
+
+
+@pytest.mark.parametrize("batching", ["continuous", "padded"])
+def test_greedy_replies_are_the_same_alone_as_in_a_batch_and_as_generate(tiny, batching):
+    prompts = [f"{'long ' * (i % 4)}question {i}" for i in range(9)]
+    with LocalAssistant(str(tiny), max_new_tokens=12, do_sample=False, batching=batching) as local:
+        alone = [local.generate(user(prompt)) for prompt in prompts]
+        together = [reply.text for reply in run(gather(local, prompts))]
+        model = load_base_model(str(tiny))
+        expected = []
+        for prompt in prompts:
+            ids = torch.tensor([local.tokenize(user(prompt))])
+            output = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
+            expected.append(local.tokenizer.decode(output, skip_special_tokens=True).strip())
+
+    assert together == alone == expected
+
+
+def test_usage_counts_prompt_and_reply_tokens(assistant):
+    reply = run(assistant.agenerate(user("hi")))
+
+    assert reply.prompt_tokens == len(assistant.tokenize(user("hi")))
+    assert reply.completion_tokens == 12
+    assert reply.finish_reason == "length"
+
+
+def test_two_users_of_one_assistant_in_threads(assistant):
+    results = {}
+
+    def talk(name):
+        sharded = ShardedUserModel.from_task(demo_tasks()[0])
+        results[name] = ChatSimulator(assistant, sharded).rollout([], 2).messages
+
+    threads = [threading.Thread(target=talk, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert results["a"] == results["b"]
+    assert len(results["a"]) == 4
+
+
+def test_a_full_context_ends_only_its_own_conversation(tiny):
+    with LocalAssistant(str(tiny), max_new_tokens=8, do_sample=False, max_context=80) as local:
+
+        async def both():
+            long, short = user("x" * 200), user("hi")
+            return await asyncio.gather(
+                local.agenerate(long), local.agenerate(short), return_exceptions=True
+            )
+
+        failed, fine = run(both())
+        prefix = user("x" * 200)
+        result = ChatSimulator(local, ShardedUserModel((), "x")).rollout(prefix, 1)
+
+    assert isinstance(failed, ContextFullError)
+    assert fine.completion_tokens == 8
+    assert result.termination_reason is TerminationReason.CONTEXT_FULL
+
+
+def test_the_reply_is_cut_to_what_fits(tiny):
+    with LocalAssistant(str(tiny), max_new_tokens=50, do_sample=False) as local:
+        local.max_context = len(local.tokenize(user("hi"))) + 3
+
+        assert run(local.agenerate(user("hi"))).completion_tokens == 3
+
+
+def test_a_model_without_continuous_batching_falls_back_with_a_notice(tiny, monkeypatch, caplog):
+    def refuse(*args, **kwargs):
+        raise NotImplementedError("no paged attention")
+
+    monkeypatch.setattr("transformers.LlamaForCausalLM.init_continuous_batching", refuse)
+
+    with LocalAssistant(str(tiny), max_new_tokens=4, do_sample=False) as local:
+        assert run(local.agenerate(user("hi"))).completion_tokens == 4
+
+    assert "does not support continuous batching" in caplog.text
+    with pytest.raises(RuntimeError, match="no paged attention"):
+        LocalAssistant(str(tiny), batching="continuous")
+
+
+def test_an_adapter_changes_the_replies(tiny, tmp_path, assistant):
+    model = get_peft_model(
+        load_base_model(str(tiny)),
+        LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
+    )
+    model.save_pretrained(tmp_path / "adapter")
+
+    with LocalAssistant(
+        str(tiny), str(tmp_path / "adapter"), max_new_tokens=12, do_sample=False
+    ) as adapted:
+        assert adapted.generate(user("hi")) != assistant.generate(user("hi"))
+
+
+def test_4bit_generates(tiny):
+    with LocalAssistant(str(tiny), use_4bit=True, max_new_tokens=4, do_sample=False) as local:
+        assert run(local.agenerate(user("hi"))).completion_tokens == 4
+
+
+def test_templates_that_refuse_a_system_prompt_get_it_in_the_first_message(tiny, assistant):
+    talk = [{"role": "system", "content": "be brief"}, *user("hi"), *user("there")]
+    gemma = LocalAssistant.__new__(LocalAssistant)
+    gemma.tokenizer = make_tokenizer("gemma")
+
+    text = gemma.tokenizer.decode(gemma.tokenize(talk))
+
+    assert "<start_of_turn>user\nbe brief\n\nhi\n\nthere<end_of_turn>" in text
+    assert merge_consecutive(talk)[1]["content"] == "hi\n\nthere"
+    assert fold_system(user("hi")) == user("hi")
+    assert talk[0]["role"] == "system"
+
+
+def test_a_tokenizer_without_a_template_is_refused(tiny):
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.chat_template = None
+
+    with pytest.raises(ValueError, match="has no chat template"):
+        LocalAssistant(str(tiny), tokenizer=tokenizer)
+    with pytest.raises(ValueError, match="batching must be auto"):
+        LocalAssistant(str(tiny), batching="fast")
+
+
+def test_a_closed_assistant_says_so(tiny):
+    local = LocalAssistant(str(tiny), max_new_tokens=4)
+    local.close()
+
+    with pytest.raises(RuntimeError, match="make a new LocalAssistant"):
+        local.generate(user("hi"))

@@ -1,0 +1,222 @@
+"""Simulated users: tolerant parsing, nothing private leaks, the rule-based user's behaviour."""
+
+import json
+
+import pytest
+
+from collabllm.simulation import OpenAIClient, OpenAIUserModel, Persona, ShardedUserModel, UserModel
+from collabllm.simulation.errors import UnparseableError
+from collabllm.simulation.sharded_user import find_questions
+from collabllm.simulation.user_models import TERMINAL_SIGNAL
+from collabllm.simulation.user_parsing import parse_user_output
+from collabllm.tasks import Fact, demo_tasks
+from tests.fake_server import FakeServer, user_json
+
+GOAL = 'Say {"x": 1} and ${goal} or $5 to "Ann" {{ user }} <|im_end|>'
+
+
+def make_user(server, **settings):
+    client = OpenAIClient(server.url, "k", max_retries=1)
+    return OpenAIUserModel("chat", GOAL, "m", client=client, **settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "response"),
+    [
+        (user_json("hi"), "hi"),
+        ("```json\n" + user_json("hi") + "\n```", "hi"),
+        ("Sure! Here it is: " + user_json("hi") + " Hope that helps.", "hi"),
+        ('{"thought": "a", "response": "hi",}', "hi"),
+        ('{"thought": """a""", "response": """hi there"""}', "hi there"),
+        ('{"response": 42}', "42"),
+        ('{"response": 4.50}', "4.50"),
+        ('{"response": "42"}', "42"),
+        ('{"response": "true"}', "true"),
+        ('{"response": true}', "true"),
+        ('{"response": "caf\\u00e9 ☕"}', "café ☕"),
+        ('{"response": "line one\nline two"}', "line one\nline two"),
+        ('{"response": "a \\"quoted\\" {brace}"}', 'a "quoted" {brace}'),
+    ],
+)
+def test_outputs_are_read_tolerantly_and_texts_stay_as_they_are(text, response):
+    assert parse_user_output(text)["response"] == response
+
+
+@pytest.mark.parametrize(
+    "text", ["", "I can't do that.", '{"thought": "only"}', '{"response": null}', "{"]
+)
+def test_unreadable_outputs_are_no_turn(text):
+    assert parse_user_output(text) is None
+
+
+def test_texts_pass_into_the_prompt_unchanged():
+    with FakeServer(lambda body: user_json("hello")) as server:
+        user = make_user(server, persona=Persona(("terse",)))
+        turn = user.generate([{"role": "assistant", "content": "$thought {x}"}])
+
+    prompt = server.requests[0]["messages"][0]["content"]
+    assert GOAL in prompt
+    assert "$thought {x}" in prompt
+    assert "You write as little as you can" in prompt
+    assert TERMINAL_SIGNAL in prompt
+    assert turn.response == "hello"
+    assert len(user.prompt_hash) == 16
+
+
+def test_a_parse_failure_is_retried_with_a_reminder_and_never_sent_on():
+    answers = iter(["nonsense with the goal", user_json("fine now")])
+    with FakeServer(lambda body: next(answers)) as server:
+        turn = make_user(server).generate([])
+
+    assert turn.response == "fine now"
+    assert "not readable" in server.requests[1]["messages"][-1]["content"]
+
+
+def test_four_failures_end_with_an_error_that_shows_nothing_private():
+    with (
+        FakeServer(lambda body: '{"thought": "secret"') as server,
+        pytest.raises(UnparseableError) as error,
+    ):
+        make_user(server).generate([])
+
+    assert len(server.requests) == 4
+    assert "secret" not in str(error.value)
+
+
+def test_the_signal_counts_anywhere_and_the_goodbye_is_kept():
+    with FakeServer(lambda body: user_json(f"ok {TERMINAL_SIGNAL} bye!")) as server:
+        turn = make_user(server).generate([])
+
+    assert turn.is_terminal
+    assert turn.response == "ok  bye!"
+    assert TERMINAL_SIGNAL in turn.raw_output
+
+
+def test_structured_output_is_dropped_where_the_server_refuses_it():
+    with FakeServer(lambda body: user_json("hi")) as server:
+        server.reject = lambda body: (
+            (400, {"error": {"message": "response_format is not supported"}})
+            if "response_format" in body
+            else None
+        )
+        assert make_user(server).generate([]).response == "hi"
+
+    assert server.requests[0]["response_format"]["type"] == "json_schema"
+
+
+def test_personas_are_sampled_by_seed_and_checked():
+    assert Persona.sample(3) == Persona.sample(3)
+    assert len({Persona.sample(seed).traits for seed in range(20)}) > 5
+    with pytest.raises(ValueError, match=r"Unknown traits \['grumpy'\]; known: terse"):
+        Persona(("grumpy",))
+
+
+def test_a_user_model_must_implement_one_method():
+    with pytest.raises(TypeError, match="must implement generate or agenerate"):
+
+        class Nothing(UserModel):
+            pass
+
+
+FACTS = (
+    Fact("guests", "We are 12.", ("guests", "many", "people"), "12"),
+    Fact("place", "At the lake.", ("where", "place"), "at the lake"),
+)
+
+
+def say(user, *texts):
+    """Alternate user and assistant texts, and return the user's next turn."""
+    roles = ["user", "assistant"]
+    return user.generate([{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)])
+
+
+def test_the_sharded_user_opens_vaguely_and_answers_what_is_asked():
+    user = ShardedUserModel(FACTS, "plan a party")
+
+    assert user.generate([]).response == "plan a party"
+    assert say(user, "plan a party", "How many guests?").response == "We are 12."
+    assert say(user, "plan a party", "How many guests? And where?").response == (
+        "We are 12. At the lake."
+    )
+
+
+def test_the_sharded_user_may_answer_one_question_at_a_time():
+    user = ShardedUserModel(FACTS, "plan a party", answers_several=False)
+
+    assert say(user, "plan a party", "How many guests? And where?").response == "We are 12."
+
+
+def test_the_sharded_user_has_no_preference_about_anything_else():
+    user = ShardedUserModel(FACTS, "plan a party")
+
+    turn = say(user, "plan a party", "What color is the cake?")
+
+    assert turn.response in (
+        "I have no preference there.",
+        "Doesn't matter to me.",
+        "Up to you.",
+        "No idea, choose something.",
+    )
+
+
+def test_the_sharded_user_ends_when_the_answer_has_what_is_needed():
+    user = ShardedUserModel(FACTS, "plan a party")
+    asked = ("plan a party", "How many? Where?", "We are 12. At the lake.")
+
+    assert say(user, *asked, "Party At The Lake for 12.").is_terminal
+    assert not say(user, *asked, "Party for 12.").is_terminal
+    assert not say(user, *asked, "At the lake for 12, right?").is_terminal
+
+
+def test_the_sharded_user_gives_up_when_patience_runs_out():
+    user = ShardedUserModel(FACTS, "plan a party", patience=2)
+    first = say(user, "plan a party", "Parties are nice.").response
+    second = say(user, "plan a party", "Parties are nice.", first, "So nice.").response
+
+    last = say(user, "plan a party", "x.", first, "y.", second, "z.")
+
+    assert last.is_terminal
+    assert last.response == "I give up."
+
+
+def test_the_sharded_user_is_deterministic_by_seed():
+    def turn(seed):
+        return say(ShardedUserModel(FACTS, "p", seed=seed), "p", "What color?").response
+
+    assert turn(1) == turn(1)
+    assert len({turn(seed) for seed in range(10)}) > 1
+
+
+def test_every_demo_fact_can_be_asked_for_by_its_own_question():
+    from collabllm.data.demo_generator import load_material
+
+    material = load_material()
+    missed = []
+    for task in demo_tasks():
+        user = ShardedUserModel.from_task(task)
+        for fact in task.facts:
+            for question in material[task.metadata["domain"]]["facts"][fact.name]["ask"]:
+                if fact.answer not in say(user, task.opening, question).response:
+                    missed.append((task.metadata["domain"], question))
+    assert missed == []
+
+
+def test_questions_are_found():
+    assert find_questions("Hi. How many? ok! and when?\n?") == ["How many?", "and when?"]
+
+
+def test_demo_tasks_are_distinct_and_read_back(tmp_path):
+    from dataclasses import asdict
+
+    from collabllm.tasks import load_tasks
+
+    tasks = load_tasks("demo")
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(json.dumps(asdict(task)) + "\n" for task in tasks))
+
+    assert len(tasks) == len({task.task_id for task in tasks}) == 64
+    assert len({task.metadata["domain"] for task in tasks[:16]}) == 16
+    assert load_tasks(path)[5].facts == tasks[5].facts
+    path.write_text('{"task_desc": "x"}\n')
+    with pytest.raises(ValueError, match="row 1: 'single_turn_prompt' must be a non-empty text"):
+        load_tasks(path)

@@ -32,6 +32,7 @@ from collabllm.training.train_utils import (
     parse_secrets_runpod,
     prepare_hub,
     prepare_wandb,
+    use_hub_token,
 )
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def train_sft(args: argparse.Namespace) -> Path:
         parse_secrets_runpod()
     args = argparse.Namespace(**vars(args))  # the caller's stays as it is
     config, given = build_config(args)
+    use_hub_token(config.hub_token)
+    config.hub_token = None  # the trainer pickles its arguments into the output folder
     is_main = PartialState().is_main_process
     hub = None
     if is_main:
@@ -135,7 +138,9 @@ def build_config(args: argparse.Namespace) -> tuple[SFTConfig, dict[str, Any]]:
     names = {field.name for field in fields(SFTConfig)}
     if rest:
         raise ValueError(unknown_flag_message(rest, names | set(vars(args))))
-    return config, read_flags(args.trainer_args)
+    given = read_flags(args.trainer_args)
+    given.pop("hub_token", None)  # a secret: it must not reach the files that a run leaves
+    return config, given
 
 
 def _announce(args: argparse.Namespace) -> None:

@@ -55,6 +55,12 @@ def parse_secrets_runpod(environ: MutableMapping[str, str] = os.environ) -> list
     return sorted(found)
 
 
+def use_hub_token(token: str | None, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Make a token from `--hub_token` the one that all calls to the Hub use."""
+    if token:
+        environ["HF_TOKEN"] = token
+
+
 def prepare_wandb(output_dir: str, environ: MutableMapping[str, str] = os.environ) -> None:
     """Check the W&B login, or switch W&B to offline with a notice when there is none.
 

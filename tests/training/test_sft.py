@@ -171,6 +171,16 @@ def test_the_command_that_users_know_works(tiny_model, small_dataset, tmp_path, 
     assert yaml.safe_load((run / "train_config.yaml").read_text())["max_length"] == 1024
 
 
+def test_a_token_on_the_command_line_reaches_no_file(sft_flags, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("HF_TOKEN", "")  # restored after the test
+
+    main([*sft_flags(max_steps=1), "--hub_token", "hf_secretvalue"])
+
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert [path for path in files if b"hf_secretvalue" in path.read_bytes()] == []
+    assert "hf_secretvalue" not in caplog.text
+
+
 def test_no_4bit_trains_the_plain_model(sft_flags, tmp_path):
     main(sft_flags(no_4bit=True, eval_ratio=0))
 

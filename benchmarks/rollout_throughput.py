@@ -1,0 +1,270 @@
+"""Conversations a minute: one at a time, lock-step padded batches, and ours, in one run.
+
+The user is a server on loopback that answers after half a second; the assistant is the bundled
+model, greedy, with a fixed reply length, so that all three ways write the same number of tokens.
+
+uv run python benchmarks/rollout_throughput.py [--num_conversations 16] [--ours_only]
+"""
+
+import argparse
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from collabllm.data_processing import DEFAULT_SYSTEM_PROMPT
+from collabllm.logging_utils import configure_logging
+from collabllm.messages import Message
+from collabllm.models import BUNDLED_MODEL, load_base_model, load_tokenizer
+from collabllm.simulation import (
+    LocalAssistant,
+    OpenAIClient,
+    OpenAIUserModel,
+    UserModel,
+    simulate,
+)
+from collabllm.tasks import Task, demo_tasks
+
+ANSWERS = (
+    "I have not really decided that yet, something simple would be fine with me, to be honest.",
+    "Good question. It is for about twenty people, and should not take more than an afternoon.",
+    "That sounds all right. Could you also tell me what I have to prepare the day before, please?",
+)
+
+
+class UserServer(BaseHTTPRequestHandler):
+    """Answers every request after half a second, like a small remote model."""
+
+    protocol_version = "HTTP/1.1"
+    delay_s = 0.5
+
+    def do_POST(self) -> None:
+        """Send one user turn."""
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        time.sleep(self.delay_s)
+        turn = body["messages"][0]["content"].count('"role": "assistant"')
+        content = json.dumps({"thought": "", "current_answer": "", "response": ANSWERS[turn % 3]})
+        data = json.dumps(
+            {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "user",
+                "choices": [
+                    {
+                        "index": 0,
+                        "message": {"role": "assistant", "content": content},
+                        "finish_reason": "stop",
+                    }
+                ],
+                "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+            }
+        ).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        """Stay quiet."""
+
+
+@dataclass
+class Result:
+    """One way of simulating."""
+
+    name: str
+    conversations: int
+    seconds: float
+    tokens: int
+    prompt_tokens_encoded: int
+
+
+class FixedLength(LocalAssistant):
+    """Writes exactly `max_new_tokens`: no token ends a reply."""
+
+    def _start_engine(self, batching: str, sampling: dict[str, Any]) -> Any:
+        self.tokenizer.eos_token = "<|endoftext|>"
+        self.model.generation_config.eos_token_id = self.tokenizer.eos_token_id
+        return super()._start_engine(batching, sampling)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num_conversations", type=int, nargs="+", default=[16])
+    parser.add_argument("--max_turns", type=int, default=3)
+    parser.add_argument("--max_new_tokens", type=int, default=48)
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--batching", default="auto", choices=("auto", "continuous", "padded"))
+    parser.add_argument("--ours_only", action="store_true", help="without the two baselines")
+    args = parser.parse_args()
+    configure_logging()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), UserServer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    client = OpenAIClient(f"http://127.0.0.1:{server.server_port}/v1", "none")
+    results = []
+    for number in args.num_conversations:
+        tasks = [
+            Task(f"{i}", t.single_turn_prompt) for i, t in enumerate((demo_tasks() * 4)[:number])
+        ]
+        if not args.ours_only:
+            results.append(measure_one_at_a_time(tasks, client, args))
+            results.append(measure_lock_step(tasks, client, args))
+        results.append(measure_ours(tasks, client, args))
+    print_results(results)
+    server.shutdown()
+
+
+def make_user(task: Task, client: OpenAIClient) -> UserModel:
+    """Make the user of a conversation."""
+    return OpenAIUserModel("", task.single_turn_prompt, "user", client=client)
+
+
+def start(task: Task) -> list[Message]:
+    """Begin a conversation with the system prompt."""
+    return [{"role": "system", "content": DEFAULT_SYSTEM_PROMPT}]
+
+
+def generate(
+    model: Any, tokenizer: Any, talks: list[list[Message]], length: int
+) -> tuple[list[str], int]:
+    """Answer conversations in one left-padded batch, encoding everything; return tokens read."""
+    prompts = [
+        tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
+        for talk in talks
+    ]
+    width = max(map(len, prompts))
+    ids = torch.tensor([[2] * (width - len(p)) + p for p in prompts])  # [batch, width]
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    with torch.no_grad():
+        output = model.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=length,
+            min_new_tokens=length,
+            do_sample=False,
+            pad_token_id=2,
+        )
+    texts = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+    return texts, sum(map(len, prompts))
+
+
+def measure_one_at_a_time(tasks: list[Task], client: OpenAIClient, args: Any) -> Result:
+    """(a) One conversation after the other, plain generate."""
+    model, tokenizer = load_base_model(BUNDLED_MODEL), load_tokenizer(BUNDLED_MODEL)
+    started, encoded = time.perf_counter(), 0
+    for task in tasks:
+        user, talk = make_user(task, client), start(task)
+        for _ in range(args.max_turns):
+            talk.append({"role": "user", "content": user.generate(talk).response})
+            texts, read = generate(model, tokenizer, [talk], args.max_new_tokens)
+            talk.append({"role": "assistant", "content": texts[0]})
+            encoded += read
+    return finish("(a) one at a time", tasks, args, started, encoded)
+
+
+def measure_lock_step(tasks: list[Task], client: OpenAIClient, args: Any) -> Result:
+    """(b) All users answer, then all assistants in one padded batch, turn by turn."""
+    model, tokenizer = load_base_model(BUNDLED_MODEL), load_tokenizer(BUNDLED_MODEL)
+    started, encoded = time.perf_counter(), 0
+    for first in range(0, len(tasks), args.concurrency):
+        group = tasks[first : first + args.concurrency]
+        users, talks = [make_user(t, client) for t in group], [start(t) for t in group]
+        for _ in range(args.max_turns):
+            with ThreadPoolExecutor(len(group)) as pool:
+                turns = pool.map(
+                    lambda pair: pair[0].generate(pair[1]), zip(users, talks, strict=True)
+                )
+                for talk, turn in zip(talks, turns, strict=True):
+                    talk.append({"role": "user", "content": turn.response})
+            texts, read = generate(model, tokenizer, talks, args.max_new_tokens)
+            encoded += read
+            for talk, text in zip(talks, texts, strict=True):
+                talk.append({"role": "assistant", "content": text})
+    return finish("(b) lock step", tasks, args, started, encoded)
+
+
+def measure_ours(tasks: list[Task], client: OpenAIClient, args: Any) -> Result:
+    """(c) `simulate` with a LocalAssistant."""
+    with FixedLength(
+        BUNDLED_MODEL, max_new_tokens=args.max_new_tokens, do_sample=False, batching=args.batching
+    ) as assistant:
+        counter = count_encoded(assistant)
+        started = time.perf_counter()
+        records = list(
+            simulate(
+                tasks,
+                assistant,
+                lambda task, seed: make_user(task, client),
+                max_turns=args.max_turns,
+                concurrency=args.concurrency,
+                system_prompt=DEFAULT_SYSTEM_PROMPT,
+                progress=False,
+            )
+        )
+        result = finish("(c) ours", tasks, args, started, counter())
+        assert len(records) == len(tasks)
+        assert all(r.result.usage["replies"] == args.max_turns for r in records)
+        return result
+
+
+def count_encoded(assistant: LocalAssistant) -> Any:
+    """Count prompt tokens that the engine encodes, those found in its cache left out."""
+    manager = getattr(assistant._engine, "_manager", None)
+    if manager is None:
+        return lambda: 0
+    cache, encoded = manager.batch_processor.cache, [0]
+    search = cache.search_prefix_match
+
+    def counted(request_id: str, prompt_ids: list[int]) -> int:
+        found: int = search(request_id, prompt_ids)
+        encoded[0] += len(prompt_ids) - found
+        return found
+
+    cache.search_prefix_match = counted
+    return lambda: encoded[0]
+
+
+def finish(name: str, tasks: list[Task], args: Any, started: float, encoded: int) -> Result:
+    """Stop the clock."""
+    tokens = len(tasks) * args.max_turns * args.max_new_tokens
+    return Result(name, len(tasks), time.perf_counter() - started, tokens, encoded)
+
+
+def print_results(results: list[Result]) -> None:
+    """Print the ways side by side, with their speed against the first."""
+    table = Table(title="Simulated conversations on this machine")
+    for column in (
+        "way",
+        "conversations",
+        "conv/min",
+        "tokens/s",
+        "prompt tokens encoded",
+        "speed",
+    ):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    first = results[0]
+    for result in results:
+        rate = 60 * result.conversations / result.seconds
+        table.add_row(
+            result.name,
+            str(result.conversations),
+            f"{rate:.1f}",
+            f"{result.tokens / result.seconds:.0f}",
+            f"{result.prompt_tokens_encoded:,}",
+            f"{rate / (60 * first.conversations / first.seconds):.1f}x",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,7 @@ ANSWERS = (
 
 
 class UserServer(BaseHTTPRequestHandler):
-    """Answers every request after half a second, like a small remote model."""
+    """Answers after half a second, like a small remote model; no two conversations are alike."""
 
     protocol_version = "HTTP/1.1"
     delay_s = 0.5
@@ -50,7 +50,10 @@ class UserServer(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         time.sleep(self.delay_s)
         turn = body["messages"][0]["content"].count('"role": "assistant"')
-        content = json.dumps({"thought": "", "current_answer": "", "response": ANSWERS[turn % 3]})
+        prompt = body["messages"][0]["content"]
+        number = int(prompt.split("conversation number ")[1].split(":")[0])
+        text = f"Number {number}. " + " ".join([ANSWERS[(turn + number) % 3]] * (1 + number % 2))
+        content = json.dumps({"thought": "", "current_answer": "", "response": text})
         data = json.dumps(
             {
                 "id": "1",
@@ -113,9 +116,8 @@ def main() -> None:
     client = OpenAIClient(f"http://127.0.0.1:{server.server_port}/v1", "none")
     results = []
     for number in args.num_conversations:
-        tasks = [
-            Task(f"{i}", t.single_turn_prompt) for i, t in enumerate((demo_tasks() * 4)[:number])
-        ]
+        goals = [task.single_turn_prompt for task in demo_tasks() * 4][:number]
+        tasks = [Task(str(i), f"conversation number {i}: {goal}") for i, goal in enumerate(goals)]
         if not args.ours_only:
             results.append(measure_one_at_a_time(tasks, client, args))
             results.append(measure_lock_step(tasks, client, args))
@@ -221,7 +223,8 @@ def count_encoded(assistant: LocalAssistant) -> Any:
     """Count prompt tokens that the engine encodes, those found in its cache left out."""
     manager = getattr(assistant._engine, "_manager", None)
     if manager is None:
-        return lambda: 0
+        engine: Any = assistant._engine
+        return lambda: engine.prompt_tokens_encoded
     cache, encoded = manager.batch_processor.cache, [0]
     search = cache.search_prefix_match
 

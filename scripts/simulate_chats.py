@@ -3,6 +3,7 @@
 uv run python scripts/simulate_chats.py --config configs/demo_simulate.yaml
 """
 
+import json
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
 
@@ -40,6 +41,13 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--concurrency", type=int, default=16, help="most conversations at once")
     add("--seed", type=int, default=0, help="of the whole run")
     add("--max_cost", type=float, help="stop after this many dollars; the file can be resumed")
+    add(
+        "--prices",
+        type=json.loads,
+        metavar="JSON",
+        help='dollars a million tokens, {"model": [prompt, completion]}',
+    )
+    add("--tokens_per_minute", type=int, help="limit of each server")
     add("--cache", metavar="FILE", help="SQLite file of server answers")
     add("--cache_mode", choices=("record", "replay"), default="record", help="use of --cache")
     add("--output", default="outputs/transcripts.jsonl", help="JSON Lines file to append to")

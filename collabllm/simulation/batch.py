@@ -28,6 +28,8 @@ from collabllm.simulation.usage import UsageLedger
 from collabllm.simulation.user_models import UserModel
 from collabllm.tasks import Task
 
+_LIBRARIES = ("openai", "torch", "transformers")
+
 UserFactory = Callable[[Task, int], UserModel]
 """Makes the user of one conversation from its task and a seed."""
 
@@ -60,7 +62,7 @@ class Record:
             "assistant": self.assistant,
             "user": self.user,
             "prompt_hash": self.prompt_hash,
-            "versions": {"collabllm": __version__, "openai": version("openai")},
+            "versions": {"collabllm": __version__, **{n: version(n) for n in _LIBRARIES}},
         }
 
 

@@ -1,16 +1,12 @@
-"""Two ways to generate for many callers at once: continuous batching, and padded batches."""
+"""Generate for many callers at once by transformers' continuous batching, the way for GPUs."""
 
 import asyncio
 import logging
-import threading
 import time
 import uuid
 from typing import Any, Protocol
 
-import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
-
-from collabllm.simulation.event_loop import run_blocking
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +15,6 @@ _CPU_PAGE_TOKENS = 32
 _CPU_CACHE_TOKENS = 32_768
 _CPU_BATCH_TOKENS = 512
 _PROBE_TIMEOUT_S = 120.0
-_GATHER_S = 0.02
-_PADDED_BATCH = 16
 
 
 class Engine(Protocol):
@@ -50,7 +44,7 @@ class ContinuousEngine:
         max_context: int,
         max_new_tokens: int,
     ) -> None:
-        self._eos = _eos_ids(model, tokenizer)
+        self._eos = end_ids(model, tokenizer)
         sizes: dict[str, Any] = {}
         if model.device.type == "cpu":
             tokens = max(_CPU_CACHE_TOKENS, 2 * max_context)
@@ -120,75 +114,7 @@ class ContinuousEngine:
         self._manager.stop(block=True, timeout=30, hard_stop=True)
 
 
-class PaddedEngine:
-    """Plain `generate` on left-padded batches of whoever waits; encodes the history each time."""
-
-    def __init__(self, model: Any, tokenizer: Any, sampling: dict[str, Any]) -> None:
-        self._model, self._sampling = model, sampling
-        self._eos = _eos_ids(model, tokenizer)
-        self._waiting: list[tuple[list[int], int, asyncio.Future[Any]]] = []
-        self._busy = threading.Lock()
-
-    async def generate(self, prompt_ids: list[int], max_new_tokens: int) -> tuple[list[int], bool]:
-        """Wait a moment for company, then generate with it."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[tuple[list[int], bool]] = loop.create_future()
-        self._waiting.append((prompt_ids, max_new_tokens, done))
-        await asyncio.sleep(_GATHER_S)
-        if not done.done():
-            await run_blocking(self._serve, done)
-        return await done
-
-    def _serve(self, mine: "asyncio.Future[Any]") -> None:
-        """Serve waiting callers, one batch at a time, until `mine` is served."""
-        with self._busy:
-            while any(entry[2] is mine for entry in self._waiting):
-                batch, self._waiting = (
-                    self._waiting[:_PADDED_BATCH],
-                    self._waiting[_PADDED_BATCH:],
-                )
-                try:
-                    outcomes: list[Any] = self._generate_batch(batch)
-                except RuntimeError as error:
-                    outcomes = [error] * len(batch)
-                for (_, _, done), outcome in zip(batch, outcomes, strict=True):
-                    done.get_loop().call_soon_threadsafe(_settle, done, outcome)
-
-    def _generate_batch(self, batch: list[Any]) -> list[tuple[list[int], bool]]:
-        width = max(len(ids) for ids, _, _ in batch)
-        rows = [[self._eos[0]] * (width - len(ids)) + ids for ids, _, _ in batch]
-        masks = [[0] * (width - len(ids)) + [1] * len(ids) for ids, _, _ in batch]
-        device = self._model.device
-        with torch.no_grad():
-            output = self._model.generate(
-                input_ids=torch.tensor(rows, device=device),  # [batch, width]
-                attention_mask=torch.tensor(masks, device=device),
-                max_new_tokens=max(limit for _, limit, _ in batch),
-                eos_token_id=self._eos,
-                pad_token_id=self._eos[0],
-                **self._sampling,
-            )
-        outcomes = []
-        for new_ids, (_, limit, _) in zip(output[:, width:].tolist(), batch, strict=True):
-            ends = [idx for idx, token in enumerate(new_ids) if token in self._eos]
-            length = min(ends[0] + 1 if ends else len(new_ids), limit)
-            outcomes.append((new_ids[:length], bool(ends) and ends[0] < limit))
-        return outcomes
-
-    def close(self) -> None:
-        """Nothing runs between calls."""
-
-
-def _settle(done: "asyncio.Future[Any]", outcome: Any) -> None:
-    if done.done():
-        return
-    if isinstance(outcome, Exception):
-        done.set_exception(outcome)
-    else:
-        done.set_result(outcome)
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> list[int]:
+def end_ids(model: Any, tokenizer: Any) -> list[int]:
     """Collect every id that ends a reply, from model and tokenizer."""
     found = model.generation_config.eos_token_id
     ids = list(found) if isinstance(found, list) else [found]

@@ -11,8 +11,9 @@ from jinja2.exceptions import TemplateError
 from collabllm.messages import Message, fold_system, merge_consecutive
 from collabllm.models import load_adapter, load_base_model, load_tokenizer
 from collabllm.simulation.assistant import Assistant, AssistantReply
-from collabllm.simulation.engines import ContinuousEngine, Engine, PaddedEngine
+from collabllm.simulation.engines import ContinuousEngine, Engine
 from collabllm.simulation.errors import ContextFullError
+from collabllm.simulation.padded_engine import PaddedEngine
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,9 @@ class LocalAssistant(Assistant):
             the same alone as in a batch. Sampled ones depend on what shares the batch: continuous
             batching has one random stream, so a seed a request is not honoured.
         top_p: Of sampling.
-        batching: `continuous`, `padded`, or `auto`: continuous where the model supports it.
+        batching: `continuous` (transformers' continuous batching), `padded` (padded batches with a
+            reused cache), or `auto`: continuous on a GPU where the model supports it, else padded,
+            which is faster on a CPU.
         max_context: Most tokens of prompt and reply; the model's own context by default.
         model: A model to use instead of loading `model_path`; needs `tokenizer`.
         tokenizer: Its tokenizer.
@@ -78,7 +81,8 @@ class LocalAssistant(Assistant):
         self._engine = self._start_engine(batching, sampling)
 
     def _start_engine(self, batching: str, sampling: dict[str, Any]) -> Engine:
-        if batching != "padded":
+        on_gpu = self.model.device.type != "cpu"
+        if batching == "continuous" or (batching == "auto" and on_gpu):
             try:
                 return ContinuousEngine(
                     self.model, self.tokenizer, sampling, self.max_context, self.max_new_tokens
@@ -87,8 +91,7 @@ class LocalAssistant(Assistant):
                 if batching == "continuous":
                     raise
                 logger.warning(
-                    "%s does not support continuous batching (%s): padded batches, without the "
-                    "prefix cache.",
+                    "%s does not support continuous batching (%s): using padded batches.",
                     self.name,
                     error,
                 )

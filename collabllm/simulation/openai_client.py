@@ -17,7 +17,7 @@ import openai
 from openai import AsyncOpenAI
 
 from collabllm.messages import Message, to_chat
-from collabllm.simulation.errors import ServerError
+from collabllm.simulation.errors import ContextFullError, ServerError
 from collabllm.simulation.response_cache import ResponseCache
 from collabllm.simulation.usage import UsageLedger
 
@@ -105,6 +105,7 @@ class OpenAIClient:
 
         Raises:
             ServerError: If the server refuses, or fails on every try.
+            ContextFullError: If the conversation is too long for the model.
             CostLimitError: If the ledger's limit is reached.
             ReplayMissError: If a replayed cache lacks the request.
         """
@@ -129,6 +130,8 @@ class OpenAIClient:
             except openai.APIStatusError as error:
                 if self._learn_refusal(request["model"], error):
                     continue
+                if _says_context_full(error):
+                    raise ContextFullError("The server says that the context is full.") from None
                 status = error.status_code
                 if status < 500 and status not in _RETRIED_STATUSES:
                     raise ServerError(f"The server refused the request ({status}).") from None
@@ -215,6 +218,17 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
         return None if value is None else min(max(float(value), 0.0), _MAX_WAIT_S)
     except ValueError:
         return None
+
+
+def _says_context_full(error: openai.APIStatusError) -> bool:
+    """Recognise OpenAI's error code, and the words that vLLM, SGLang and llama.cpp use."""
+    text = str(error.body).lower()
+    return error.status_code == 400 and (
+        "context_length_exceeded" in text
+        or "maximum context length" in text
+        or "exceeds the available context" in text
+        or "longer than the model's context" in text
+    )
 
 
 class _TokenLimiter:

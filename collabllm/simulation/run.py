@@ -33,7 +33,7 @@ def run_simulation(args: argparse.Namespace) -> Path | None:
         ValueError: If a flag does not fit.
     """
     tasks = load_tasks(args.tasks, args.num_tasks)
-    ledger = UsageLedger(args.max_cost)
+    ledger = UsageLedger(args.max_cost, args.prices)
     with ExitStack() as stack:
         cache = None
         if args.cache:
@@ -87,6 +87,7 @@ def _build_assistant(
         client = OpenAIClient(
             args.assistant_base_url,
             max_concurrency=args.concurrency,
+            tokens_per_minute=args.tokens_per_minute,
             ledger=ledger,
             cache=cache,
         )
@@ -116,7 +117,11 @@ def _build_user_factory(
     if args.user == "sharded":
         return lambda task, seed: ShardedUserModel.from_task(task, seed=seed)
     client = OpenAIClient(
-        args.user_base_url, max_concurrency=args.concurrency, ledger=ledger, cache=cache
+        args.user_base_url,
+        max_concurrency=args.concurrency,
+        tokens_per_minute=args.tokens_per_minute,
+        ledger=ledger,
+        cache=cache,
     )
 
     def make_user(task: Task, seed: int) -> UserModel:

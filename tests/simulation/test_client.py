@@ -6,7 +6,12 @@ import time
 
 import pytest
 
-from collabllm.simulation.errors import CostLimitError, ReplayMissError, ServerError
+from collabllm.simulation.errors import (
+    ContextFullError,
+    CostLimitError,
+    ReplayMissError,
+    ServerError,
+)
 from collabllm.simulation.event_loop import run
 from collabllm.simulation.openai_client import OpenAIClient, _TokenLimiter
 from collabllm.simulation.response_cache import ResponseCache
@@ -83,6 +88,14 @@ def test_a_refused_request_is_not_retried_and_its_body_is_not_shown():
 
     assert len(server.requests) == 1
     assert KEY not in str(error.value)
+
+
+def test_a_full_context_is_told_from_other_refusals():
+    with FakeServer(lambda body: "ok") as server:
+        server.reject = lambda body: (400, {"error": {"code": "context_length_exceeded"}})
+
+        with pytest.raises(ContextFullError):
+            ask(OpenAIClient(server.url, KEY))
 
 
 def test_what_a_model_refuses_is_learned_once():

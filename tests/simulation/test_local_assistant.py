@@ -13,6 +13,7 @@ from collabllm.models import load_base_model
 from collabllm.simulation import ChatSimulator, LocalAssistant, ShardedUserModel, TerminationReason
 from collabllm.simulation.errors import ContextFullError
 from collabllm.simulation.event_loop import run
+from collabllm.simulation.padded_engine import PrefixStore
 from collabllm.tasks import demo_tasks
 from tests.tokenizers_for_tests import make_tokenizer
 from tests.training.conftest import save_tiny_model
@@ -33,6 +34,15 @@ def user(text):
     return [{"role": "user", "content": text}]
 
 
+class FakeGpu:
+    """A device that says it is no CPU."""
+
+    type = "cuda"
+
+    def __init__(self, name):
+        self.name = name
+
+
 async def gather(assistant, prompts):
     return await asyncio.gather(*(assistant.agenerate(user(prompt)) for prompt in prompts))
 
@@ -51,6 +61,44 @@ def test_greedy_replies_are_the_same_alone_as_in_a_batch_and_as_generate(tiny, b
             expected.append(local.tokenizer.decode(output, skip_special_tokens=True).strip())
 
     assert together == alone == expected
+
+
+@pytest.mark.parametrize("batching", ["continuous", "padded"])
+def test_later_turns_read_the_same_history_from_the_cache(tiny, batching):
+    """Conversations of unlike lengths go on together; a fresh assistant says the same."""
+
+    async def go_on(local, talks):
+        return await asyncio.gather(*(local.agenerate(talk) for talk in talks))
+
+    talks = [user(f"{'long ' * (3 * i)}question {i}") for i in range(4)]
+    with LocalAssistant(str(tiny), max_new_tokens=9, do_sample=False, batching=batching) as local:
+        for turn in range(3):
+            replies = [reply.text for reply in run(go_on(local, talks))]
+            with LocalAssistant(str(tiny), max_new_tokens=9, do_sample=False) as fresh:
+                assert replies == [fresh.generate(talk) for talk in talks]
+            talks = [
+                [*talk, {"role": "assistant", "content": reply}, *user(f"and {turn}?")]
+                for talk, reply in zip(talks, replies, strict=True)
+            ]
+        if batching == "padded":
+            full = sum(len(local.tokenize(talk)) for talk in talks)
+            assert local._engine.prompt_tokens_encoded < full
+
+
+def test_the_prefix_store_keeps_to_its_memory_and_drops_what_was_continued():
+    def layers(length):
+        return [(torch.zeros(1, length, 4), torch.zeros(1, length, 4))]
+
+    store = PrefixStore(max_bytes=32 * 12)  # 12 tokens of 32 bytes
+    store.add([1, 2, 3], layers(3))
+    store.add([1, 2, 3, 4, 5], layers(5))
+    assert store.num_bytes == 32 * 5
+    store.add([7, 8, 9, 9], layers(4))
+    assert store.find([1, 2, 3, 4, 6])[0][0].shape[1] == 4
+    store.add([5] * 6, layers(6))
+
+    assert store.find([7, 8, 9]) == []
+    assert store.find([1, 2])[0][0].shape[1] == 1
 
 
 def test_usage_counts_prompt_and_reply_tokens(assistant):
@@ -109,7 +157,12 @@ def test_a_model_without_continuous_batching_falls_back_with_a_notice(tiny, monk
 
     monkeypatch.setattr("transformers.LlamaForCausalLM.init_continuous_batching", refuse)
 
+    monkeypatch.setattr(
+        "transformers.LlamaForCausalLM.device", property(lambda self: FakeGpu("cpu"))
+    )
+
     with LocalAssistant(str(tiny), max_new_tokens=4, do_sample=False) as local:
+        monkeypatch.setattr("transformers.LlamaForCausalLM.device", torch.device("cpu"))
         assert run(local.agenerate(user("hi"))).completion_tokens == 4
 
     assert "does not support continuous batching" in caplog.text

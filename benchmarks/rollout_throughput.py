@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--ours_only", action="store_true", help="without the two baselines")
     args = parser.parse_args()
     configure_logging()
+    ThreadingHTTPServer.request_queue_size = 128  # the default of 5 makes later callers wait 1 s
     server = ThreadingHTTPServer(("127.0.0.1", 0), UserServer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     client = OpenAIClient(f"http://127.0.0.1:{server.server_port}/v1", "none")

@@ -3,29 +3,24 @@
 import argparse
 import logging
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
-from datasets import Dataset
 from transformers import HfArgumentParser
 from trl import SFTConfig, SFTTrainer
 
-from collabllm.data_processing.dataset_utils import (
-    multiturn_dataset_to_dpo,
-    multiturn_dataset_to_sft,
-)
-from collabllm.data_processing.loading import BUNDLED_DATASET, load_multiturn_dataset
+from collabllm.data_processing.loading import BUNDLED_DATASET
 from collabllm.flags import read_flags, unknown_flag_message
 from collabllm.models import BUNDLED_MODEL, choose_dtype, load_base_model, load_tokenizer
 from collabllm.training import artifacts, held_out
 from collabllm.training.callbacks import KeepRandomState, LogRunFacts, SaveOnSigterm
 from collabllm.training.checkpoints import find_checkpoint
 from collabllm.training.lora import build_lora_config, check_model
-from collabllm.training.preflight import Preflight, check_preflight, tokenize_split
+from collabllm.training.sft_data import TrainingData, prepare_data
 from collabllm.training.train_utils import (
     HubTarget,
     get_timebased_filename,
@@ -46,18 +41,6 @@ class _Trainer(KeepRandomState, SFTTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write nothing: `artifacts.write_card` does, when the run is over."""
-
-
-@dataclass
-class _Data:
-    """Tokenized rows, held-out pairs, conversations to answer, and what preflight found."""
-
-    train: Dataset
-    eval: Dataset
-    pairs: Dataset
-    samples: list[Any]
-    preflight: Preflight
-    facts: dict[str, Any]
 
 
 def train_sft(args: argparse.Namespace) -> Path:
@@ -150,72 +133,11 @@ def _announce(args: argparse.Namespace) -> None:
         logger.info("Dataset: the bundled demo conversations (--hf_dataset_path for another).")
 
 
-def prepare_data(
-    args: argparse.Namespace, tokenizer: "PreTrainedTokenizerBase", quiet: bool = False
-) -> _Data:
-    """Load, convert, tokenize and check the data, and print the preflight report."""
-    dataset = load_multiturn_dataset(args.hf_dataset_path, args.dataset_split)
-    shared = {
-        "eval_ratio": args.eval_ratio,
-        "system_prompt": args.system_prompt,
-        "score_column": args.score_column,
-        "split_by": args.split_by,
-    }
-    rows = multiturn_dataset_to_sft(
-        dataset,
-        lower_bound_metric=args.lower_bound_metric,
-        lower_bound_percentile=args.lower_bound_percentile,
-        turns=args.turns,
-        **shared,
-    )
-    train, report = tokenize_split(rows["train"], tokenizer, args.max_length)
-    if not quiet:
-        print(report.to_text("training"))
-    check_preflight(report, args.max_length, args.allow_truncation)
-    held, pairs = Dataset.from_list([]), Dataset.from_list([])
-    samples: list[Any] = []
-    if args.eval_ratio:
-        held, held_report = tokenize_split(rows["eval"], tokenizer, args.max_length)
-        held_report.examples.clear()
-        if not quiet:
-            print(held_report.to_text("held out"))
-        pairs = _held_out_pairs(dataset, tokenizer, args.max_length, shared)
-        samples = held_out.choose_samples(rows["eval"].to_list(), args.num_sample_replies)
-    facts = {
-        "rows": len(dataset),
-        "fingerprint": dataset._fingerprint,
-        "filter": f"{args.score_column} >= {args.lower_bound_metric}"
-        if args.lower_bound_percentile is None
-        else f"{args.score_column} in the top {100 - args.lower_bound_percentile:g}%",
-        "turns": args.turns,
-        "training rows": report.num_rows,
-        "training replies": report.num_replies - report.num_lost_replies,
-        "trained tokens": report.num_trained_tokens,
-        "replies lost to max_length": report.num_lost_replies,
-        "held-out rows": len(held),
-    }
-    return _Data(train, held, pairs, samples, report, facts)
-
-
-def _held_out_pairs(
-    dataset: Dataset,
-    tokenizer: "PreTrainedTokenizerBase",
-    max_length: int,
-    shared: dict[str, Any],
-) -> Dataset:
-    try:
-        pairs = multiturn_dataset_to_dpo(dataset, **shared)["eval"]
-    except ValueError as error:
-        logger.info("No ranking accuracy: %s", error)
-        return Dataset.from_list([])
-    return held_out.tokenize_pairs(pairs, tokenizer, max_length)
-
-
 def build_trainer(
     args: argparse.Namespace,
     config: SFTConfig,
     tokenizer: "PreTrainedTokenizerBase",
-    data: _Data,
+    data: TrainingData,
 ) -> _Trainer:
     """Load the base model and put a fresh adapter and the trainer around it."""
     dtype = choose_dtype()
@@ -251,7 +173,7 @@ def _run(
     trainer: _Trainer,
     args: argparse.Namespace,
     given: dict[str, Any],
-    data: _Data,
+    data: TrainingData,
     checkpoint: str | None,
     hub: HubTarget | None,
 ) -> Path:
@@ -308,7 +230,9 @@ def _run(
     return folder
 
 
-def _evaluate(trainer: _Trainer, data: _Data, when: str) -> tuple[dict[str, float], list[str]]:
+def _evaluate(
+    trainer: _Trainer, data: TrainingData, when: str
+) -> tuple[dict[str, float], list[str]]:
     """Score the held-out rows and answer the samples; the random state stays as it was."""
     if not len(data.eval):
         return {}, []

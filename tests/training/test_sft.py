@@ -17,7 +17,8 @@ from collabllm.data_processing import (
     tokenize_conversation,
 )
 from collabllm.models import load_base_model, load_tokenizer
-from collabllm.training.sft import build_config, build_trainer, prepare_data
+from collabllm.training.sft import build_config, build_trainer
+from collabllm.training.sft_data import prepare_data
 from scripts.train_sft import main
 
 

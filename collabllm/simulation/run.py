@@ -73,6 +73,21 @@ def run_simulation(args: argparse.Namespace) -> Path | None:
     return output
 
 
+def _build_client(
+    base_url: str | None,
+    args: argparse.Namespace,
+    ledger: UsageLedger,
+    cache: ResponseCache | None,
+) -> OpenAIClient:
+    return OpenAIClient(
+        base_url,
+        max_concurrency=args.concurrency,
+        tokens_per_minute=args.tokens_per_minute,
+        ledger=ledger,
+        cache=cache,
+    )
+
+
 def _build_assistant(
     args: argparse.Namespace,
     ledger: UsageLedger,
@@ -84,13 +99,7 @@ def _build_assistant(
             raise ValueError(
                 "--assistant_base_url needs --assistant_model, the server's name of it."
             )
-        client = OpenAIClient(
-            args.assistant_base_url,
-            max_concurrency=args.concurrency,
-            tokens_per_minute=args.tokens_per_minute,
-            ledger=ledger,
-            cache=cache,
-        )
+        client = _build_client(args.assistant_base_url, args, ledger, cache)
         return OpenAIAssistant(
             args.assistant_model,
             temperature=args.temperature,
@@ -116,13 +125,7 @@ def _build_user_factory(
 ) -> UserFactory:
     if args.user == "sharded":
         return lambda task, seed: ShardedUserModel.from_task(task, seed=seed)
-    client = OpenAIClient(
-        args.user_base_url,
-        max_concurrency=args.concurrency,
-        tokens_per_minute=args.tokens_per_minute,
-        ledger=ledger,
-        cache=cache,
-    )
+    client = _build_client(args.user_base_url, args, ledger, cache)
 
     def make_user(task: Task, seed: int) -> UserModel:
         persona = Persona.sample(seed, args.num_traits) if args.num_traits else Persona()

@@ -1,5 +1,6 @@
 """Run names, RunPod secrets, W&B and Hub checks; secrets stay out of logs and errors."""
 
+import base64
 import json
 import logging
 import threading
@@ -9,6 +10,7 @@ from typing import ClassVar
 
 import pytest
 
+from collabllm.training.artifacts import push_adapter
 from collabllm.training.train_utils import (
     get_timebased_filename,
     parse_secrets_runpod,
@@ -67,10 +69,17 @@ def test_a_chosen_wandb_mode_is_kept(tmp_path):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers whoami and create_repo as the Hub does; `status` makes create_repo fail."""
+    """Answers whoami, create_repo and uploads as the Hub does.
 
+    `status` is the answer to creating and committing; weights go through LFS, texts into the
+    commit; `files` has what a commit named, by path.
+    """
+
+    protocol_version = "HTTP/1.1"
     status = 200
     created: ClassVar[list[dict]] = []
+    stored: ClassVar[dict[str, bytes]] = {}
+    files: ClassVar[dict[str, bytes]] = {}
 
     def do_GET(self):
         if not self.path.startswith("/api/whoami"):
@@ -79,10 +88,52 @@ class Hub(BaseHTTPRequestHandler):
         return self.answer(200 if known else 401, {"name": "ada", "auth": {}})
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if self.status == 200:
-            self.created.append(body)
-        self.answer(self.status, {"url": "http://127.0.0.1/ada/run", "name": "ada/run"})
+        raw = self.read_body()
+        if "/preupload/" in self.path:
+            names = [file["path"] for file in json.loads(raw)["files"]]
+            return self.answer(200, {"files": [self.upload_mode(name) for name in names]})
+        if self.path.endswith("/info/lfs/objects/batch"):
+            return self.answer(200, {"transfer": "basic", "objects": self.uploads(raw)})
+        if "/commit/" in self.path and self.status == 200:
+            self.commit(raw)
+        elif self.status == 200:
+            self.created.append(json.loads(raw))
+        url = f"http://{self.headers['host']}/ada/run"
+        return self.answer(
+            self.status, {"url": url, "name": "ada/run", "commitUrl": url, "commitOid": "1" * 40}
+        )
+
+    def do_PUT(self):
+        self.stored[self.path] = self.read_body()
+        self.answer(200, {})
+
+    def read_body(self):
+        if self.headers.get("transfer-encoding") != "chunked":
+            return self.rfile.read(int(self.headers["content-length"]))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def upload_mode(self, name):
+        mode = "lfs" if name.endswith(".safetensors") else "regular"
+        return {"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": None}
+
+    def uploads(self, raw):
+        return [
+            {**one, "actions": {"upload": {"href": f"http://{self.headers['host']}/{one['oid']}"}}}
+            for one in json.loads(raw)["objects"]
+        ]
+
+    def commit(self, raw):
+        for line in map(json.loads, raw.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                self.files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                self.files[value["path"]] = self.stored[f"/{value['oid']}"]
 
     def answer(self, status, content):
         data = json.dumps(content).encode()
@@ -98,13 +149,14 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch):
-    handler = type("Handler", (Hub,), {"created": [], "status": 200})
+    handler = type("Handler", (Hub,), {"created": [], "status": 200, "stored": {}, "files": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
     monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", url)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # plain LFS
     monkeypatch.setenv("HF_TOKEN", SECRET)
     yield handler
     server.shutdown()
@@ -123,6 +175,37 @@ def test_the_users_repository_and_visibility_win(hub):
     target = prepare_hub("true", "sft-run-1", "team/model", False)
 
     assert (target.repo_id, target.private) == ("team/model", False)
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "checkpoint-4").mkdir(parents=True)
+    (folder / "wandb").mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"weights" * 1000)
+    (folder / "README.md").write_text("# card")
+    (folder / "checkpoint-4/optimizer.pt").write_bytes(b"state")
+    (folder / "wandb/debug.log").write_text("log")
+    return folder
+
+
+def test_an_adapter_is_uploaded_without_checkpoints_and_tracker_files(hub, adapter):
+    target = prepare_hub("true", "run", None, None)
+
+    push_adapter(adapter, target)
+
+    assert hub.files == {"adapter_model.safetensors": b"weights" * 1000, "README.md": b"# card"}
+
+
+def test_a_failed_upload_says_where_the_adapter_is(hub, adapter):
+    target = prepare_hub("true", "run", None, None)
+    hub.status = 403
+
+    with pytest.raises(ConnectionError, match="safe in .*hf upload ada/run") as error:
+        push_adapter(adapter, target)
+
+    assert SECRET not in str(error.value)
+    assert (adapter / "adapter_model.safetensors").is_file()
 
 
 def test_a_refused_token_stops_the_run_without_naming_it(hub, monkeypatch):

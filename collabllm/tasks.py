@@ -76,26 +76,34 @@ def load_tasks(
     return tasks[:limit]
 
 
+def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
+    """Make a task of a row; see `load_tasks` for its columns.
+
+    Raises:
+        ValueError: If it has no goal, or a fact lacks its name or answer.
+    """
+    goal = row.get("single_turn_prompt") if isinstance(row, Mapping) else None
+    if not isinstance(goal, str) or not goal.strip():
+        raise ValueError(
+            f"{where}: 'single_turn_prompt' must be a non-empty text, got {shorten(goal)}; it is "
+            "the user's hidden goal."
+        )
+    return Task(
+        str(row.get("task_id") or hashlib.sha256(goal.encode()).hexdigest()[:12]),
+        goal,
+        row.get("single_turn_completion") or "",
+        row.get("task_desc") or "",
+        row.get("opening") or "",
+        tuple(_to_fact(fact, where) for fact in row.get("facts") or ()),
+        row.get("single_turn_metadata") or {},
+    )
+
+
 def _to_tasks(rows: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> list[Task]:
     tasks: dict[str, Task] = {}
     for where, row in rows:
-        goal = row.get("single_turn_prompt") if isinstance(row, Mapping) else None
-        if not isinstance(goal, str) or not goal.strip():
-            raise ValueError(
-                f"{name} {where}: 'single_turn_prompt' must be a non-empty text, got "
-                f"{shorten(goal)}; it is the user's hidden goal."
-            )
-        task_id = str(row.get("task_id") or hashlib.sha256(goal.encode()).hexdigest()[:12])
-        if task_id not in tasks:
-            tasks[task_id] = Task(
-                task_id,
-                goal,
-                row.get("single_turn_completion") or "",
-                row.get("task_desc") or "",
-                row.get("opening") or "",
-                tuple(_to_fact(fact, f"{name} {where}") for fact in row.get("facts") or ()),
-                row.get("single_turn_metadata") or {},
-            )
+        task = to_task(row, f"{name} {where}")
+        tasks.setdefault(task.task_id, task)
     return list(tasks.values())
 
 
@@ -125,12 +133,14 @@ def demo_tasks(seed: int = 0, domains: Sequence[str] | None = None) -> list[Task
     return [task for tasks in rounds for task in tasks]
 
 
-def is_demo_eval_domain(domain: str, eval_ratio: float = 0.35) -> bool:
+def is_demo_eval_domain(domain: str, eval_ratio: float = 0.2) -> bool:
     """Tell whether the demo's training held this domain out."""
     return is_eval_task(f"single_turn_metadata.domain:{domain}", eval_ratio)
 
 
 def _demo_task(name: str, domain: Mapping[str, Any], idx: int, random_: random.Random) -> Task:
+    from collabllm.data.demo_generator import end_sentence
+
     values = {fact: random_.choice(spec["values"]) for fact, spec in domain["facts"].items()}
     facts = tuple(
         Fact(fact, spec["say"][0].format(v=values[fact]), tuple(spec["cues"]), values[fact])
@@ -140,7 +150,7 @@ def _demo_task(name: str, domain: Mapping[str, Any], idx: int, random_: random.R
     done: str = domain["done"][idx % len(domain["done"])].format(**values)
     return Task(
         task_id=f"{name}-{idx}",
-        single_turn_prompt=" ".join([opening, *(fact.answer for fact in facts)]),
+        single_turn_prompt=" ".join([end_sentence(opening), *(fact.answer for fact in facts)]),
         single_turn_completion=done[0].upper() + done[1:],
         task_desc=name.replace("_", " "),
         opening=opening,

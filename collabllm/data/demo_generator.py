@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-# One conversation of each domain a shape: turns until the task is done, what the opening holds, and
-# whether the user asks for a shorter version in the end.
+# Shapes that the conversations take in turn: turns until the task is done, what the opening holds,
+# and whether the user asks for a shorter version in the end.
 SHAPES = (
     "two",
     "complete",
@@ -27,6 +27,7 @@ SHAPES = (
     "four",
     "partial",
 )
+_CONVERSATIONS_PER_DOMAIN = 4
 LEADS = ("Sure.", "Gladly.", "Happy to help.", "Of course.", "Yes.", "", "", "Let me ask first.")
 LATER_LEADS = ("Thanks.", "Got it.", "Good.", "", "Noted.")
 FINISHES = ("", "", "Here it is:", "Done:", "Here you go:", "With that:")
@@ -69,12 +70,18 @@ def load_material() -> dict[str, Domain]:
     return material
 
 
+def end_sentence(text: str) -> str:
+    """Add a full stop where people left it out, so that another sentence can follow."""
+    return text if text[-1] in ".?!" else f"{text}."
+
+
 def generate_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the rows of the dataset, one candidate reply each, three a turn."""
     conv_id = 0
     for name, domain in load_material().items():
         random_ = random.Random(f"{seed}-{name}")
-        for shape in SHAPES:
+        for _ in range(_CONVERSATIONS_PER_DOMAIN):
+            shape = SHAPES[conv_id % len(SHAPES)]
             yield from _ConversationWriter(name, domain, shape, random_).rows(conv_id)
             conv_id += 1
 
@@ -91,7 +98,7 @@ class _ConversationWriter:
             for fact, spec in self.facts.items()
         }
         self.terse = random_.random() < 0.4
-        self.opening = random_.choice(domain["openings"])
+        self.opening = end_sentence(random_.choice(domain["openings"]))
         self.finished = random_.choice(domain["done"])
 
     def rows(self, conv_id: int) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,8 @@ from collabllm.simulation.errors import ServerError
 from collabllm.simulation.event_loop import run, run_blocking
 from collabllm.simulation.openai_client import OpenAIClient, shared_client
 
+_BYTES_PER_TOKEN = 4
+
 
 @dataclass(frozen=True)
 class AssistantReply:
@@ -57,6 +59,10 @@ class Assistant:
         """
         return AssistantReply(await run_blocking(self.generate, messages))
 
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens of a text; without a tokenizer, an estimate of 4 bytes a token."""
+        return -(-len(text.encode()) // _BYTES_PER_TOKEN)
+
 
 class OpenAIAssistant(Assistant):
     """An assistant behind any OpenAI-compatible server.
@@ -68,6 +74,7 @@ class OpenAIAssistant(Assistant):
         temperature: Of sampling.
         max_tokens: Most tokens of a reply.
         client: A client to share; by default one a server.
+        tokenizer_path: Hub id or folder of the model's tokenizer, for exact token counts.
     """
 
     def __init__(
@@ -79,12 +86,24 @@ class OpenAIAssistant(Assistant):
         temperature: float = 0.7,
         max_tokens: int = 1024,
         client: OpenAIClient | None = None,
+        tokenizer_path: str | None = None,
     ) -> None:
         self.name = model
         self.model = model
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.client = client or shared_client(base_url, api_key)
+        self._tokenizer: Any = None
+        if tokenizer_path:
+            from transformers import AutoTokenizer
+
+            self._tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+
+    def count_tokens(self, text: str) -> int:
+        """Count by the tokenizer where one was given, else estimate."""
+        if self._tokenizer is None:
+            return super().count_tokens(text)
+        return len(self._tokenizer(text, add_special_tokens=False).input_ids)
 
     async def agenerate(
         self, messages: Sequence[Message], *, seed: int | None = None

@@ -112,6 +112,10 @@ class LocalAssistant(Assistant):
         text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return AssistantReply(text, len(prompt_ids), len(ids), "stop" if stopped else "length")
 
+    def count_tokens(self, text: str) -> int:
+        """Count by the model's tokenizer."""
+        return len(self.tokenizer(text, add_special_tokens=False).input_ids)
+
     def tokenize(self, messages: Sequence[Message]) -> list[int]:
         """Render a conversation for the model; a refused system prompt moves to the first user."""
         merged = merge_consecutive(messages)

@@ -102,7 +102,7 @@ class ShardedUserModel(UserModel):
         if self._stalled_turns(spoken) >= self.patience:
             return UserTurnResult("I give up.", is_terminal=True)
         random_ = random.Random(f"{self.seed}-{seed}-{len(spoken)}-{self.opening}")
-        told = self._asked_for(questions, known)
+        told = self.facts_asked_for(questions if self.answers_several else questions[:1], known)
         if told:
             return UserTurnResult(" ".join(fact.answer for fact in told))
         return UserTurnResult(random_.choice(NO_PREFERENCE if questions else NUDGES))
@@ -120,9 +120,10 @@ class ShardedUserModel(UserModel):
         """Tell whether a reply contains every required value."""
         return bool(self.required) and all(_contains(reply, value) for value in self.required)
 
-    def _asked_for(self, questions: Sequence[str], known: set[str]) -> list[Fact]:
+    def facts_asked_for(self, questions: Sequence[str], known: set[str]) -> list[Fact]:
+        """Return the facts that questions ask for, each at most once; those in `known` never."""
         asked: list[Fact] = []
-        for question in questions if self.answers_several else questions[:1]:
+        for question in questions:
             words = set(re.findall(r"[a-z']+", question.lower()))
             scores = {
                 fact.name: _cue_score(fact, question.lower(), words)

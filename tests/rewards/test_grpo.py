@@ -1,0 +1,91 @@
+"""TRL's GRPO trainer really trains on the multiturn-aware reward."""
+
+import pytest
+from datasets import Dataset
+
+from collabllm.rewards import MultiturnReward
+from collabllm.simulation import LocalAssistant, ShardedUserModel
+from collabllm.tasks import demo_tasks
+from tests.rewards.test_multiturn import OPENING, PARTY, RuleAssistant, sharded
+from tests.training.conftest import save_tiny_model
+
+
+def test_every_completion_gets_the_reward_of_its_own_task():
+    import asyncio
+
+    reward = MultiturnReward(
+        RuleAssistant("ok"), sharded, weights={"facts_elicited": 1.0}, window=1, tasks=[PARTY]
+    )
+    completions = [[{"role": "assistant", "content": text}] for text in ("How old?", "Done.")]
+
+    values = asyncio.run(
+        reward([OPENING] * 2, completions, single_turn_prompt=[PARTY.single_turn_prompt] * 2)
+    )
+
+    assert values == [0.5, 0.0]
+
+
+@pytest.mark.slow
+def test_grpo_steps_train_on_it(tmp_path):
+    from transformers import TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    folder = save_tiny_model(tmp_path / "tiny")
+    tasks = demo_tasks()[:4]
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": task.opening}],
+            "single_turn_prompt": task.single_turn_prompt,
+        }
+        for task in tasks
+    ]
+    seen = []
+
+    class Recorded(MultiturnReward):
+        async def __call__(self, prompts, completions, **columns):
+            values = await super().__call__(prompts, completions, **columns)
+            seen.append(values)
+            return values
+
+    entries = []
+
+    class Log(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            entries.append(logs)
+
+    with LocalAssistant(str(folder), max_new_tokens=8, do_sample=False) as assistant:
+        reward = Recorded(
+            assistant,
+            lambda task, seed: ShardedUserModel.from_task(task, seed=seed),
+            weights={"repetition": -1.0},
+            window=1,
+            num_samples=2,
+            token_penalty=0.01,
+            tasks=tasks,
+        )
+        trainer = GRPOTrainer(
+            model=str(folder),
+            reward_funcs=[reward],
+            args=GRPOConfig(
+                output_dir=str(tmp_path / "out"),
+                max_steps=2,
+                per_device_train_batch_size=4,
+                num_generations=4,
+                max_completion_length=8,
+                logging_steps=1,
+                save_strategy="no",
+                report_to="none",
+                use_cpu=True,
+                bf16=False,
+                learning_rate=1e-3,
+            ),
+            train_dataset=Dataset.from_list(rows),
+            callbacks=[Log()],
+        )
+        trainer.train()
+
+    logged = [entry["rewards/multiturn_reward/mean"] for entry in entries if "reward" in entry]
+    assert len(seen) == 2
+    assert all(value is not None for values in seen for value in values)
+    assert logged == pytest.approx([sum(values) / 4 for values in seen], abs=1e-5)
+    assert min(min(values) for values in seen) < 0

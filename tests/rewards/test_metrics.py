@@ -1,0 +1,238 @@
+"""Metrics by name: values worked out by hand, missing instead of zero, the loud warning."""
+
+import asyncio
+import json
+
+import pytest
+
+from collabllm.rewards import Judge, MetricTools, MetricValue, register_metric, summarize
+from collabllm.rewards.answer_metrics import is_mathematical
+from collabllm.rewards.extraction import find_answer, find_boxed, find_code
+from collabllm.rewards.judges import prompt_hashes
+from collabllm.rewards.metrics import check_metrics, score_conversation
+from collabllm.rewards.text_metrics import signatures
+from collabllm.simulation.openai_client import OpenAIClient
+from collabllm.tasks import Fact, Task
+from tests.fake_server import FakeServer
+
+PARTY = Task(
+    "party",
+    "Plan a party. It's a 6th birthday. There will be 12 guests.",
+    "Plan for the 6th birthday, 12 guests.",
+    opening="Plan a party.",
+    facts=(
+        Fact("age", "It's a 6th birthday.", ("old", "age"), "6th"),
+        Fact("guests", "There will be 12 guests.", ("many", "guests"), "12"),
+    ),
+)
+
+
+def talk(*texts):
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+def score(name, conversation, task=PARTY, **tools):
+    return asyncio.run(score_conversation(conversation, task, [name], MetricTools(**tools)))[name]
+
+
+def reference(text, **metadata):
+    return Task("t", "goal", text, metadata=metadata)
+
+
+def test_facts_are_counted_when_the_user_tells_them_after_the_opening():
+    asked_one = talk("Plan a party.", "How old?", "It's a 6th birthday.", "Done.")
+    asked_both = talk("Plan a party.", "Age and guests?", "It's a 6th birthday. 12 guests.", "Ok")
+    guessed = talk("Plan a party.", "For 12 guests of age 6th then.", "And now?", "Done.")
+    half_open = talk("Plan a party for 12.", "How old?", "It's a 6th birthday.")
+
+    assert score("facts_elicited", asked_one).value == 0.5
+    assert score("facts_elicited", asked_both).value == 1.0
+    assert score("facts_elicited", guessed).value == 0.0
+    assert score("facts_elicited", half_open).value == 1.0
+
+
+def test_facts_do_not_apply_to_a_complete_opening_and_that_is_no_failure():
+    complete = talk(PARTY.single_turn_prompt, "Done.")
+
+    value = score("facts_elicited", complete)
+
+    assert (value.value, value.applicable) == (None, False)
+    assert "every fact" in value.reason
+    assert summarize([{"facts_elicited": value}])["facts_elicited"].num_missing == 0
+
+
+def test_over_asking_counts_questions_that_bring_nothing_new():
+    good = talk("Plan a party.", "How old? How many guests?", "...")
+    half = talk("Plan a party.", "How old? Which colour?", "It's a 6th birthday.")
+    again = talk("Plan a party.", "How old?", "It's a 6th birthday.", "What age was it?")
+    twice = talk("Plan a party.", "How old? Which age?")
+    silent = talk("Plan a party.", "Here is a plan.")
+    complete = talk(PARTY.single_turn_prompt, "How old?")
+
+    values = [score("over_asking", c).value for c in (good, half, again, twice, silent, complete)]
+
+    assert values == [0.0, 0.5, 0.5, 0.5, 0.0, 1.0]
+
+
+def test_repetition_is_the_share_of_runs_of_four_words_used_before():
+    assert score("repetition", talk("x", "a b c d e")).value == 0.0
+    assert score("repetition", talk("x", "a b c d", "y", "a b c d e")).value == pytest.approx(1 / 3)
+    assert score("repetition", talk("x", "too short")).value == 0.0
+
+
+def test_token_amount_counts_assistant_messages_only():
+    conversation = talk("one two three", "four five", "six", "seven")
+
+    value = score("token_amount", conversation, count_tokens=lambda text: len(text.split()))
+
+    assert value.value == 3.0
+
+
+def test_bleu_is_word_level_and_names_its_settings():
+    same = score("bleu", talk("x", "the cat sat on the mat"), reference("the cat sat on the mat"))
+    # Letters in common, no word in common: character level would score high.
+    other = score("bleu", talk("x", "act tas no eth tam"), reference("cat sat on the mat"))
+
+    assert same.value == pytest.approx(1.0)
+    assert other.value == 0.0
+    assert score("chrf", talk("x", "cats"), reference("cats")).value == pytest.approx(1.0)
+    assert "tok:13a" in signatures()["bleu"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "reply", "value"),
+    [
+        ("\\frac{1}{2}", "So the answer is $0.5$.", 1.0),
+        ("The result is \\boxed{x^2+1}.", "We get \\boxed{1+x^2}", 1.0),
+        ("42", "I think it is \\boxed{41}.", 0.0),
+        ("Blender", "The answer is a blender!", 1.0),
+        ("Blender", "The answer is toaster.", 0.0),
+        ("Blender", "It must be the Blender, right?", 1.0),
+        ("Blender", "It blends.", 0.0),
+    ],
+)
+def test_accuracy_compares_mathematics_as_mathematics_and_words_as_words(expected, reply, value):
+    assert score("accuracy", talk("q", reply), reference(expected)).value == value
+
+
+def test_what_counts_as_mathematical():
+    assert is_mathematical("3/4")
+    assert is_mathematical("\\sqrt{2}")
+    assert is_mathematical("x^2")
+    assert not is_mathematical("Room 12 on Monday")
+    assert not is_mathematical("Blender")
+
+
+def test_artefacts_are_found_by_rule():
+    text = "First:\n```python\na = 1\n```\nBetter:\n```\nb = 2\n```\nEnjoy."
+
+    assert find_code(text) == "b = 2"
+    assert find_code("no code") is None
+    assert find_boxed("\\boxed{1} and \\boxed{\\frac{1}{2}}") == "\\frac{1}{2}"
+    assert find_answer("The answer is 12. Bye") == "12"
+    assert find_answer("Who knows?") is None
+
+
+def judge_tools(server):
+    return {"judge": Judge(OpenAIClient(server.url, max_retries=0), "j")}
+
+
+def test_a_judge_rates_on_three_anchors():
+    with FakeServer(lambda body: 'Sure: {"why": "fine", "score": 0.5}') as server:
+        value = score("interactivity", talk("a", "b"), **judge_tools(server))
+
+    assert value == MetricValue(0.5)
+    assert server.requests[0]["temperature"] == 0.0
+    assert "three points" in server.requests[0]["messages"][0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ('{"score": 0.7}', "off the scale"),
+        ('{"score": "great"}', "off the scale"),
+        ("no idea", "unreadable 3 times"),
+    ],
+)
+def test_a_judge_that_fails_is_missing_and_not_zero(answer, reason):
+    with FakeServer(lambda body: answer) as server:
+        value = score("interactivity", talk("a", "b"), **judge_tools(server))
+
+    assert value.value is None
+    assert value.applicable
+    assert reason in value.reason
+
+
+def test_a_dead_judge_is_missing_too():
+    tools = MetricTools(judge=Judge(OpenAIClient("http://127.0.0.1:9/v1", max_retries=0), "j"))
+
+    values = asyncio.run(score_conversation(talk("a", "b"), PARTY, ["interactivity"], tools))
+
+    assert values["interactivity"].value is None
+    assert "ServerError" in values["interactivity"].reason
+
+
+def test_an_arrow_scores_the_artefact_that_the_judge_copied_out():
+    task = reference("Dear Ann, thanks.")
+    conversation = talk("write", "Here: Dear Ann, thanks.", "nice", "You are welcome, bye!")
+    with FakeServer(lambda body: json.dumps({"artefact": "Dear Ann, thanks."})) as server:
+        extracted = score("document->bleu", conversation, task, **judge_tools(server))
+    plain = score("bleu", conversation, task)
+
+    assert extracted.value == pytest.approx(1.0)
+    assert plain.value < 0.1
+    assert "the document that the user wants" in server.requests[0]["messages"][0]["content"]
+
+
+def test_code_and_answers_are_extracted_without_a_judge_where_a_rule_finds_them():
+    conversation = talk("q", "The answer is 7.", "sure?", "Yes, I am.")
+
+    assert score("answer->accuracy", conversation, reference("7")).value == 1.0
+    missing = score("answer->accuracy", talk("q", "Who knows?"), reference("7"))
+    assert missing.value is None
+    assert "no judge" in missing.reason
+
+
+def test_a_judged_accuracy_sees_goal_reference_and_reply():
+    with FakeServer(lambda body: '{"score": 1}') as server:
+        value = score("accuracy_judged", talk("q", "seven"), reference("7"), **judge_tools(server))
+
+    assert value.value == 1.0
+    assert all(part in server.requests[0]["messages"][0]["content"] for part in ("goal", "seven"))
+    assert set(prompt_hashes()) == {"judge_interactivity", "judge_accuracy", "extract_artefact"}
+
+
+def test_unknown_metrics_and_missing_judges_are_refused_before_a_run():
+    tools = MetricTools(count_tokens=len)
+
+    with pytest.raises(ValueError, match="did you mean 'bleu'"):
+        check_metrics(["bluu"], tools)
+    with pytest.raises(ValueError, match="extractor 'documnt'; did you mean 'document'"):
+        check_metrics(["documnt->bleu"], tools)
+    with pytest.raises(ValueError, match="needs a judge: give --judge_model"):
+        check_metrics(["interactivity"], tools)
+    with pytest.raises(ValueError, match="needs the assistant's tokenizer"):
+        check_metrics(["token_amount"], MetricTools())
+
+
+def test_a_metric_of_ones_own_is_found_by_its_name():
+    async def shouting(conversation, task, tools):
+        return float(conversation[-1]["content"].isupper())
+
+    register_metric("shouting", shouting)
+
+    assert score("shouting", talk("a", "OH NO")).value == 1.0
+
+
+def test_means_are_over_what_exists_and_many_missing_values_are_loud(caplog):
+    rows = [{"m": MetricValue(v)} for v in (1.0, 0.0, 1.0)] + [{"m": MetricValue(None, "dead")}]
+
+    summary = summarize(rows)["m"]
+
+    assert summary.mean == pytest.approx(2 / 3)
+    assert (summary.num_values, summary.num_missing, summary.reasons) == (3, 1, {"dead": 1})
+    assert "ATTENTION: m is missing in 1 of 4 conversations (1x dead)" in caplog.text
+    caplog.clear()
+    summarize([{"m": MetricValue(1.0)}] * 10 + [{"m": MetricValue(None, "dead")}])
+    assert not caplog.text

@@ -86,15 +86,20 @@ def load_base_model(
     return cast("PreTrainedModel", model)
 
 
-def load_adapter(model: "PreTrainedModel", path: str, name: str = "default") -> PeftModel:
-    """Put a LoRA adapter on a loaded base model, for inference.
+def load_adapter(
+    model: "PreTrainedModel", path: str, name: str = "default", *, trainable: bool = False
+) -> PeftModel:
+    """Put a LoRA adapter on a loaded base model, for inference or to train it on.
 
     Raises:
         FileNotFoundError: If `path` looks like a local folder and is not there.
     """
     if _looks_local(path) and not (Path(path) / "adapter_config.json").is_file():
         raise FileNotFoundError(f"{path}: there is no adapter (adapter_config.json) in it.")
-    return cast(PeftModel, PeftModel.from_pretrained(model, path, adapter_name=name))
+    return cast(
+        PeftModel,
+        PeftModel.from_pretrained(model, path, adapter_name=name, is_trainable=trainable),
+    )
 
 
 def choose_dtype() -> torch.dtype:

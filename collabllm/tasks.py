@@ -2,12 +2,11 @@
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collabllm.data_processing.loading import iter_json
 from collabllm.data_processing.splitting import is_eval_task
 from collabllm.messages import shorten
 
@@ -43,37 +42,44 @@ class Task:
 
 
 def load_tasks(
-    path: str | Path = DEMO_TASKS, limit: int | None = None, split: str = "train"
+    path: str | Path = DEMO_TASKS,
+    limit: int | None = None,
+    split: str = "train",
+    columns: Mapping[str, str] | None = None,
 ) -> list[Task]:
-    """Load tasks from a `.jsonl` or `.json` file, a multi-turn dataset, or the demo.
+    """Load tasks from a file, a dataset on the Hub or on disk, or the demo.
 
     A row needs `single_turn_prompt`; `single_turn_completion`, `task_desc`, `opening`, `task_id`,
     `facts` (name, answer, cues, value) and `single_turn_metadata` are optional. Rows with one goal
-    are one task, so any multi-turn dataset gives its goals.
+    are one task, so any multi-turn dataset gives its goals. The paper's three sources (MATH,
+    BigCodeBench, Medium articles) are recognised by their columns; see `task_sources`.
 
     Args:
-        path: File, Hub id or saved folder of a multi-turn dataset, or `"demo"`.
+        path: A `.jsonl`, `.json` or `.parquet` file, a Hub id, a saved folder, or `"demo"`.
         limit: Take only the first tasks.
         split: Of a Hub dataset.
+        columns: For other datasets: our column name to theirs.
 
     Raises:
         FileNotFoundError: If a file is not there.
-        ValueError: If a row has no goal, or there is no task.
+        ValueError: If a row has no goal, a column is missing, or there is no task.
     """
     if str(path) == DEMO_TASKS:
-        tasks = demo_tasks()
-    elif Path(path).suffix in (".jsonl", ".json"):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: there is no such file.")
-        tasks = _to_tasks(iter_json(Path(path)), str(path))
-    else:
-        from collabllm.data_processing.loading import load_multiturn_dataset
+        return demo_tasks()[:limit]
+    from collabllm.task_sources import iter_rows, recognise
 
-        rows = load_multiturn_dataset(path, split)
-        tasks = _to_tasks(((f"row {i}", row) for i, row in enumerate(rows, 1)), str(path))
+    tasks: dict[str, Task] = {}
+    for where, row in iter_rows(path, split):
+        converted = recognise(row, columns, f"{path} {where}")
+        if converted is None:
+            continue
+        task = to_task(converted, f"{path} {where}")
+        tasks.setdefault(task.task_id, task)
+        if limit is not None and len(tasks) >= limit:
+            break
     if not tasks:
         raise ValueError(f"{path}: has no tasks.")
-    return tasks[:limit]
+    return list(tasks.values())
 
 
 def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
@@ -97,14 +103,6 @@ def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
         tuple(_to_fact(fact, where) for fact in row.get("facts") or ()),
         row.get("single_turn_metadata") or {},
     )
-
-
-def _to_tasks(rows: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> list[Task]:
-    tasks: dict[str, Task] = {}
-    for where, row in rows:
-        task = to_task(row, f"{name} {where}")
-        tasks.setdefault(task.task_id, task)
-    return list(tasks.values())
 
 
 def _to_fact(fact: Mapping[str, Any], where: str) -> Fact:

@@ -21,11 +21,12 @@ SHAPES = (
     "three",
     "partial",
     "two",
+    "complete",
     "tweak",
     "two",
-    "complete",
     "four",
-    "partial",
+    "complete",
+    "two",
 )
 _CONVERSATIONS_PER_DOMAIN = 4
 LEADS = ("Sure.", "Gladly.", "Happy to help.", "Of course.", "Yes.", "", "", "Let me ask first.")
@@ -99,7 +100,9 @@ class _ConversationWriter:
         }
         self.terse = random_.random() < 0.4
         self.opening = end_sentence(random_.choice(domain["openings"]))
-        self.finished = random_.choice(domain["done"])
+        self.finished = domain["short"]
+        if shape in ("tweak", "four"):
+            self.finished = random_.choice(domain["done"])
 
     def rows(self, conv_id: int) -> Iterator[dict[str, Any]]:
         prompt: list[dict[str, str]] = []

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 
 from datasets import Dataset, DatasetDict, Features, List, Value
 
+from collabllm.data_processing.confidence import p_better
 from collabllm.data_processing.selection import Reply, Selection, select_replies, to_table
-from collabllm.data_processing.splitting import check_eval_ratio, is_eval_task
+from collabllm.data_processing.splitting import check_eval_ratio, get_column, is_eval_task
 from collabllm.messages import Message, with_system_prompt
 from collabllm.prompts import load_prompt
 
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_SYSTEM_PROMPT = load_prompt("assistant_system")
 Turns = Literal["merged", "every", "last"]
 
+_FUTURE_REWARDS = "rewards.total"
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 _WEIGHTED_MESSAGES = List(
     {"role": Value("string"), "content": Value("string"), "weight": Value("int64")}
@@ -84,19 +86,23 @@ def multiturn_dataset_to_dpo(
     min_score_gap: float = 0.0,
     system_prompt: str | None = DEFAULT_SYSTEM_PROMPT,
     *,
+    min_confidence: float | None = None,
     score_column: str = "score",
     split_by: str = "single_turn_prompt",
 ) -> DatasetDict:
     """Pair the best with the worst reply of every turn that has at least two scores.
 
-    Ties, and pairs whose gap is under `min_score_gap`, are left out and counted in the log. The
-    split is that of `multiturn_dataset_to_sft`, so a held-out SFT task is never trained on here.
+    Ties, and pairs whose gap is under `min_score_gap`, are left out and counted in the log. With
+    `min_confidence` the rewards of the sampled futures decide instead of the gap. The split is
+    that of `multiturn_dataset_to_sft`, so a held-out SFT task is never trained on here.
 
     Args:
         dataset: Rows in the dataset format; unchanged.
         eval_ratio: Share of tasks for `eval`, in [0, 1).
         min_score_gap: Smallest difference in score of a pair, at least 0.
         system_prompt: As in `multiturn_dataset_to_sft`.
+        min_confidence: Keep pairs with P(chosen is better than rejected) of at least this, in
+            [0.5, 1), from `rewards.total`, which has one reward a future; see `p_better`.
         score_column: As in `multiturn_dataset_to_sft`.
         split_by: As in `multiturn_dataset_to_sft`.
 
@@ -105,24 +111,36 @@ def multiturn_dataset_to_dpo(
         `rejected_score`, `conv_id`, `turn_id` and the `single_turn_*` columns.
 
     Raises:
-        ValueError: If a setting is out of range or train or a requested eval would be empty.
+        ValueError: If a setting is out of range, there are no rewards of futures to be confident
+            by, or train or a requested eval would be empty.
     """
     check_eval_ratio(eval_ratio)
     if min_score_gap < 0:
         raise ValueError(f"min_score_gap must be at least 0, got {min_score_gap}.")
+    if min_confidence is not None and not 0.5 <= min_confidence < 1:
+        raise ValueError(f"min_confidence must be in [0.5, 1), got {min_confidence}.")
     table = to_table(dataset)
     selection = select_replies(table, score_column, float("-inf"), None, split_by)
     best = [reply for conversation in selection.conversations for reply in conversation]
-    pairs = [reply for reply in best if 0 < reply.score - reply.worst_score >= min_score_gap]
+    pairs = [reply for reply in best if reply.score > reply.worst_score]
+    num_ties = len(best) - len(pairs)
+    if min_confidence is None:
+        pairs = [reply for reply in pairs if reply.score - reply.worst_score >= min_score_gap]
+        rule = f"a gap under {min_score_gap:g}"
+    else:
+        pairs = [reply for reply in pairs if _confidence(table, reply) >= min_confidence]
+        rule = f"a confidence under {min_confidence:g}"
     rows = [(reply, _to_pair(table, reply, system_prompt)) for reply in pairs]
+    num_unsure = len(best) - num_ties - len(pairs)
     logger.info(
-        "%d preference pairs from %d turns; %d ties or gaps under %g left out.",
+        "%d preference pairs from %d turns; left out: %d ties or single replies, %d with %s.",
         len(pairs),
         len(best),
-        len(best) - len(pairs),
-        min_score_gap,
+        num_ties,
+        num_unsure,
+        rule,
     )
-    why = f"no turn has two replies whose scores differ by at least {min_score_gap:g}"
+    why = f"of {len(best)} turns, {num_ties} have no two scores and {num_unsure} have {rule}"
     scores = {"chosen_score": Value("float64"), "rejected_score": Value("float64")}
     texts = dict.fromkeys(("prompt", "chosen", "rejected"), _MESSAGES)
     return _split(rows, table, _shared_columns(table), {**texts, **scores}, eval_ratio, why)
@@ -178,6 +196,19 @@ def _to_pair(table: Dataset, reply: Reply, system_prompt: str | None) -> dict[st
         "chosen_score": reply.score,
         "rejected_score": reply.worst_score,
     }
+
+
+def _confidence(table: Dataset, reply: Reply) -> float:
+    """Return P(best is better than worst) from the rewards of their futures."""
+    best, worst = (
+        get_column(table[idx], _FUTURE_REWARDS) for idx in (reply.row_idx, reply.worst_row_idx)
+    )
+    if not isinstance(best, list) or not isinstance(worst, list):
+        raise ValueError(
+            f"row {reply.row_idx + 1}: min_confidence needs {_FUTURE_REWARDS!r}, a list with one "
+            "reward a future; use min_score_gap for datasets without it."
+        )
+    return p_better(best, worst)
 
 
 def _shared_columns(table: Dataset) -> list[str]:

@@ -117,8 +117,8 @@ def _percentile(conversations: Sequence[Sequence[Reply]], percentile: float) -> 
 
 def _read_score(row: Mapping[str, Any], score_column: str, idx: int) -> float:
     value = get_column(row, score_column)
-    parts = value if isinstance(value, list) and value else [value]
-    if not all(isinstance(p, (int, float)) and math.isfinite(p) for p in parts):
+    parts = [p for p in value if p is not None] if isinstance(value, list) else [value]
+    if not parts or not all(isinstance(p, (int, float)) and math.isfinite(p) for p in parts):
         raise ValueError(
             f"row {idx + 1}: {score_column!r} must be a finite number or a list of them, got "
             f"{shorten(value)}; name another score_column or remove the row."

@@ -1,6 +1,5 @@
 """Metrics that need a language model's judgement, and the extraction of final artefacts."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -24,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 _MAX_TRIES = 3
 _ANCHORS = (0.0, 0.5, 1.0)
-_PROMPTS = ("judge_interactivity", "judge_accuracy", "extract_artefact")
 _ARTEFACTS = {
     "document": "the latest full version of the document that the user wants written",
     "code": "the latest full version of the program that the user wants",
@@ -124,11 +122,6 @@ async def accuracy_judged(conversation: Sequence[Message], task: Task, tools: Me
 async def extract_document(conversation: Sequence[Message], task: Task, tools: MetricTools) -> str:
     """Let the judge copy the latest version of the document out of the conversation."""
     return await _judge(tools).extract(conversation, task, "document")
-
-
-def prompt_hashes() -> dict[str, str]:
-    """Return a short hash of every prompt of a judge, for records."""
-    return {n: hashlib.sha256(load_prompt(n).encode()).hexdigest()[:16] for n in _PROMPTS}
 
 
 def _judge(tools: MetricTools) -> Judge:

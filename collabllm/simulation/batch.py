@@ -1,10 +1,9 @@
 """Many simulated conversations at once: bounded, seeded, recorded, resumable."""
 
 import asyncio
-import queue
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 from collabllm import __version__
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.audit import audit_conversation, audit_rates
-from collabllm.simulation.event_loop import get_loop
+from collabllm.simulation.event_loop import stream
 from collabllm.simulation.simulator import (
     FAILURES,
     ChatSimulator,
@@ -167,25 +166,24 @@ def _stream(
     ledger: UsageLedger | None,
     progress: bool,
 ) -> Iterator[Record]:
-    """Run the jobs on the background loop, and hand out records in the caller's thread."""
-    finished: queue.Queue[Record | BaseException | None] = queue.Queue()
-    future = asyncio.run_coroutine_threadsafe(
-        _run_jobs(batch, jobs, concurrency, finished), get_loop()
-    )
+    """Run the jobs on the background loop, record what ends, and hand it out."""
     bar = _ProgressBar(len(jobs), ledger, progress)
     audits = []
+
+    def produce(finish: Callable[[Record], None]) -> Coroutine[Any, Any, None]:
+        return _run_jobs(batch, jobs, concurrency, finish)
+
+    records = stream(produce)
     try:
-        while (item := finished.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            if item.result.termination_reason is not TerminationReason.CANCELLED:
+        for record in records:
+            if record.result.termination_reason is not TerminationReason.CANCELLED:
                 if writer:
-                    writer.write(item.to_json())
-                audits.append(item.audit)
-            bar.update(item)
-            yield item
+                    writer.write(record.to_json())
+                audits.append(record.audit)
+            bar.update(record)
+            yield record
     finally:
-        future.cancel()
+        records.close()
         bar.close(audit_rates(audits))
         if writer:
             writer.close()
@@ -195,7 +193,7 @@ async def _run_jobs(
     batch: _Batch,
     jobs: Sequence[tuple[Task, int]],
     concurrency: int,
-    finished: "queue.Queue[Record | BaseException | None]",
+    finish: Callable[[Record], None],
 ) -> None:
     stop = asyncio.Event()
     waiting = iter(jobs)
@@ -204,16 +202,11 @@ async def _run_jobs(
         for task, rollout_idx in waiting:
             if stop.is_set():
                 return
-            finished.put(await batch.converse(task, rollout_idx, stop))
+            finish(await batch.converse(task, rollout_idx, stop))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(jobs))):
-                group.create_task(work())
-    except BaseExceptionGroup as failures:
-        finished.put(failures.exceptions[0])
-    finally:
-        finished.put(None)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(concurrency, len(jobs))):
+            group.create_task(work())
 
 
 class _ProgressBar:

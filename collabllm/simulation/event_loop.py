@@ -1,8 +1,9 @@
 """One background event loop for all simulations, so that plain calls work anywhere."""
 
 import asyncio
+import queue
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -38,6 +39,45 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         future.cancel()
         raise
+
+
+def stream(
+    produce: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]],
+) -> Generator[T, None, None]:
+    """Run a coroutine on the background loop, and yield what it hands out in the caller's thread.
+
+    Closing the iterator, or Ctrl-C, cancels the coroutine; its error is raised here.
+
+    Args:
+        produce: Gets the function to hand an item out with.
+    """
+    items: queue.Queue[tuple[T] | BaseException | None] = queue.Queue()
+
+    async def work() -> None:
+        try:
+            await produce(lambda item: items.put((item,)))
+        except BaseExceptionGroup as failures:
+            items.put(_first_error(failures))
+        except Exception as error:
+            items.put(error)
+        finally:
+            items.put(None)
+
+    future = asyncio.run_coroutine_threadsafe(work(), get_loop())
+    try:
+        while (item := items.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0]
+    finally:
+        future.cancel()
+
+
+def _first_error(failures: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = failures
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def run_blocking(function: Callable[..., T], *args: Any) -> T:

@@ -1,4 +1,4 @@
-"""Records of simulated conversations: append-only JSON Lines that survive a kill."""
+"""Append-only JSON Lines that survive a kill, and the records of conversations in them."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 logger = logging.getLogger(__name__)
 
@@ -14,15 +14,12 @@ _MIN_FREE_BYTES = 50_000_000
 Key = tuple[str, int]
 
 
-class TranscriptWriter:
-    """Appends one line a conversation and flushes it.
-
-    With `resume`, a torn last line is cut off, failed conversations are taken out so that they run
-    again, and finished ones are in `done`.
+class JsonLinesWriter:
+    """Appends JSON lines to a file, several at a time, and flushes them.
 
     Args:
         path: The JSONL file.
-        resume: Go on with an existing file.
+        resume: Go on with an existing file; what a kill left half-written is cut off.
 
     Raises:
         FileExistsError: If there is a file and `resume` is False.
@@ -32,7 +29,6 @@ class TranscriptWriter:
 
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:
         self.path = Path(path)
-        self.done: set[Key] = set()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.path.parent).free
         if free < _MIN_FREE_BYTES:
@@ -44,35 +40,26 @@ class TranscriptWriter:
                 raise FileExistsError(
                     f"{self.path} exists; go on with --resume, or choose another --output."
                 )
-            self._repair()
+            kept = self.choose_kept(list(read_json_lines(self.path)))
+            scratch = self.path.with_name(self.path.name + ".tmp")
+            scratch.write_text("".join(map(_to_line, kept)), encoding="utf-8")
+            scratch.replace(self.path)
         self._stream = self.path.open("a", encoding="utf-8")
 
-    def _repair(self) -> None:
-        kept = []
-        failed = 0
-        for record in read_transcripts(self.path):
-            if record["failed"]:
-                failed += 1
-            else:
-                kept.append(record)
-                self.done.add((record["task_id"], record["rollout_idx"]))
-        scratch = self.path.with_name(self.path.name + ".tmp")
-        scratch.write_text("".join(map(_to_line, kept)), encoding="utf-8")
-        scratch.replace(self.path)
-        logger.info(
-            "Resuming: %d conversations are done, %d failed ones run again.", len(kept), failed
-        )
+    def choose_kept(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the records that a resumed file keeps; all of them unless overridden."""
+        return records
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Append a record; it is with the operating system when this returns."""
-        self._stream.write(_to_line(record))
+    def write(self, *records: dict[str, Any]) -> None:
+        """Append records at once; they are with the operating system when this returns."""
+        self._stream.write("".join(map(_to_line, records)))
         self._stream.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
 
-    def __enter__(self) -> "TranscriptWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -84,15 +71,51 @@ class TranscriptWriter:
         self.close()
 
 
+class TranscriptWriter(JsonLinesWriter):
+    """Appends one line a conversation.
+
+    With `resume`, failed conversations are taken out so that they run again, and finished ones are
+    in `done`.
+    """
+
+    def __init__(self, path: str | Path, *, resume: bool = False) -> None:
+        self.done: set[Key] = set()
+        super().__init__(path, resume=resume)
+
+    def choose_kept(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Keep finished conversations."""
+        if any("task_id" not in record for record in records):
+            raise ValueError(f"{self.path}: not a transcript file; choose another --output.")
+        kept = [record for record in records if not record["failed"]]
+        self.done = {(record["task_id"], record["rollout_idx"]) for record in kept}
+        logger.info(
+            "Resuming: %d conversations are done, %d failed ones run again.",
+            len(kept),
+            len(records) - len(kept),
+        )
+        return kept
+
+
 def read_transcripts(path: str | Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a file; a torn last line, left by a kill, is passed over.
 
     Raises:
         ValueError: If another line is not a record.
     """
+    for number, record in enumerate(read_json_lines(path), start=1):
+        if "task_id" not in record:
+            raise ValueError(f"{path} line {number}: not a transcript record.")
+        yield record
+
+
+def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON Lines file; a torn last line is passed over with a warning.
+
+    Raises:
+        ValueError: If another line is not a JSON object.
+    """
     with Path(path).open(encoding="utf-8", errors="replace") as stream:
-        lines = enumerate(stream, start=1)
-        for number, line in lines:
+        for number, line in enumerate(stream, start=1):
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
@@ -100,8 +123,8 @@ def read_transcripts(path: str | Path) -> Iterator[dict[str, Any]]:
                     logger.warning("%s: the torn last line %d is dropped.", path, number)
                     return
                 raise ValueError(f"{path} line {number}: not a record ({error}).") from error
-            if not isinstance(record, dict) or "task_id" not in record:
-                raise ValueError(f"{path} line {number}: not a transcript record.")
+            if not isinstance(record, dict):
+                raise ValueError(f"{path} line {number}: not a JSON object.")
             yield record
 
 

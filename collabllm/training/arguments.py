@@ -91,3 +91,19 @@ def add_sft_arguments(parser: argparse.ArgumentParser) -> None:
         default="merged",
         help="one row a conversation, one row every turn, or each conversation's last turn only",
     )
+
+
+def add_dpo_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that only preference training has."""
+    parser.add_argument(
+        "--lora_path", help="SFT adapter to start from, which is then the reference, too"
+    )
+    parser.add_argument(
+        "--min_score_gap", type=float, default=0.0, help="smallest score gap of a pair"
+    )
+    parser.add_argument(
+        "--min_confidence",
+        type=float,
+        help="instead: smallest P(chosen is better), from the rewards of the sampled futures",
+    )
+    parser.set_defaults(learning_rate=5e-6)

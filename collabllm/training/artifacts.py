@@ -12,13 +12,19 @@ from typing import Any
 import yaml
 
 from collabllm import __version__
-from collabllm.training.train_utils import HubTarget
+from collabllm.hub import HubTarget
 
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "train_config.yaml"
 METRICS_FILE = "metrics.json"
+NOT_UPLOADED = ("checkpoint-*", "checkpoint-*/**", "wandb/**", "runs/**")
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets")
+COMPARED = ("loss", "token_accuracy", "ranking_accuracy", "reward_accuracy", "margin")
+_MADE_BY = {
+    "sft": "on the best-scored replies of",
+    "dpo": "by preference (DPO) on the best against the worst replies of",
+}
 _NOT_RERUN = ("config", "trainer_args", "parse_secrets_runpod")
 
 
@@ -32,7 +38,7 @@ def library_versions() -> dict[str, str]:
 
 
 def write_train_config(
-    folder: Path, args: argparse.Namespace, trainer_fields: Mapping[str, Any]
+    folder: Path, args: argparse.Namespace, trainer_fields: Mapping[str, Any], method: str = "sft"
 ) -> None:
     """Write the flags of a run, so that `--config train_config.yaml` runs it again.
 
@@ -40,6 +46,7 @@ def write_train_config(
         folder: The run's output folder.
         args: Our own flags, resolved.
         trainer_fields: The trainer's fields that the user set; where to write is left out.
+        method: Whose script runs it.
     """
     own = {name: value for name, value in vars(args).items() if name not in _NOT_RERUN}
     fields = {
@@ -47,7 +54,8 @@ def write_train_config(
         for name, value in trainer_fields.items()
         if name not in ("output_dir", "run_name", "resume_from_checkpoint", "hub_token")
     }
-    text = yaml.safe_dump({**own, **fields}, sort_keys=False, allow_unicode=True)
+    text = f"# scripts/train_{method}.py --config {CONFIG_FILE}\n"
+    text += yaml.safe_dump({**own, **fields}, sort_keys=False, allow_unicode=True)
     _write(folder / CONFIG_FILE, text)
 
 
@@ -67,7 +75,7 @@ def write_card(
     """Write the model card (README.md) of an adapter."""
     rows = [
         f"| {name} | {before[name]:.4f} | {after[name]:.4f} |"
-        for name in ("loss", "token_accuracy", "ranking_accuracy")
+        for name in COMPARED
         if name in before and name in after
     ]
     evaluation = "\n".join(["| held-out metric | before | after |", "|---|---|---|", *rows])
@@ -86,7 +94,7 @@ def write_card(
     header = {
         "library_name": "peft",
         "base_model": args.hf_model_path,
-        "tags": ["collabllm", "lora", "sft", "multi-turn"],
+        "tags": ["collabllm", "lora", facts["method"], "multi-turn"],
         "pipeline_tag": "text-generation",
     }
     text = f"""---
@@ -96,7 +104,7 @@ def write_card(
 # {facts["run_name"]}
 
 A LoRA adapter of `{args.hf_model_path}` that collaborates over several turns: it asks for what is
-missing and uses what was said. Trained with CollabLLM on the best-scored replies of
+missing and uses what was said. Trained with CollabLLM {_MADE_BY[facts["method"]]}
 `{args.hf_dataset_path}`.
 
 ## Data
@@ -118,30 +126,6 @@ model = PeftModel.from_pretrained(base, "{where}")
 Versions: {versions}. `{CONFIG_FILE}` runs the same training again.
 """
     _write(folder / "README.md", text)
-
-
-def push_adapter(folder: Path, hub: HubTarget) -> None:
-    """Upload an output folder without checkpoints and tracker files.
-
-    Raises:
-        ConnectionError: If the upload fails; the local folder stays as it is.
-    """
-    import httpx2
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().upload_folder(
-            repo_id=hub.repo_id,
-            folder_path=folder,
-            ignore_patterns=["checkpoint-*", "checkpoint-*/**", "wandb/**", "runs/**"],
-            commit_message="Upload adapter",
-        )
-    except (OSError, httpx2.HTTPError) as error:
-        raise ConnectionError(
-            f"The upload to {hub.repo_id} failed ({type(error).__name__}). The adapter is safe in "
-            f"{folder}; upload it with: hf upload {hub.repo_id} {folder} --exclude 'checkpoint-*'"
-        ) from None
-    logger.info("Pushed to %s.", hub.repo_id)
 
 
 def _write(path: Path, text: str) -> None:

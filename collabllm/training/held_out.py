@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SAMPLE_TOKENS = 64
+Sums = np.ndarray[Any, Any]
+"""Sum of log-probabilities, right tokens and tokens of each row, shape [rows, 3]."""
 
 
 def tokenize_pairs(
@@ -59,22 +61,48 @@ def score_held_out(trainer: Trainer, rows: Dataset, pairs: Dataset) -> dict[str,
         `loss` (nats a token), `token_accuracy`, `ranking_accuracy` (share of turns whose best reply
         has the higher mean log-probability; absent without pairs), and the counts behind them.
     """
-    log_probs, correct, counts = _score_rows(trainer, rows, "Held-out rows").T
+    log_probs, correct, counts = score_rows(trainer, rows, "Held-out rows").T
     scores = {
         "loss": float(-log_probs.sum() / counts.sum()),
         "token_accuracy": float(correct.sum() / counts.sum()),
         "num_tokens": int(counts.sum()),
     }
     if len(pairs):
-        sums = _score_rows(trainer, pairs, "Held-out pairs")
-        means = sums[:, 0] / sums[:, 2]
-        scores["ranking_accuracy"] = float((means[0::2] > means[1::2]).mean())
-        scores["num_pairs"] = len(pairs) // 2
+        scores |= rank_pairs(score_rows(trainer, pairs, "Held-out pairs"))
     return scores
 
 
-def _score_rows(trainer: Trainer, rows: Dataset, title: str) -> np.ndarray[Any, Any]:
-    """Return sum of log-probabilities, right tokens and tokens of each row, shape [rows, 3]."""
+def rank_pairs(sums: Sums) -> dict[str, float]:
+    """Compute `ranking_accuracy` and `num_pairs`; rows are best, worst, best, worst and so on."""
+    means = sums[:, 0] / sums[:, 2]
+    return {
+        "ranking_accuracy": float((means[0::2] > means[1::2]).mean()),
+        "num_pairs": len(sums) // 2,
+    }
+
+
+def compare_with_reference(sums: Sums, reference: Sums, beta: float) -> dict[str, float]:
+    """Compute DPO's implicit rewards of held-out pairs.
+
+    Args:
+        sums: Of the policy, from `score_rows`.
+        reference: Of the reference, in the same order.
+        beta: DPO's.
+
+    Returns:
+        `margin` (mean reward of the chosen reply less that of the rejected one, in nats times
+        beta) and `reward_accuracy` (share of pairs with a positive one; ties count half).
+
+    Source: arXiv:2305.18290, equation 5.
+    """
+    rewards = beta * (sums[:, 0] - reference[:, 0])
+    margins = rewards[0::2] - rewards[1::2]
+    won = (margins > 0).mean() + 0.5 * (margins == 0).mean()
+    return {"margin": float(margins.mean()), "reward_accuracy": float(won)}
+
+
+def score_rows(trainer: Trainer, rows: Dataset, title: str) -> Sums:
+    """Sum over the trained tokens of each row, in the order of the rows."""
     from tqdm.auto import tqdm
 
     by_length = np.argsort([-len(ids) for ids in rows["input_ids"]], kind="stable")
@@ -149,11 +177,14 @@ def print_comparison(before: Mapping[str, float], after: Mapping[str, float]) ->
     table = Table(title="Held-out tasks")
     for column in ("metric", "before", "after", "change", "over"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    tokens = f"{before['num_tokens']:,.0f} tokens"
+    tokens = f"{before.get('num_tokens', 0):,.0f} tokens"
+    turns = f"{before.get('num_pairs', 0):,.0f} turns"
     rows = [
         ("loss", "loss (lower is better)", tokens),
         ("token_accuracy", "token accuracy", tokens),
-        ("ranking_accuracy", "ranking accuracy", f"{before.get('num_pairs', 0):,.0f} turns"),
+        ("ranking_accuracy", "ranking accuracy", turns),
+        ("reward_accuracy", "reward accuracy", turns),
+        ("margin", "reward margin", turns),
     ]
     for key, label, over in rows:
         if key in before and key in after:

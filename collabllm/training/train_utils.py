@@ -1,10 +1,9 @@
-"""Run names, secrets, and the checks of trackers and the Hub that come before any weights load."""
+"""Run names, secrets, and the check of the tracker that comes before any weights load."""
 
 import logging
 import netrc
 import os
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlparse
@@ -103,62 +102,3 @@ def _has_wandb_key(environ: MutableMapping[str, str]) -> bool:
         return netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-@dataclass(frozen=True)
-class HubTarget:
-    """A repository that the token may write."""
-
-    repo_id: str
-    private: bool
-
-
-def prepare_hub(
-    push_to_hub: str, run_name: str, hub_model_id: str | None, private: bool | None
-) -> HubTarget | None:
-    """Create the repository to push to, which proves the right to write it; None for no push.
-
-    Args:
-        push_to_hub: `auto` (push when a token is found), `true` or `false`.
-        run_name: Name of the repository when `hub_model_id` is None.
-        hub_model_id: `user/name` or `name`.
-        private: Visibility of a new repository; private by default.
-
-    Raises:
-        ValueError: If a push was asked for and there is no token.
-        PermissionError: If the Hub refuses the token or the repository.
-        ConnectionError: If the Hub cannot be reached.
-    """
-    import httpx2
-    from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if push_to_hub == "false":
-        return None
-    if not get_token():
-        if push_to_hub == "true":
-            raise ValueError(
-                "--push_to_hub true needs a Hugging Face token: run `hf auth login`, set HF_TOKEN, "
-                "or use --push_to_hub false."
-            )
-        logger.info("No Hugging Face token found: the adapter stays local.")
-        return None
-    private = True if private is None else private
-    remedy = "Check HF_TOKEN and its write permission, or use --push_to_hub false."
-    try:
-        api = HfApi()
-        user = api.whoami()["name"]
-        repo_id = hub_model_id or run_name
-        repo_id = repo_id if "/" in repo_id else f"{user}/{repo_id}"
-        api.create_repo(repo_id, private=private, exist_ok=True)
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no answer"
-        raise PermissionError(
-            f"The Hub refused the token or repository ({status}). {remedy}"
-        ) from (None)
-    except (OSError, httpx2.HTTPError) as error:
-        raise ConnectionError(
-            f"The Hub cannot be reached ({type(error).__name__}). {remedy}"
-        ) from None
-    logger.info("The adapter will be pushed to %s.", repo_id)
-    return HubTarget(repo_id, private)

@@ -188,7 +188,7 @@ def test_dpo_pairs_best_with_worst_and_leaves_out_ties(make_conversation):
 def test_dpo_refuses_when_no_gap_is_large_enough(make_conversation):
     rows = make_conversation([("a", {"A": 0.9, "x": 0.8})])
 
-    with pytest.raises(ValueError, match="differ by at least 0.5"):
+    with pytest.raises(ValueError, match="1 have a gap under 0.5"):
         multiturn_dataset_to_dpo(rows, min_score_gap=0.5)
 
 
@@ -213,3 +213,32 @@ def test_on_the_real_dataset_every_turn_is_trained_once(twenty_questions):
 
     assert (len(merged), len(every)) == (52, 988)
     assert sum(weight for row in merged for _, weight in replies(row)) == 988
+
+
+def test_confidence_in_the_sampled_rewards_decides_instead_of_the_gap(make_row, caplog):
+    def turn(conv_id, good, bad):
+        return [
+            make_row(conv_id=conv_id, completion=name, score=sum(r) / 3, rewards={"total": r})
+            for name, r in (("good", good), ("bad", bad))
+        ]
+
+    sure = turn("sure", [0.3, 0.4, 0.5], [0.1, 0.2, 0.31])
+    lucky = turn("lucky", [0.0, 0.0, 3.0], [0.1, 0.2, 0.3])
+    with caplog.at_level("INFO"):
+        pairs = multiturn_dataset_to_dpo([*sure, *lucky], min_confidence=0.9)["train"]
+
+    assert pairs["conv_id"] == ["sure"]
+    assert "1 preference pairs from 2 turns" in caplog.text
+    assert "1 with a confidence under 0.9" in caplog.text
+    assert multiturn_dataset_to_dpo([*sure, *lucky], min_score_gap=0.5)["train"]["conv_id"] == [
+        "lucky"
+    ]
+
+
+def test_confidence_without_sampled_rewards_is_refused(make_row):
+    rows = [make_row(score=1.0), make_row(score=0.0)]
+
+    with pytest.raises(ValueError, match=r"min_confidence needs 'rewards.total'"):
+        multiturn_dataset_to_dpo(rows, min_confidence=0.9)
+    with pytest.raises(ValueError, match=r"min_confidence must be in \[0.5, 1\), got 1.5"):
+        multiturn_dataset_to_dpo(rows, min_confidence=1.5)

@@ -9,6 +9,7 @@ import yaml
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
+from trl import SFTConfig
 
 from collabllm.data_processing import (
     IGNORE_INDEX,
@@ -17,7 +18,8 @@ from collabllm.data_processing import (
     tokenize_conversation,
 )
 from collabllm.models import load_base_model, load_tokenizer
-from collabllm.training.sft import build_config, build_trainer
+from collabllm.training.runner import start_run
+from collabllm.training.sft import build_trainer
 from collabllm.training.sft_data import prepare_data
 from scripts.train_sft import main
 
@@ -55,9 +57,8 @@ def test_a_run_leaves_adapter_tokenizer_card_configuration_and_metrics(sft_flags
 
 def test_the_adapter_loads_with_peft_and_gives_the_trainers_logits(sft_flags, parse, tmp_path):
     args = parse(sft_flags())
-    config, _ = build_config(args)
-    tokenizer = load_tokenizer(args.hf_model_path)
-    trainer = build_trainer(args, config, tokenizer, prepare_data(args, tokenizer))
+    run = start_run(args, SFTConfig, "sft")
+    trainer = build_trainer(run, prepare_data(run.args, run.tokenizer))
     trainer.train()
     ids = torch.tensor([[5, 9, 2, 7, 11, 3]])
     with torch.no_grad():
@@ -108,10 +109,9 @@ def test_evaluating_the_bundled_4bit_model_first_leaves_its_training_right(
 
     def train(evaluate_first: bool) -> list[float]:
         args = parse(sft_flags(hf_model_path="smollm2-135m-instruct", max_steps=2, batch_size=2))
-        config, _ = build_config(args)
-        tokenizer = load_tokenizer(args.hf_model_path)
-        data = prepare_data(args, tokenizer, quiet=True)
-        trainer = build_trainer(args, config, tokenizer, data)
+        run = start_run(args, SFTConfig, "sft")
+        data = prepare_data(run.args, run.tokenizer, quiet=True)
+        trainer = build_trainer(run, data)
         if evaluate_first:
             trainer.evaluate(data.eval.select(range(2)))
         trainer.train()
@@ -124,10 +124,9 @@ def test_packing_trains_the_same_number_of_tokens(sft_flags, parse):
     counts = {}
     for packing in ("false", "true"):
         args = parse(sft_flags(packing=packing))
-        config, _ = build_config(args)
-        tokenizer = load_tokenizer(args.hf_model_path)
-        data = prepare_data(args, tokenizer, quiet=True)
-        trainer = build_trainer(args, config, tokenizer, data)
+        run = start_run(args, SFTConfig, "sft")
+        data = prepare_data(run.args, run.tokenizer, quiet=True)
+        trainer = build_trainer(run, data)
         batches = list(trainer.get_train_dataloader())
         counts[packing] = sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in batches)
         assert data.preflight.num_trained_tokens == counts[packing]
@@ -191,7 +190,7 @@ def test_no_4bit_trains_the_plain_model(sft_flags, tmp_path):
 
 def test_nothing_to_train_and_too_much_lost_stop_before_weights_load(sft_flags, monkeypatch):
     monkeypatch.setattr(
-        "collabllm.training.sft.load_base_model", lambda *a, **k: pytest.fail("weights loaded")
+        "collabllm.training.runner.load_base_model", lambda *a, **k: pytest.fail("weights loaded")
     )
 
     with pytest.raises(ValueError, match="Nothing would train: .* max_length=8"):

@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import pytest
 
-from collabllm.training.artifacts import push_adapter
+from collabllm.hub import prepare_hub, push_folder
+from collabllm.training.artifacts import NOT_UPLOADED
 from collabllm.training.train_utils import (
     get_timebased_filename,
     parse_secrets_runpod,
-    prepare_hub,
     prepare_wandb,
 )
 
@@ -192,7 +192,7 @@ def adapter(tmp_path):
 def test_an_adapter_is_uploaded_without_checkpoints_and_tracker_files(hub, adapter):
     target = prepare_hub("true", "run", None, None)
 
-    push_adapter(adapter, target)
+    push_folder(adapter, target, "Upload adapter", NOT_UPLOADED)
 
     assert hub.files == {"adapter_model.safetensors": b"weights" * 1000, "README.md": b"# card"}
 
@@ -201,8 +201,8 @@ def test_a_failed_upload_says_where_the_adapter_is(hub, adapter):
     target = prepare_hub("true", "run", None, None)
     hub.status = 403
 
-    with pytest.raises(ConnectionError, match="safe in .*hf upload ada/run") as error:
-        push_adapter(adapter, target)
+    with pytest.raises(ConnectionError, match="safe in .*hf upload ada/run .*model") as error:
+        push_folder(adapter, target, "Upload adapter", NOT_UPLOADED)
 
     assert SECRET not in str(error.value)
     assert (adapter / "adapter_model.safetensors").is_file()

@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # uv from the PATH, else a copy of its own in .uv/ (Debian's pip refuses a global install).
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: help setup demo test lint types clean
+.PHONY: help setup demo loop test lint types clean
 
 help: ## Show this list
 	@grep -hE '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,13 @@ setup: $(if $(findstring .uv,$(UV)),.uv/bin/uv) ## Install the locked dependenci
 
 demo: setup ## QLoRA of the bundled model on the bundled data, CPU, under 5 minutes
 	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
+
+loop: setup ## SFT, build a dataset with it, DPO, compare all: CPU, under 30 minutes
+	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
+	rm -rf outputs/loop_dataset outputs/loop_evaluation
+	$(UV) run python scripts/build_dataset.py --config configs/loop_build.yaml
+	$(UV) run python scripts/train_dpo.py --config configs/loop_dpo.yaml
+	$(UV) run python scripts/evaluate.py --config configs/loop_evaluate.yaml
 
 test: setup ## Run all tests
 	$(UV) run pytest

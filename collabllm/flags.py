@@ -37,11 +37,12 @@ def parse_arguments(
     only_config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     only_config.add_argument("--config")
     file = only_config.parse_known_args(argv)[0].config
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        from_file = _to_flags(load_config(file), parser) if file else []
+        from_file = _to_flags(load_config(file), parser, words) if file else []
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    args, rest = parser.parse_known_args([*from_file, *(sys.argv[1:] if argv is None else argv)])
+    args, rest = parser.parse_known_args([*from_file, *words])
     args.trainer_args = rest
     return args
 
@@ -61,14 +62,26 @@ def load_config(file: str) -> dict[str, Any]:
     return dict(config)
 
 
-def _to_flags(config: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[str]:
-    """Write a mapping as command-line flags; `null` leaves a flag at its default."""
+def _to_flags(
+    config: Mapping[str, Any], parser: argparse.ArgumentParser, words: Sequence[str]
+) -> list[str]:
+    """Write a mapping as command-line flags; `null` leaves a flag at its default.
+
+    A flag that may be given several times is left out when the command line has it.
+    """
     switches = {a.dest for a in parser._actions if isinstance(a, argparse._StoreTrueAction)}
+    repeated = {a.dest for a in parser._actions if isinstance(a, argparse._AppendAction)}
+    given = {word.partition("=")[0] for word in words}
     flags: list[str] = []
     for name, value in config.items():
         if name == "config":
             raise ValueError("A config file cannot name another one ('config').")
         if value is None or (name in switches and value is False):
+            continue
+        if name in repeated:
+            if f"--{name}" not in given:
+                values = value if isinstance(value, list) else [value]
+                flags += [part for item in values for part in (f"--{name}", str(item))]
             continue
         flags.append(f"--{name}")
         if name in switches and value is True:

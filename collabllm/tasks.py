@@ -3,11 +3,12 @@
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from collabllm.data_processing.splitting import is_eval_task
+from collabllm.data.demo_generator import end_sentence, load_material
+from collabllm.data_processing.splitting import is_eval_task, task_key
 from collabllm.messages import shorten
 
 DEMO_TASKS = "demo"
@@ -39,6 +40,15 @@ class Task:
     opening: str = ""
     facts: tuple[Fact, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the task's columns in the dataset format."""
+        return {
+            "conv_id": self.task_id,
+            "single_turn_prompt": self.single_turn_prompt,
+            "single_turn_completion": self.single_turn_completion,
+            "single_turn_metadata": dict(self.metadata),
+        }
 
 
 def load_tasks(
@@ -119,8 +129,6 @@ def demo_tasks(seed: int = 0, domains: Sequence[str] | None = None) -> list[Task
         seed: The same seed gives the same tasks.
         domains: Only these; all by default.
     """
-    from collabllm.data.demo_generator import load_material
-
     rounds: list[list[Task]] = [[] for _ in range(_TASKS_PER_DOMAIN)]
     for name, domain in load_material().items():
         if domains is not None and name not in domains:
@@ -131,14 +139,49 @@ def demo_tasks(seed: int = 0, domains: Sequence[str] | None = None) -> list[Task
     return [task for tasks in rounds for task in tasks]
 
 
-def is_demo_eval_domain(domain: str, eval_ratio: float = 0.2) -> bool:
-    """Tell whether the demo's training held this domain out."""
-    return is_eval_task(f"single_turn_metadata.domain:{domain}", eval_ratio)
+def choose_side(tasks: Sequence[Task], side: str, eval_ratio: float, split_by: str) -> list[Task]:
+    """Take the tasks on one side of the split that training uses.
+
+    Args:
+        tasks: To choose from.
+        side: `train`, `eval`, or `all`.
+        eval_ratio: As in `multiturn_dataset_to_sft`.
+        split_by: As in `multiturn_dataset_to_sft`.
+
+    Raises:
+        ValueError: If no task is on that side.
+    """
+    if side == "all":
+        return list(tasks)
+    chosen = [
+        task
+        for task in tasks
+        if is_eval_task(task_key(task.to_row(), split_by), eval_ratio) is (side == "eval")
+    ]
+    if not chosen:
+        raise ValueError(
+            f"None of {len(tasks)} tasks is on the {side} side of a split by {split_by} with "
+            f"eval_ratio={eval_ratio}."
+        )
+    return chosen
+
+
+def open_with(task: Task, num_facts: int) -> Task:
+    """Return the task with an opening that tells some of its facts already.
+
+    Args:
+        task: With facts.
+        num_facts: How many; all of them where there are fewer. 0 leaves the task as it is.
+    """
+    told = sorted(task.facts, key=lambda fact: hashlib.sha256(fact.answer.encode()).digest())
+    told = told[:num_facts]
+    if not told:
+        return task
+    opening = " ".join([end_sentence(task.opening), *(fact.answer for fact in told)])
+    return replace(task, task_id=f"{task.task_id}+{len(told)}", opening=opening)
 
 
 def _demo_task(name: str, domain: Mapping[str, Any], idx: int, random_: random.Random) -> Task:
-    from collabllm.data.demo_generator import end_sentence
-
     values = {fact: random_.choice(spec["values"]) for fact, spec in domain["facts"].items()}
     facts = tuple(
         Fact(fact, spec["say"][0].format(v=values[fact]), tuple(spec["cues"]), values[fact])

@@ -30,7 +30,6 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add_assistant_arguments(parser)
     add_user_arguments(parser)
     add_task_arguments(parser)
-    add("--domains", choices=("all", "train", "eval"), default="all", help="of the demo tasks")
     add_run_arguments(parser)
     add_judge_arguments(parser)
     add("--num_candidates", type=int, default=3, help="replies a turn")

@@ -13,7 +13,7 @@ from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"messages", "prompts", "logging_utils", "flags", "hub", "__init__", "data"},
+    {"messages", "prompts", "logging_utils", "flags", "hub", "trackers", "__init__", "data"},
     {"models", "data_processing"},
     {"task_sources"},
     {"tasks"},

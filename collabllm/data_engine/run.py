@@ -27,12 +27,13 @@ from collabllm.rewards.lint import lint_rewards
 from collabllm.rewards.metrics import LOUD_MISSING_SHARE, MetricTools, check_metrics
 from collabllm.rewards.multiturn import RewardEstimate, RewardSettings
 from collabllm.rewards.text_metrics import signatures
+from collabllm.simulation.arguments import load_chosen_tasks
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.errors import CostLimitError
 from collabllm.simulation.event_loop import run
 from collabllm.simulation.sides import Sides
 from collabllm.simulation.transcripts import read_json_lines
-from collabllm.tasks import Task, load_tasks
+from collabllm.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,7 @@ def run_build(args: argparse.Namespace) -> Path | None:
         FileExistsError: If the output exists and --resume is not given.
         ValueError: If a flag does not fit, or a resumed build has other settings.
     """
-    tasks = load_tasks(args.tasks, args.num_tasks, args.tasks_split, args.task_columns)
-    tasks = choose_domains(tasks, args.domains)
+    tasks = load_chosen_tasks(args)
     settings = build_settings(args)
     folder = Path(args.output)
     planned = args.plan or args.lint
@@ -98,27 +98,6 @@ def build_settings(args: argparse.Namespace) -> BuildSettings:
         system_prompt=args.system_prompt,
         seed=args.seed,
     )
-
-
-def choose_domains(tasks: Sequence[Task], domains: str) -> list[Task]:
-    """Take the demo's training or held-out domains, or all tasks.
-
-    Raises:
-        ValueError: If no task is left.
-    """
-    from collabllm.tasks import is_demo_eval_domain
-
-    if domains == "all":
-        return list(tasks)
-    wanted = domains == "eval"
-    chosen = [
-        task
-        for task in tasks
-        if is_demo_eval_domain(str(task.metadata.get("domain", ""))) is wanted
-    ]
-    if not chosen:
-        raise ValueError(f"--domains {domains}: none of {len(tasks)} tasks is in them.")
-    return chosen
 
 
 def _read_state(folder: Path, args: argparse.Namespace) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from collabllm.messages import Message
-from collabllm.rewards.metrics import MetricTools, NotApplicableError
+from collabllm.rewards.metrics import MetricTools, NotApplicableError, last_reply
 from collabllm.simulation.sharded_user import ShardedUserModel, find_questions
 from collabllm.tasks import Task
 
@@ -38,6 +38,15 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
         asked += len(questions)
         needless += len(questions) - len(user.facts_asked_for(questions, known))
     return needless / asked if asked else 0.0
+
+
+async def facts_used(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
+    """Return the share of the task's facts whose value stands in the last reply, in [0, 1]."""
+    values = [fact.value for fact in _user(task).shards if fact.value]
+    if not values:
+        raise NotApplicableError("the task's facts have no values")
+    reply = last_reply(conversation).lower()
+    return sum(value.lower() in reply for value in values) / len(values)
 
 
 def _user(task: Task) -> ShardedUserModel:

@@ -70,6 +70,7 @@ _METRICS: dict[str, str | Metric] = {
     "interactivity": "judges:interactivity",
     "pass_rate": "code_metrics:pass_rate",
     "facts_elicited": "fact_metrics:facts_elicited",
+    "facts_used": "fact_metrics:facts_used",
     "over_asking": "fact_metrics:over_asking",
 }
 _EXTRACTORS: dict[str, str | Extractor] = {

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from collabllm.simulation.simulator import (
 )
 from collabllm.simulation.transcripts import TranscriptWriter
 from collabllm.simulation.usage import UsageLedger
-from collabllm.simulation.user_models import UserModel
+from collabllm.simulation.user_models import UserModel, UserTurnResult
 from collabllm.tasks import Task
 
 _LIBRARIES = ("openai", "torch", "transformers")
@@ -63,6 +63,29 @@ class Record:
             "prompt_hash": self.prompt_hash,
             "versions": {"collabllm": __version__, **{n: version(n) for n in _LIBRARIES}},
         }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> "Record":
+        """Read a line of a transcript file back."""
+        result = RolloutResult(
+            line["messages"],
+            [UserTurnResult(**turn) for turn in line["user_turns"]],
+            TerminationReason(line["termination_reason"]),
+            line["usage"],
+            line["timings"],
+            line["seeds"],
+            line["error"],
+        )
+        return cls(
+            line["task_id"],
+            line["rollout_idx"],
+            result,
+            line["audit"],
+            line["single_turn_prompt"],
+            line["assistant"],
+            line["user"],
+            line["prompt_hash"],
+        )
 
 
 def simulate(

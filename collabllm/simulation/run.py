@@ -10,12 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from collabllm.simulation.arguments import load_chosen_tasks
 from collabllm.simulation.audit import audit_rates
 from collabllm.simulation.batch import Record, simulate
 from collabllm.simulation.sides import Sides
 from collabllm.simulation.simulator import ChatSimulator
 from collabllm.simulation.usage import UsageLedger
-from collabllm.tasks import load_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def run_simulation(args: argparse.Namespace) -> Path | None:
         FileExistsError: If the output exists and --resume is not given.
         ValueError: If a flag does not fit.
     """
-    tasks = load_tasks(args.tasks, args.num_tasks, args.tasks_split, args.task_columns)
+    tasks = load_chosen_tasks(args)
     with ExitStack() as stack:
         sides = Sides(args, stack)
         user_factory = sides.build_user_factory()

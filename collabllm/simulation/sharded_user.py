@@ -124,7 +124,7 @@ class ShardedUserModel(UserModel):
         """Return the facts that questions ask for, each at most once; those in `known` never."""
         asked: list[Fact] = []
         for question in questions:
-            words = set(re.findall(r"[a-z']+", question.lower()))
+            words = {_singular(word) for word in re.findall(r"[a-z']+", question.lower())}
             scores = {
                 fact.name: _cue_score(fact, question.lower(), words)
                 for fact in self.shards
@@ -160,8 +160,13 @@ def _cue_score(fact: Fact, question: str, words: set[str]) -> float:
         if " " in cue:
             score += 2 * (cue in question)
         else:
-            score += (cue in words) * (0.5 if cue in _QUESTION_WORDS else 1.5)
+            score += (_singular(cue) in words) * (0.5 if cue in _QUESTION_WORDS else 1.5)
     return score
+
+
+def _singular(word: str) -> str:
+    """Take a plural's s off, so that a guest count asks for guests."""
+    return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word
 
 
 def _contains(text: str, value: str) -> bool:

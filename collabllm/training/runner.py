@@ -17,6 +17,7 @@ from collabllm.data_processing.loading import BUNDLED_DATASET
 from collabllm.flags import read_flags, unknown_flag_message
 from collabllm.hub import HubTarget, prepare_hub, push_folder
 from collabllm.models import BUNDLED_MODEL, choose_dtype, load_base_model, load_tokenizer
+from collabllm.trackers import prepare_wandb
 from collabllm.training import artifacts, held_out
 from collabllm.training.callbacks import LogRunFacts, SaveOnSigterm
 from collabllm.training.checkpoints import find_checkpoint
@@ -25,7 +26,6 @@ from collabllm.training.preflight import Preflight
 from collabllm.training.train_utils import (
     get_timebased_filename,
     parse_secrets_runpod,
-    prepare_wandb,
     use_hub_token,
 )
 

@@ -1,12 +1,9 @@
-"""Run names, secrets, and the check of the tracker that comes before any weights load."""
+"""Run names and secrets."""
 
 import logging
-import netrc
 import os
 from collections.abc import MutableMapping
 from datetime import datetime
-from pathlib import Path
-from urllib.parse import urlparse
 
 logger = logging.getLogger(__name__)
 
@@ -58,47 +55,3 @@ def use_hub_token(token: str | None, environ: MutableMapping[str, str] = os.envi
     """Make a token from `--hub_token` the one that all calls to the Hub use."""
     if token:
         environ["HF_TOKEN"] = token
-
-
-def prepare_wandb(output_dir: str, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Check the W&B login, or switch W&B to offline with a notice when there is none.
-
-    Raises:
-        ConnectionError: If a key is found and W&B refuses it or cannot be reached.
-    """
-    environ.setdefault("WANDB_DIR", output_dir)
-    environ.setdefault("WANDB_PROJECT", "collabllm")
-    if environ.get("WANDB_MODE"):
-        return
-    if not _has_wandb_key(environ):
-        environ["WANDB_MODE"] = "offline"
-        logger.info(
-            "No W&B login found: logging offline. Upload later with: wandb sync %s",
-            Path(environ["WANDB_DIR"]) / "wandb" / "offline-run-*",
-        )
-        return
-    import wandb
-
-    try:
-        accepted = wandb.login(verify=True, timeout=30)
-    except (wandb.Error, ValueError) as error:
-        raise ConnectionError(_wandb_remedy(type(error).__name__)) from None
-    if not accepted:
-        raise ConnectionError(_wandb_remedy("not accepted"))
-
-
-def _wandb_remedy(reason: str) -> str:
-    return (
-        f"W&B did not accept the login ({reason}). Check WANDB_API_KEY and the network, or set "
-        "WANDB_MODE=offline or --report_to none."
-    )
-
-
-def _has_wandb_key(environ: MutableMapping[str, str]) -> bool:
-    if environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -1,0 +1,1 @@
+"""Compare models on the same tasks with the same simulated users, and show the conversations."""

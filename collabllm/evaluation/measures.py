@@ -1,0 +1,63 @@
+"""What is measured in every finished conversation of an evaluation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from collabllm.rewards.metrics import MetricTools, MetricValue, score_conversation
+from collabllm.rewards.text_metrics import count_assistant_tokens
+from collabllm.simulation.batch import Record
+from collabllm.simulation.sharded_user import find_questions
+from collabllm.simulation.simulator import FAILURES, TerminationReason
+from collabllm.tasks import Task
+
+FIRST_REPLY_ASKS = "first_reply_asks"
+BUILT_IN = (FIRST_REPLY_ASKS, "num_turns", "num_tokens", "seconds")
+
+
+async def measure(
+    record: Record, task: Task, metrics: Sequence[str], tools: MetricTools
+) -> dict[str, MetricValue]:
+    """Score a conversation; one that failed has no value, and the reason why.
+
+    Returns:
+        The metrics, and `first_reply_asks` (0 or 1), `num_turns` (user messages), `num_tokens` (of
+        the assistant) and `seconds` (that the assistant took).
+    """
+    result = record.result
+    names = [*metrics, *BUILT_IN]
+    if result.termination_reason in FAILURES:
+        reason = f"the conversation ended as {result.termination_reason}"
+        return dict.fromkeys(names, MetricValue(None, reason))
+    values = await score_conversation(result.messages, task, list(metrics), tools)
+    users = sum(message["role"] == "user" for message in result.messages)
+    first = next((m["content"] for m in result.messages if m["role"] == "assistant"), "")
+    built_in = {
+        FIRST_REPLY_ASKS: float(bool(find_questions(first))),
+        "num_turns": float(users),
+        "num_tokens": float(count_assistant_tokens(result.messages, tools)),
+        "seconds": result.timings.get("assistant_s", 0.0),
+    }
+    return {**values, **{name: MetricValue(value) for name, value in built_in.items()}}
+
+
+def to_score(
+    arm: str, user: str, num_known: int | None, record: Record, values: Mapping[str, MetricValue]
+) -> dict[str, Any]:
+    """Write one conversation's values as a line of the scores file."""
+    reason = record.result.termination_reason
+    return {
+        "arm": arm,
+        "user": user,
+        "num_known": num_known,
+        "task_id": record.task_id,
+        "rollout_idx": record.rollout_idx,
+        "termination_reason": str(reason),
+        "failed": reason in FAILURES or reason is TerminationReason.CANCELLED,
+        "audit": record.audit,
+        "values": {name: value.value for name, value in values.items()},
+        "missing": {
+            name: value.reason
+            for name, value in values.items()
+            if value.value is None and value.applicable
+        },
+    }

@@ -1,0 +1,90 @@
+"""Experiment trackers: the check of the W&B login, and logging of results that need no trainer."""
+
+import logging
+import netrc
+import os
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+logger = logging.getLogger(__name__)
+
+
+def log_results(
+    report_to: str,
+    folder: Path,
+    summaries: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+) -> None:
+    """Log an evaluation's means to a tracker of accelerate's (wandb, tensorboard, …).
+
+    Args:
+        report_to: The tracker's name, or `none`.
+        folder: For the tracker's files.
+        summaries: Of `evaluation.results`.
+        settings: Of the run, as flat values.
+
+    Raises:
+        ConnectionError: If W&B refuses the login.
+    """
+    if report_to == "none":
+        return
+    if report_to == "wandb":
+        prepare_wandb(str(folder))
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True, log_with=report_to, project_dir=str(folder))
+    flat = {k: v for k, v in settings.items() if isinstance(v, (str, int, float))}
+    accelerator.init_trackers("collabllm-evaluation", config=flat)
+    values = {
+        f"{s['arm']}/{s['user']}/{s['num_known']}/{s['metric']}": s["mean"]
+        for s in summaries
+        if s["mean"] is not None
+    }
+    accelerator.log(values, step=0)
+    accelerator.end_training()
+
+
+def prepare_wandb(output_dir: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Check the W&B login, or switch W&B to offline with a notice when there is none.
+
+    Raises:
+        ConnectionError: If a key is found and W&B refuses it or cannot be reached.
+    """
+    environ.setdefault("WANDB_DIR", output_dir)
+    environ.setdefault("WANDB_PROJECT", "collabllm")
+    if environ.get("WANDB_MODE"):
+        return
+    if not _has_wandb_key(environ):
+        environ["WANDB_MODE"] = "offline"
+        logger.info(
+            "No W&B login found: logging offline. Upload later with: wandb sync %s",
+            Path(environ["WANDB_DIR"]) / "wandb" / "offline-run-*",
+        )
+        return
+    import wandb
+
+    try:
+        accepted = wandb.login(verify=True, timeout=30)
+    except (wandb.Error, ValueError) as error:
+        raise ConnectionError(_wandb_remedy(type(error).__name__)) from None
+    if not accepted:
+        raise ConnectionError(_wandb_remedy("not accepted"))
+
+
+def _wandb_remedy(reason: str) -> str:
+    return (
+        f"W&B did not accept the login ({reason}). Check WANDB_API_KEY and the network, or set "
+        "WANDB_MODE=offline or --report_to none."
+    )
+
+
+def _has_wandb_key(environ: MutableMapping[str, str]) -> bool:
+    if environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,334 @@
+"""Conversations grow by their best candidate, survive faults and kills, and train as they are."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from collabllm.data_engine import BuildSettings, build_dataset
+from collabllm.data_engine.records import DatasetWriter, to_rows
+from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
+from collabllm.rewards import RewardSettings
+from collabllm.simulation import (
+    Assistant,
+    AssistantReply,
+    OpenAIAssistant,
+    OpenAIClient,
+    OpenAIUserModel,
+    ShardedUserModel,
+)
+from collabllm.simulation.errors import ServerError
+from collabllm.tasks import Task
+from scripts.build_dataset import main
+from tests.fake_server import FakeServer, user_json
+from tests.rewards.test_multiturn import PARTY
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = {"facts_elicited": 1.0, "over_asking": -0.5}
+
+
+class PartyAssistant(Assistant):
+    """Asks under the proactive prompt, guesses otherwise; finishes when it knows all."""
+
+    def __init__(self):
+        self.systems = []
+
+    async def agenerate(self, messages, *, seed=None):
+        self.systems.append(messages[0]["content"])
+        said = " ".join(m["content"] for m in messages if m["role"] == "user")
+        if "6th" in said and "12" in said:
+            return AssistantReply("Plan for the 6th birthday, 12 guests.")
+        if "Before you do anything" in messages[0]["content"]:
+            return AssistantReply("How old is the child?" if "6th" not in said else "How many?")
+        return AssistantReply("Here is a plan for 20 guests.")
+
+    def count_tokens(self, text):
+        return len(text.split())
+
+
+def sharded(task, seed):
+    return ShardedUserModel.from_task(task, seed=seed)
+
+
+def settings(**changes):
+    reward = RewardSettings(WEIGHTS, **changes.pop("reward", {"window": 1, "num_samples": 2}))
+    return BuildSettings(reward, **{"num_candidates": 2, "max_turns": 3, **changes})
+
+
+def test_the_best_candidate_goes_on_with_a_user_message_of_one_of_its_futures():
+    groups = list(build_dataset([PARTY], PartyAssistant(), sharded, settings()))
+
+    assert [[c.estimate.reply for c in group.candidates] for group in groups] == [
+        ["Here is a plan for 20 guests.", "How old is the child?"],
+        ["Here is a plan for 20 guests.", "How many?"],
+        ["Plan for the 6th birthday, 12 guests."],
+    ]
+    assert [group.chosen for group in groups] == [1, 1, 0]
+    assert [group.candidates[1].proactive for group in groups[:2]] == [True, True]
+    assert [m["content"] for m in groups[2].prompt] == [
+        "Plan a party.",
+        "How old is the child?",
+        "It's a 6th birthday.",
+        "How many?",
+        "There will be 12 guests.",
+    ]
+    assert groups[2].lost == {"same as another candidate": 1}
+    assert [group.termination_reason for group in groups] == ["", "", "max_turns"]
+    assert groups[0].candidates[0].estimate.value == 0.0
+    assert groups[0].candidates[1].estimate.value == 0.5
+
+
+def test_a_user_who_is_satisfied_ends_the_conversation():
+    groups = list(build_dataset([PARTY], PartyAssistant(), sharded, settings(max_turns=9)))
+
+    assert len(groups) == 3
+    assert groups[-1].termination_reason == "user_satisfied"
+
+
+def test_without_a_window_the_user_is_asked_for_the_next_message():
+    flat = settings(reward={"window": 0}, max_turns=9)
+
+    groups = list(build_dataset([PARTY], PartyAssistant(), sharded, flat))
+
+    assert groups[-1].termination_reason == "user_satisfied"
+    assert all(len(c.estimate.futures) == 1 for group in groups for c in group.candidates)
+
+
+def test_a_share_of_the_candidates_is_proactive_and_futures_never_are():
+    assistant = PartyAssistant()
+    few = settings(num_candidates=4, proactive_share=0.5, max_turns=1)
+
+    list(build_dataset([PARTY], assistant, sharded, few))
+
+    proactive = sum("Before you do anything" in system for system in assistant.systems)
+    assert proactive == 2
+    assert len(assistant.systems) > 4
+
+
+def test_the_rows_are_the_dataset_format_and_train_as_one_row_a_conversation(tmp_path):
+    with DatasetWriter(tmp_path / "train.jsonl") as writer:
+        for group in build_dataset([PARTY], PartyAssistant(), sharded, settings()):
+            writer.write(*to_rows(group))
+
+    dataset = load_multiturn_dataset(tmp_path / "train.jsonl")
+    (row,) = multiturn_dataset_to_sft(dataset, system_prompt=None)["train"]
+
+    assert len(dataset) == 5
+    assert [m["content"] for m in row["messages"] if m["weight"] == 1] == [
+        "How old is the child?",
+        "How many?",
+        "Plan for the 6th birthday, 12 guests.",
+    ]
+    first = dataset[1]
+    assert first["rewards"]["facts_elicited"] == [0.5, 0.5]
+    assert first["rewards"]["total"] == [0.5, 0.5]
+    assert first["sessions"][0][0] == {"role": "assistant", "content": "How old is the child?"}
+    assert first["standard_error"] == 0.0
+
+
+class DeadAssistant(Assistant):
+    async def agenerate(self, messages, *, seed=None):
+        raise ServerError("down for good")
+
+
+def test_a_turn_without_candidates_is_a_failure_and_no_row():
+    (group,) = build_dataset([PARTY], DeadAssistant(), sharded, settings())
+
+    assert group.candidates == []
+    assert group.lost == {"ServerError: down for good": 2}
+    assert to_rows(group) == []
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="num_candidates must be at least 1, got 0"):
+        settings(num_candidates=0)
+    with pytest.raises(ValueError, match=r"proactive_share must be in \[0, 1\], got 2"):
+        settings(proactive_share=2)
+
+
+def answer(body):
+    """Play assistant, user and judge; the user ends after three messages."""
+    text = body["messages"][0]["content"]
+    if body["model"] == "judge":
+        return '{"score": 1}'
+    if body["model"] == "user":
+        turns = text.count('"role": "user"')
+        return user_json("thanks [[END OF CHAT]]" if turns >= 3 else f"message {turns}")
+    return f"reply {body.get('seed', 0) % 1000} to {len(body['messages'])}"
+
+
+@pytest.mark.slow
+def test_a_fifth_of_faulty_answers_loses_nothing_doubles_nothing_and_scores_nothing_zero(tmp_path):
+    tasks = [Task(f"t{i}", f"goal number {i}") for i in range(25)]
+    from collabllm.rewards import Judge, MetricTools
+
+    with FakeServer(answer, fault_rate=0.2) as server:
+        client = OpenAIClient(server.url, "k", max_retries=8, timeout_s=1.0)
+        build = BuildSettings(
+            RewardSettings({"interactivity": 1.0}, window=1, num_samples=2),
+            num_candidates=2,
+            max_turns=3,
+        )
+        groups = list(
+            build_dataset(
+                tasks,
+                OpenAIAssistant("assistant", client=client),
+                lambda task, seed: OpenAIUserModel(
+                    "", task.single_turn_prompt, "user", client=client
+                ),
+                build,
+                tools=MetricTools(judge=Judge(client, "judge")),
+                concurrency=25,
+            )
+        )
+
+    assert sum(server.injected.values()) > 100
+    rows = [row for group in groups for row in to_rows(group)]
+    turns = Counter((group.task.task_id, len(group.prompt)) for group in groups)
+    assert max(turns.values()) == 1
+    assert {group.task.task_id for group in groups} == {task.task_id for task in tasks}
+    assert {row["score"] for row in rows} == {1.0}
+    values = [value for row in rows for value in row["rewards"]["interactivity"]]
+    assert set(values) <= {1.0, None}
+    scored = len(rows)
+    lost = sum(n for group in groups for n in group.lost.values())
+    assert scored + lost == 2 * sum(bool(group.candidates) for group in groups) + 2 * sum(
+        not group.candidates and "SimulationError" not in str(group.lost) and len(group.prompt) > 0
+        for group in groups
+    )
+    ended = {group.task.task_id for group in groups if group.termination_reason}
+    assert len(ended) >= 23
+
+
+def flags(server, folder, **changes):
+    settings = {
+        "assistant_base_url": server.url,
+        "assistant_model": "assistant",
+        "user": "openai",
+        "user_base_url": server.url,
+        "user_model": "user",
+        "tasks": "demo",
+        "num_tasks": 6,
+        "num_candidates": 2,
+        "num_samples": 2,
+        "window": 1,
+        "max_turns": 3,
+        "weights": '{"repetition": -1.0}',
+        "token_penalty": 0.001,
+        "output": folder,
+        **changes,
+    }
+    words = []
+    for name, value in settings.items():
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return words
+
+
+def read(folder):
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+
+
+def test_the_script_writes_dataset_card_and_state(tmp_path, capsys):
+    folder = tmp_path / "data"
+    prices = '{"user": [1000, 1000], "assistant": [0, 0]}'
+    with FakeServer(answer) as server:
+        main(flags(server, folder, prices=prices))
+
+    rows = read(folder)
+    assert len({row["conv_id"] for row in rows}) == 6
+    assert Counter(row["turn_id"] for row in rows) == {1: 12, 3: 12, 5: 12}
+    card = (folder / "README.md").read_text()
+    assert "6 conversations, 18 turns, 36\ncandidate replies" in card
+    assert "data_files: train.jsonl" in card
+    assert "| score |" in card
+    assert "judge_interactivity" in card
+    assert "- user: `" in card
+    assert "Cost: $" in capsys.readouterr().out
+    assert json.loads((folder / "build.json").read_text())["spent_usd"] > 0
+    with pytest.raises(FileExistsError, match="--resume"), FakeServer(answer) as server:
+        main(flags(server, folder))
+
+
+def test_a_build_killed_in_the_middle_goes_on_without_loss_or_doubles(tmp_path):
+    folder = tmp_path / "data"
+    with FakeServer(answer, delay_s=0.05) as server:
+        command = [sys.executable, "scripts/build_dataset.py", *flags(server, folder)]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        file = folder / "train.jsonl"
+        while not file.is_file() or file.read_text().count("\n") < 4:
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        before = file.read_text()
+        file.write_text(before + '{"prompt": [{"role": "us')  # what a torn write leaves
+        main(flags(server, folder, resume=True))
+
+    assert 4 <= before.count("\n") < 36
+    rows = read(folder)
+    assert len(rows) == 36
+    groups = Counter((row["conv_id"], row["turn_id"]) for row in rows)
+    assert set(groups.values()) == {2}
+    assert [json.loads(line) for line in before.splitlines()] == rows[: before.count("\n")]
+    for conv_id in {row["conv_id"] for row in rows}:
+        chosen = [row for row in rows if row["conv_id"] == conv_id and row["chosen"]]
+        for earlier, later in pairwise(chosen):
+            assert later["prompt"] == [
+                *earlier["prompt"],
+                {"role": "assistant", "content": earlier["completion"]},
+                {"role": "user", "content": earlier["next_user"]},
+            ]
+
+
+def test_half_a_turn_group_is_cut_off(tmp_path):
+    folder = tmp_path / "data"
+    with FakeServer(answer) as server:
+        main(flags(server, folder, num_tasks=1))
+        lines = (folder / "train.jsonl").read_text().splitlines(keepends=True)
+        (folder / "train.jsonl").write_text("".join(lines[:3]))
+        main(flags(server, folder, num_tasks=1, resume=True))
+
+    assert Counter(row["turn_id"] for row in read(folder)) == {1: 2, 3: 2, 5: 2}
+
+
+def test_going_on_with_other_settings_is_refused(tmp_path):
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path, num_tasks=1))
+
+        with pytest.raises(ValueError, match="window was 1 and is 2 now"):
+            main(flags(server, tmp_path, num_tasks=1, resume=True, window=2))
+
+
+def test_the_cost_limit_stops_cleanly_and_the_build_can_go_on(tmp_path, caplog):
+    prices = '{"user": [1000, 1000]}'
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path, prices=prices, max_cost=10, concurrency=1))
+        stopped = read(tmp_path)
+        main(flags(server, tmp_path, prices=prices, max_cost=10_000, resume=True))
+
+    assert "The cost limit of $10 is reached" in caplog.text
+    assert "--resume and a higher --max_cost" in caplog.text
+    assert 0 < len(stopped) < 36
+    assert len(read(tmp_path)) == 36
+
+
+def test_a_plan_calls_no_server_and_a_lint_writes_nothing(tmp_path, capsys):
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path / "data", plan=True, num_tasks=100))
+        assert server.requests == []
+        assert "100 tasks, 600 candidates" in capsys.readouterr().out
+        main(flags(server, tmp_path / "data", lint=True))
+
+    output = capsys.readouterr().out
+    assert "Reward lint, 12 candidates" in output
+    assert "repetition is -0" in output or "repetition is 0" in output
+    assert not (tmp_path / "data").exists()

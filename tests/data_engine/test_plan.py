@@ -1,0 +1,36 @@
+"""A plan's figures, worked out by hand."""
+
+from collabllm.data_engine import BuildSettings
+from collabllm.data_engine.plan import Assumptions, plan_build
+from collabllm.rewards import RewardSettings
+
+
+def test_calls_tokens_cost_and_time_of_a_plan():
+    settings = BuildSettings(
+        RewardSettings({"interactivity": 1.0}, window=2, num_samples=3), num_candidates=2
+    )
+    assumptions = Assumptions(turns=4, server_calls_per_s=10.0, assistant_tokens_per_s=100.0)
+    models = {"user": "gpt-4o-mini", "judge": "gpt-4o-mini"}
+
+    plan = plan_build(10, settings, 100, models, assumptions)
+
+    # 10 tasks x 4 turns x 2 candidates = 80; x 3 futures = 240; x 2 user messages = 480.
+    assert plan.candidates == 80
+    assert plan.calls == {"assistant": 560, "user": 490, "judge": 240}
+    assert plan.completion_tokens == {"assistant": 56_000, "user": 58_800, "judge": 14_400}
+    # Context: (4 + 2) / 2 turns x (40 + 100) tokens + 40 = 460.
+    assert plan.prompt_tokens == {"assistant": 257_600, "user": 470_400, "judge": 278_400}
+    # $0.15 and $0.60 a million: 748,800 prompt and 73,200 completion tokens.
+    assert round(plan.cost_usd, 4) == 0.1562
+    assert plan.seconds == 56_000 / 100 + 730 / 10
+    assert "user: 490 calls" in plan.to_text()
+    assert "cost: $0.16" in plan.to_text()
+
+
+def test_a_rule_based_user_costs_no_calls():
+    settings = BuildSettings(RewardSettings({"over_asking": -1.0}, window=0), num_candidates=3)
+
+    plan = plan_build(5, settings, 50, {}, Assumptions(turns=2))
+
+    assert plan.calls == {"assistant": 30}
+    assert plan.cost_usd == 0

@@ -21,7 +21,7 @@ demo: setup ## QLoRA of the bundled model on the bundled data, CPU, under 5 minu
 	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
 
 loop: setup ## SFT, build a dataset with it, DPO, compare all: CPU, under 30 minutes
-	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
+	$(UV) run python scripts/train_sft.py --config configs/demo.yaml --max_steps 56
 	rm -rf outputs/loop_dataset outputs/loop_evaluation
 	$(UV) run python scripts/build_dataset.py --config configs/loop_build.yaml
 	$(UV) run python scripts/train_dpo.py --config configs/loop_dpo.yaml

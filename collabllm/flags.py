@@ -11,6 +11,20 @@ from typing import Any
 import yaml
 
 
+def start_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """Make a script's parser, which has `--config` and shows defaults."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file of flags; the command line wins over it"
+    )
+    return parser
+
+
 def parse_own_flags(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> argparse.Namespace:

@@ -4,10 +4,10 @@ uv run python scripts/build_dataset.py --config configs/demo_build.yaml
 """
 
 import json
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 
-from collabllm.flags import parse_own_flags
+from collabllm.flags import parse_own_flags, start_parser
 from collabllm.logging_utils import configure_logging
 from collabllm.rewards.arguments import add_judge_arguments
 from collabllm.simulation.arguments import (
@@ -20,18 +20,20 @@ from collabllm.simulation.arguments import (
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     """Read the flags from the command line and from --config."""
-    parser = ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = start_parser(__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--config", metavar="FILE", help="YAML file of flags; the command line wins over it")
     add_assistant_arguments(parser)
     add_user_arguments(parser)
     add_task_arguments(parser)
     add_run_arguments(parser)
     add_judge_arguments(parser)
+    add(
+        "--num_known",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="facts told in the openings, the tasks taking turns",
+    )
     add("--num_candidates", type=int, default=3, help="replies a turn")
     add("--proactive_share", type=float, default=0.5, help="of them under the proactive prompt")
     add("--max_turns", type=int, default=4, help="most turns of a conversation")

@@ -3,12 +3,12 @@
 uv run python scripts/evaluate.py --arm name=base --arm name=sft,lora_path=outputs/demo_sft
 """
 
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 
 from collabllm.evaluation.arms import parse_arm
 from collabllm.evaluation.users import parse_user
-from collabllm.flags import parse_own_flags
+from collabllm.flags import parse_own_flags, start_parser
 from collabllm.logging_utils import configure_logging
 from collabllm.rewards.arguments import add_judge_arguments
 from collabllm.simulation.arguments import (
@@ -20,13 +20,8 @@ from collabllm.simulation.arguments import (
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     """Read the flags from the command line and from --config."""
-    parser = ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = start_parser(__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--config", metavar="FILE", help="YAML file of flags; the command line wins over it")
     add(
         "--arm",
         type=parse_arm,

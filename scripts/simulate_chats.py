@@ -3,10 +3,10 @@
 uv run python scripts/simulate_chats.py --config configs/demo_simulate.yaml
 """
 
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 
-from collabllm.flags import parse_own_flags
+from collabllm.flags import parse_own_flags, start_parser
 from collabllm.logging_utils import configure_logging
 from collabllm.simulation.arguments import (
     add_assistant_arguments,
@@ -18,13 +18,8 @@ from collabllm.simulation.arguments import (
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     """Read the flags from the command line and from --config."""
-    parser = ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = start_parser(__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--config", metavar="FILE", help="YAML file of flags; the command line wins over it")
     add_assistant_arguments(parser)
     add_user_arguments(parser)
     add_task_arguments(parser)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.fake_hub import hub  # noqa: F401
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

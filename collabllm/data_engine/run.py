@@ -33,7 +33,7 @@ from collabllm.simulation.errors import CostLimitError
 from collabllm.simulation.event_loop import run
 from collabllm.simulation.sides import Sides
 from collabllm.simulation.transcripts import read_json_lines
-from collabllm.tasks import Task
+from collabllm.tasks import Task, open_with
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,10 @@ DATA_FILE = "train.jsonl"
 _STATE_FILE = "build.json"
 _LINTED_TASKS = 10
 _LIBRARIES = ("openai", "torch", "transformers")
-_NOT_COMPARED = ("config", "resume", "concurrency", "max_cost", "push_to_hub", "plan", "lint")
+_NOT_COMPARED = (
+    *("config", "resume", "concurrency", "max_cost", "push_to_hub", "plan", "lint"),
+    *("output", "cache", "cache_mode"),
+)
 _CALIBRATION_PROMPTS = 16
 
 
@@ -52,7 +55,10 @@ def run_build(args: argparse.Namespace) -> Path | None:
         FileExistsError: If the output exists and --resume is not given.
         ValueError: If a flag does not fit, or a resumed build has other settings.
     """
-    tasks = load_chosen_tasks(args)
+    tasks = [
+        open_with(task, args.num_known[idx % len(args.num_known)])
+        for idx, task in enumerate(load_chosen_tasks(args))
+    ]
     settings = build_settings(args)
     folder = Path(args.output)
     planned = args.plan or args.lint
@@ -80,7 +86,7 @@ def run_build(args: argparse.Namespace) -> Path | None:
             build.run(left, assistant, user_factory, tools)
         build.finish()
         if hub:
-            push_folder(folder, hub, "Upload dataset", ["*.tmp"])
+            push_folder(folder, hub, "Upload dataset", ["*.tmp", _STATE_FILE])
     print(f"Dataset: {folder / DATA_FILE}")
     return folder / DATA_FILE
 
@@ -266,9 +272,7 @@ def print_plan(
         models["judge"] = args.judge_model
     plan = plan_build(num_tasks, settings, args.max_new_tokens, models, assumptions, args.prices)
     print(plan.to_text())
-    print(
-        f"Assumed: {assumptions}. Replies of full length, no early end: a plan is an upper bound."
-    )
+    print(f"Assumed: {assumptions}. Replies of full length, no early end, full batches.")
 
 
 def _measure_speed(assistant: Assistant, max_new_tokens: int) -> float:

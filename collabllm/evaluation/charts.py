@@ -6,22 +6,25 @@ from typing import Any
 
 import numpy as np
 
+from collabllm.evaluation.tables import format_difference
+
 _WIDTH = 640.0
 _LEFT = 200.0
 _ROW = 26.0
 _NUM_BINS = 12
+_DODGE = 5.0  # between the arms' points, which would hide one another
 
 
 def forest_plot(differences: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Lay out paired differences of one metric, one row an arm, around a line at 0.
 
     Args:
-        differences: With `arm`, `mean`, `low`, `high`, `p_holm`.
+        differences: With `arm`, `mean`, `low`, `high` and p-values.
 
     Returns:
         Sizes, rows and ticks in SVG units.
     """
-    reach = max([abs(d[key]) for d in differences for key in ("low", "high")] + [1e-9]) * 1.1
+    reach = max(abs(d[key]) for d in differences for key in ("low", "high")) * 1.1 or 1.0
     scale = (_WIDTH - _LEFT - 20) / (2 * reach)
     center = _LEFT + reach * scale
     rows = [
@@ -31,9 +34,8 @@ def forest_plot(differences: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "x": center + d["mean"] * scale,
             "low": center + d["low"] * scale,
             "high": center + d["high"] * scale,
-            "text": f"{d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], "
-            f"p {d['p_value']:.3f}, Holm {d['p_holm']:.3f}",
-            "clear": d["low"] > 0 or d["high"] < 0,
+            "text": format_difference(d),
+            "kind": "clear" if d["low"] > 0 or d["high"] < 0 else "unclear",
         }
         for idx, d in enumerate(differences)
     ]
@@ -108,8 +110,8 @@ def curve_chart(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not most:
         return {"lines": []}
 
-    def place(point: Mapping[str, Any], key: str) -> tuple[float, float]:
-        x = left + (width - left - 10) * point["num_known"] / most
+    def place(point: Mapping[str, Any], key: str, idx: int) -> tuple[float, float]:
+        x = left + (width - left - 30) * point["num_known"] / most + _DODGE * idx
         return x, 8 + (height - bottom - 8) * (1 - min(max(point[key], 0.0), 1.0))
 
     lines = [
@@ -117,21 +119,23 @@ def curve_chart(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "name": f"{entry['arm']} ({entry['user']})",
             "points": [
                 {
-                    "x": place(p, "mean")[0],
-                    "y": place(p, "mean")[1],
-                    "low": place(p, "low")[1],
-                    "high": place(p, "high")[1],
+                    "x": place(p, "mean", idx)[0],
+                    "y": place(p, "mean", idx)[1],
+                    "low": place(p, "low", idx)[1],
+                    "high": place(p, "high", idx)[1],
                     "text": f"{entry['arm']}, {p['num_known']} facts told: {p['mean']:.2f} "
                     f"[{p['low']:.2f}, {p['high']:.2f}]",
                 }
                 for p in entry["curve"]
             ],
-            "path": " ".join("{:.1f},{:.1f}".format(*place(p, "mean")) for p in entry["curve"]),
+            "path": " ".join(
+                "{:.1f},{:.1f}".format(*place(p, "mean", idx)) for p in entry["curve"]
+            ),
         }
-        for entry in entries
+        for idx, entry in enumerate(entries)
     ]
     x_ticks = [
-        {"x": left + (width - left - 10) * i / most, "text": str(i)} for i in range(most + 1)
+        {"x": left + (width - left - 30) * i / most, "text": str(i)} for i in range(most + 1)
     ]
     y_ticks = [{"y": 8 + (height - bottom - 8) * (1 - v), "text": f"{v:g}"} for v in (0, 0.5, 1)]
     return {

@@ -26,9 +26,27 @@ def from_transcript(
         "scores": {name: round(v, 4) for name, v in values.items() if v is not None},
         "missing": dict(score["missing"]) if score else {},
         "faults": [name for name, found in line.get("audit", {}).items() if found],
-        "messages": [_message(m) for m in line["messages"]],
+        "messages": _with_scores(line["messages"], score["replies"] if score else []),
         "ending": next((t["response"] for t in line.get("user_turns", []) if t["is_terminal"]), ""),
     }
+
+
+def _with_scores(
+    messages: Sequence[Mapping[str, Any]], replies: Sequence[Mapping[str, int]]
+) -> list[dict[str, Any]]:
+    """Put each reply's counts beside it, where an evaluation has them."""
+    left = iter(replies)
+    shown = [_message(message) for message in messages]
+    for message in shown:
+        counts = next(left, None) if message["role"] == "assistant" else None
+        if counts:
+            parts = [_plural(counts["tokens"], "token"), _plural(counts["questions"], "question")]
+            if counts.get("needless"):
+                parts.append(f"{counts['needless']} needless")
+            if counts.get("facts_told"):
+                parts.append(f"{_plural(counts['facts_told'], 'fact')} told next")
+            message["note"] = ", ".join(parts)
+    return shown
 
 
 def from_dataset(rows: Iterable[Mapping[str, Any]]) -> list[Conversation]:
@@ -102,9 +120,13 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     text = message["content"]
     shown: dict[str, Any] = {"role": message["role"], "content": text}
     if message["role"] == "assistant":
-        questions = len(find_questions(text))
-        shown["note"] = f"{len(text.split())} words, {questions} question{'s' * (questions != 1)}"
+        words, questions = len(text.split()), len(find_questions(text))
+        shown["note"] = f"{_plural(words, 'word')}, {_plural(questions, 'question')}"
     return shown
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _round(value: Any) -> Any:

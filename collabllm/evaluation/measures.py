@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from collabllm.messages import Message
 from collabllm.rewards.metrics import MetricTools, MetricValue, score_conversation
 from collabllm.rewards.text_metrics import count_assistant_tokens
 from collabllm.simulation.batch import Record
-from collabllm.simulation.sharded_user import find_questions
+from collabllm.simulation.sharded_user import ShardedUserModel, find_questions
 from collabllm.simulation.simulator import FAILURES, TerminationReason
 from collabllm.tasks import Task
 
 FIRST_REPLY_ASKS = "first_reply_asks"
-BUILT_IN = (FIRST_REPLY_ASKS, "num_turns", "num_tokens", "seconds")
+DESCRIPTIVE = ("num_turns", "num_tokens", "seconds")
+BUILT_IN = (FIRST_REPLY_ASKS, *DESCRIPTIVE)
 
 
 async def measure(
@@ -40,10 +42,40 @@ async def measure(
     return {**values, **{name: MetricValue(value) for name, value in built_in.items()}}
 
 
+def score_replies(
+    messages: Sequence[Message], task: Task, tools: MetricTools
+) -> list[dict[str, int]]:
+    """Count, for each reply of the assistant, what it took and what it brought.
+
+    Returns:
+        `tokens` and `questions`; for tasks with facts also `needless` questions and `facts_told`,
+        those that the user told right after it.
+    """
+    user = ShardedUserModel.from_task(task) if task.facts else None
+    found = []
+    for idx, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        questions = find_questions(message["content"])
+        tokens = tools.count_tokens(message["content"]) if tools.count_tokens else 0
+        counts = {"tokens": tokens, "questions": len(questions)}
+        if user:
+            known = user.facts_told(messages[:idx])
+            counts["needless"] = len(questions) - len(user.facts_asked_for(questions, known))
+            counts["facts_told"] = len(user.facts_told(messages[: idx + 2])) - len(known)
+        found.append(counts)
+    return found
+
+
 def to_score(
-    arm: str, user: str, num_known: int | None, record: Record, values: Mapping[str, MetricValue]
+    arm: str,
+    user: str,
+    num_known: int | None,
+    record: Record,
+    values: Mapping[str, MetricValue],
+    replies: Sequence[Mapping[str, int]],
 ) -> dict[str, Any]:
-    """Write one conversation's values as a line of the scores file."""
+    """Write one conversation's values, and those of its replies, as a line of the scores file."""
     reason = record.result.termination_reason
     return {
         "arm": arm,
@@ -54,6 +86,7 @@ def to_score(
         "termination_reason": str(reason),
         "failed": reason in FAILURES or reason is TerminationReason.CANCELLED,
         "audit": record.audit,
+        "replies": list(replies),
         "values": {name: value.value for name, value in values.items()},
         "missing": {
             name: value.reason

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from collabllm.evaluation.compare import compare, estimate, holm, noise_floor
-from collabllm.evaluation.measures import FIRST_REPLY_ASKS
+from collabllm.evaluation.measures import DESCRIPTIVE, FIRST_REPLY_ASKS
 
 Score = Mapping[str, Any]
 Group = tuple[str, int | None]
@@ -88,7 +88,10 @@ class _Table:
 def _differences(
     table: _Table, group: Group, arm: str, reference: str, metrics: Sequence[str], seed: int
 ) -> list[dict[str, Any]]:
-    """Compare an arm with the reference in every metric; p-values are Holm's over the metrics."""
+    """Compare an arm with the reference in every metric.
+
+    `p_holm` is corrected for the number of quality metrics; None for `DESCRIPTIVE` ones.
+    """
     found = []
     for metric in metrics:
         first = table.values.get((group, arm, metric), {})
@@ -96,8 +99,10 @@ def _differences(
         if first.keys() & second.keys():
             named = {"user": group[0], "num_known": group[1], "arm": arm, "reference": reference}
             found.append({**named, "metric": metric, **asdict(compare(first, second, seed))})
-    adjusted = holm([difference["p_value"] for difference in found])
-    return [{**difference, "p_holm": p} for difference, p in zip(found, adjusted, strict=True)]
+    tested = [d for d in found if d["metric"] not in DESCRIPTIVE]
+    adjusted = holm([d["p_value"] for d in tested])
+    by_metric = {d["metric"]: p for d, p in zip(tested, adjusted, strict=True)}
+    return [{**d, "p_holm": by_metric.get(d["metric"])} for d in found]
 
 
 def _over_asking(table: _Table, user: str, arm: str, seed: int) -> dict[str, Any]:

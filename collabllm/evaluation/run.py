@@ -17,10 +17,10 @@ from rich.markdown import Markdown
 
 from collabllm import __version__
 from collabllm.evaluation.arms import Arm, ArmPool, check_arms, check_not_trained_on
-from collabllm.evaluation.measures import BUILT_IN, measure, to_score
+from collabllm.evaluation.measures import BUILT_IN, measure, score_replies, to_score
 from collabllm.evaluation.report import write_report
 from collabllm.evaluation.results import aggregate
-from collabllm.evaluation.tables import to_markdown
+from collabllm.evaluation.tables import to_markdown, to_summary
 from collabllm.evaluation.users import UserSpec
 from collabllm.prompts import prompt_hashes
 from collabllm.rewards.arguments import build_tools
@@ -167,7 +167,9 @@ class _Evaluation:
         for record, future in waiting:
             task, num_known = variants[record.task_id]
             known = num_known if task.facts else None
-            self.scores.write(to_score(arm.name, user.name, known, record, future.result()))
+            replies = score_replies(record.result.messages, task, tools)
+            values = future.result()
+            self.scores.write(to_score(arm.name, user.name, known, record, values, replies))
 
     def facts(
         self, arms: Sequence[Arm], users: Sequence[UserSpec], tasks: Sequence[Task], reference: str
@@ -225,7 +227,8 @@ def _finish(
     )
     (folder / TABLE_FILE).write_text(table, encoding="utf-8")
     report = write_report(folder / REPORT_FILE, folder, results, scores)
-    Console().print(Markdown(table))
+    Console().print(Markdown(to_summary(results)))
+    print(f"All tables: {folder / TABLE_FILE}")
     log_results(args.report_to, folder, results["summaries"], facts["settings"])
     if facts["cost_usd"]:
         print(f"Cost: ${facts['cost_usd']:.4f}")

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from collabllm.evaluation.measures import DESCRIPTIVE
+
 Results = Mapping[str, Any]
 
 
@@ -10,7 +12,8 @@ def group_title(user: str, num_known: int | None) -> str:
     """Name a group of conversations for people."""
     if num_known is None:
         return f"user {user}"
-    told = "vague openings" if num_known == 0 else f"openings that tell {num_known} facts"
+    facts = "1 fact" if num_known == 1 else f"{num_known} facts"
+    told = "vague openings" if num_known == 0 else f"openings that tell {facts}"
     return f"user {user}, {told}"
 
 
@@ -34,50 +37,61 @@ def format_mean(summary: Mapping[str, Any]) -> str:
 def format_difference(difference: Mapping[str, Any]) -> str:
     """Write a paired difference with its interval and p-values."""
     digits = 1 if abs(difference["mean"]) >= 10 else 2
+    holm = "" if difference["p_holm"] is None else f" ({difference['p_holm']:.3f})"
     return (
         f"{difference['mean']:+.{digits}f} [{difference['low']:+.{digits}f}, "
-        f"{difference['high']:+.{digits}f}], p {difference['p_value']:.3f} "
-        f"({difference['p_holm']:.3f})"
+        f"{difference['high']:+.{digits}f}], p {difference['p_value']:.3f}{holm}"
     )
 
 
 def to_markdown(results: Results) -> str:
     """Write all tables; means and differences with 95% intervals, p-values in both forms."""
-    arms, reference = results["arms"], results["reference"]
-    names = [arm["name"] for arm in arms]
-    parts = []
-    for group in groups_of(results):
-        summaries = _by_arm_and_metric(results["summaries"], group)
-        metrics = [m for m in results["metrics"] if any((a, m) in summaries for a in names)]
-        metrics = [m for m in metrics if any(summaries[a, m]["mean"] is not None for a in names)]
-        parts.append(f"### {group_title(*group)[0].upper()}{group_title(*group)[1:]}\n")
+    parts = [part for group in groups_of(results) for part in _write_group(results, group)]
+    return "\n".join([*parts, _over_asking(results)]).rstrip() + "\n"
+
+
+def to_summary(results: Results) -> str:
+    """Write the quality metrics of the first group and the share of replies that ask."""
+    shown = [metric for metric in results["metrics"] if metric not in DESCRIPTIVE]
+    first = _write_group({**results, "metrics": shown}, groups_of(results)[0])
+    return "\n".join([*first, _over_asking(results)]).rstrip() + "\n"
+
+
+def _write_group(results: Results, group: tuple[str, int | None]) -> list[str]:
+    names = [arm["name"] for arm in results["arms"]]
+    summaries = _by_arm_and_metric(results["summaries"], group)
+    metrics = [
+        metric
+        for metric in results["metrics"]
+        if any(summaries[arm, metric]["mean"] is not None for arm in names)
+    ]
+    title = group_title(*group)
+    parts = [
+        f"### {title[0].upper()}{title[1:]}\n",
+        _table(
+            ["arm", *metrics],
+            [[a, *(format_mean(summaries[a, m]) for m in metrics)] for a in names],
+        ),
+    ]
+    differences = _by_arm_and_metric(results["differences"], group)
+    rows = [
+        [
+            arm,
+            metric,
+            format_difference(differences[arm, metric]),
+            str(differences[arm, metric]["tasks_needed"] or "-"),
+        ]
+        for arm in names
+        for metric in metrics
+        if (arm, metric) in differences
+    ]
+    if rows:
         parts.append(
-            _table(
-                ["arm", *metrics],
-                [[a, *(format_mean(summaries[a, m]) for m in metrics)] for a in names],
-            )
+            f"\nDifference to {results['reference']}, paired by task: mean [95% interval], p (Holm "
+            "over the quality metrics); tasks for 80% power.\n"
         )
-        differences = _by_arm_and_metric(results["differences"], group)
-        if differences:
-            parts.append(
-                f"\nDifference to {reference}, paired by task: mean [95% interval], p (Holm over "
-                "the metrics); tasks for 80% power.\n"
-            )
-            rows = [
-                [
-                    arm,
-                    metric,
-                    format_difference(differences[arm, metric]),
-                    str(differences[arm, metric]["tasks_needed"] or "-"),
-                ]
-                for arm in names
-                for metric in metrics
-                if (arm, metric) in differences
-            ]
-            parts.append(_table(["arm", "metric", "difference", "tasks needed"], rows))
-        parts.append("")
-    parts.append(_over_asking(results))
-    return "\n".join(parts).rstrip() + "\n"
+        parts.append(_table(["arm", "metric", "difference", "tasks needed"], rows))
+    return [*parts, ""]
 
 
 def _over_asking(results: Results) -> str:
@@ -93,7 +107,7 @@ def _over_asking(results: Results) -> str:
         ]
         for entry in found
     ]
-    header = [f"{n} facts told" for n in known]
+    header = [f"{n} told" for n in known]
     header[0], header[-1] = "vague opening: asking is needed", "complete opening: needless"
     title = "### Share of first replies that ask, by what the opening tells\n\n"
     return title + _table(["arm", "user", *header], rows)

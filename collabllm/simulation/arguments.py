@@ -35,6 +35,7 @@ def add_user_arguments(parser: ArgumentParser) -> None:
     add("--user", choices=("sharded", "openai"), default="sharded", help="who plays the user")
     add("--user_model", default="gpt-4o-mini", help="openai user: model")
     add("--user_base_url", help="openai user: address of the server")
+    add("--user_max_tokens", type=int, default=1024, help="openai user: most tokens of an answer")
     add("--num_traits", type=int, default=0, help="openai user: random persona traits each")
 
 

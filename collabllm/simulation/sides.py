@@ -92,6 +92,7 @@ class Sides:
                 task.task_desc,
                 task.single_turn_prompt,
                 args.user_model,
+                max_tokens=args.user_max_tokens,
                 client=client,
                 persona=persona,
             )

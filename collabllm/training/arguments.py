@@ -5,6 +5,7 @@ from typing import get_args
 
 from collabllm.data_processing.dataset_utils import DEFAULT_SYSTEM_PROMPT, Turns
 from collabllm.data_processing.loading import BUNDLED_DATASET
+from collabllm.flags import start_parser
 
 BUNDLED_MODEL = "smollm2-135m-instruct"
 
@@ -16,15 +17,12 @@ def build_parser(description: str, trainer_config: str) -> argparse.ArgumentPars
         description: For `--help`.
         trainer_config: Name of the TRL config whose fields are flags, too.
     """
-    parser = argparse.ArgumentParser(
-        description=description,
-        epilog=f"Every field of TRL's {trainer_config} is a flag, too, for example "
+    parser = start_parser(
+        description,
+        f"Every field of TRL's {trainer_config} is a flag, too, for example "
         "--max_steps 100, --output_dir DIR, --report_to none, --resume_from_checkpoint true.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--config", metavar="FILE", help="YAML file of flags; the command line wins over it")
     add(
         "--hf_model_path",
         default=BUNDLED_MODEL,
@@ -50,6 +48,12 @@ def build_parser(description: str, trainer_config: str) -> argparse.ArgumentPars
     )
     add("--score_column", default="score", help="column to rank by, dotted into dicts")
     add("--eval_ratio", type=float, default=0.1, help="share of tasks held out, in [0, 1)")
+    add(
+        "--max_eval_pairs",
+        type=int,
+        default=500,
+        help="most held-out turns to rank best against worst in, before and after",
+    )
     add("--split_by", default="single_turn_prompt", help="column that names a row's task")
     add("--lora_r", type=int, default=16, help="rank of the adapter")
     add("--lora_alpha", type=int, default=16, help="scale of the adapter")

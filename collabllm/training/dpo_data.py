@@ -58,7 +58,8 @@ def prepare_pairs(
         report.examples.clear()
         if not quiet:
             print(report.to_text("held-out pairs"))
-        eval_rows = held_out.tokenize_pairs(sides["eval"], tokenizer, args.max_length)
+        ranked = held_out.take_evenly(sides["eval"], args.max_eval_pairs)
+        eval_rows = held_out.tokenize_pairs(ranked, tokenizer, args.max_length)
         openings = [{"messages": pair["prompt"]} for pair in sides["eval"]]
         samples = held_out.choose_samples(openings, args.num_sample_replies)
     gaps = np.array(sides["train"]["chosen_score"]) - np.array(sides["train"]["rejected_score"])

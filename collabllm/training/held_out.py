@@ -26,6 +26,13 @@ Sums = np.ndarray[Any, Any]
 """Sum of log-probabilities, right tokens and tokens of each row, shape [rows, 3]."""
 
 
+def take_evenly(rows: Dataset, limit: int) -> Dataset:
+    """Take at most `limit` rows, spread evenly over all of them."""
+    if len(rows) <= limit:
+        return rows
+    return rows.select(np.linspace(0, len(rows) - 1, limit).astype(int))
+
+
 def tokenize_pairs(
     pairs: Dataset, tokenizer: "PreTrainedTokenizerBase", max_length: int
 ) -> Dataset:

@@ -62,7 +62,7 @@ def prepare_data(
         held_report.examples.clear()
         if not quiet:
             print(held_report.to_text("held out"))
-        pairs = _held_out_pairs(dataset, tokenizer, args.max_length, shared)
+        pairs = _held_out_pairs(dataset, tokenizer, args, shared)
         samples = held_out.choose_samples(rows["eval"].to_list(), args.num_sample_replies)
     facts = {
         "rows": len(dataset),
@@ -83,7 +83,7 @@ def prepare_data(
 def _held_out_pairs(
     dataset: Dataset,
     tokenizer: "PreTrainedTokenizerBase",
-    max_length: int,
+    args: argparse.Namespace,
     shared: dict[str, Any],
 ) -> Dataset:
     try:
@@ -91,4 +91,5 @@ def _held_out_pairs(
     except ValueError as error:
         logger.info("No ranking accuracy: %s", error)
         return Dataset.from_list([])
-    return held_out.tokenize_pairs(pairs, tokenizer, max_length)
+    pairs = held_out.take_evenly(pairs, args.max_eval_pairs)
+    return held_out.tokenize_pairs(pairs, tokenizer, args.max_length)

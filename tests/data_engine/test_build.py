@@ -258,7 +258,7 @@ def test_the_script_writes_dataset_card_and_state(tmp_path, capsys):
 
 def test_a_build_killed_in_the_middle_goes_on_without_loss_or_doubles(tmp_path):
     folder = tmp_path / "data"
-    with FakeServer(answer, delay_s=0.05) as server:
+    with FakeServer(answer, delay_s=0.2) as server:
         command = [sys.executable, "scripts/build_dataset.py", *flags(server, folder)]
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -332,3 +332,15 @@ def test_a_plan_calls_no_server_and_a_lint_writes_nothing(tmp_path, capsys):
     assert "Reward lint, 12 candidates" in output
     assert "repetition is -0" in output or "repetition is 0" in output
     assert not (tmp_path / "data").exists()
+
+
+def test_a_dataset_is_pushed_once_at_the_end_to_a_private_repository(tmp_path, hub):
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path, num_tasks=2, push_to_hub="ada/conversations"))
+
+    (created,) = hub.created
+    assert (created["name"], created["type"]) == ("conversations", "dataset")
+    assert created.get("private", created.get("visibility") == "private")
+    assert hub.files["train.jsonl"] == (tmp_path / "train.jsonl").read_bytes()
+    assert "data_files: train.jsonl" in hub.files["README.md"].decode()
+    assert all(str(tmp_path) not in text.decode() for text in hub.files.values())

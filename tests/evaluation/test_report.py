@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from collabllm.evaluation.charts import forest_plot
 from collabllm.evaluation.report import write_report
 from scripts.view import main as view
 from tests.evaluation.test_results import SCORES, results_of
@@ -107,6 +108,16 @@ def cards(browser):
     return browser.find_elements("css selector", ".conversation")
 
 
+def expand(browser):
+    """Open the first conversation, and wait for its messages: the browser tells the page later."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    cards(browser)[0].find_element("css selector", "summary").click()
+    WebDriverWait(browser, 30).until(
+        lambda driver: driver.find_elements("css selector", ".conversation .message")
+    )
+
+
 def count(browser):
     return browser.find_element("id", "count").text
 
@@ -121,6 +132,21 @@ def test_it_opens_from_disk_without_any_error(report, browser):
     assert len(browser.find_elements("css selector", "#results figure svg circle")) >= 2
     assert "$0.2500" in browser.find_element("id", "endings").text
     assert browser.get_log("browser") == []
+
+
+def test_only_intervals_that_exclude_zero_are_marked():
+    shared = {"metric": "m", "p_value": 0.5, "p_holm": None}
+    rows = [
+        {"arm": "up", "mean": 0.2, "low": 0.1, "high": 0.3, **shared},
+        {"arm": "wide", "mean": 0.2, "low": -0.1, "high": 0.5, **shared},
+        {"arm": "same", "mean": 0.0, "low": 0.0, "high": 0.0, **shared},
+    ]
+
+    plot = forest_plot(rows)
+
+    assert [row["kind"] for row in plot["rows"]] == ["clear", "unclear", "unclear"]
+    assert plot["rows"][2]["x"] == plot["center"]
+    assert forest_plot(rows[2:])["ticks"][0]["text"] == "-1"
 
 
 @needs_browser
@@ -149,7 +175,7 @@ def test_a_conversation_expands_beside_another_arm_and_shows_scores(report, brow
     select(browser, "arm", "sft")
     select(browser, "other", "base")
 
-    cards(browser)[0].find_element("css selector", "summary").click()
+    expand(browser)
 
     sides = browser.find_elements("css selector", ".conversation .side")
     assert [side.find_element("tag name", "h4").text for side in sides] == [
@@ -159,7 +185,7 @@ def test_a_conversation_expands_beside_another_arm_and_shows_scores(report, brow
     assert "m 0.5" in sides[0].text
     assert "m 0" in sides[1].text
     assert "sft asks about a?" in sides[0].text
-    assert "1 question" in sides[0].text
+    assert "5 tokens, 2 questions, 1 needless, 1 fact told next" in sides[0].text
     assert "user's faults: repeat" in sides[0].text
     assert browser.get_log("browser") == []
 
@@ -168,7 +194,7 @@ def test_a_conversation_expands_beside_another_arm_and_shows_scores(report, brow
 def test_markup_in_a_reply_shows_as_text(report, browser):
     browser.get(report.as_uri())
     select(browser, "task", "b")
-    cards(browser)[0].find_element("css selector", "summary").click()
+    expand(browser)
 
     assert EVIL in browser.find_element("css selector", ".conversation").text
     assert browser.execute_script("return window.hacked") is None
@@ -204,7 +230,7 @@ def test_it_fits_a_phone_in_light_and_dark(report, browser, scheme):
     try:
         browser.get(report.as_uri())
         select(browser, "other", "sft")
-        cards(browser)[0].find_element("css selector", "summary").click()
+        expand(browser)
         width = browser.execute_script("return document.documentElement.scrollWidth")
         color = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     finally:
@@ -247,7 +273,7 @@ def test_a_dataset_shows_the_candidates_of_each_turn_and_why_one_was_chosen(
     view([str(file), "--output", str(tmp_path / "data.html")])
 
     browser.get((tmp_path / "data.html").as_uri())
-    cards(browser)[0].find_element("css selector", "summary").click()
+    expand(browser)
     browser.find_element("css selector", ".candidates summary").click()
 
     text = browser.find_element("css selector", ".conversation").text

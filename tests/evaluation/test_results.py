@@ -23,6 +23,7 @@ def score(arm, task, value, *, asks=0.0, num_known=0, user="sharded", missing=No
         "termination_reason": "max_turns",
         "failed": False,
         "audit": {"repeat": task == "a"},
+        "replies": [{"tokens": 5, "questions": 2, "needless": 1, "facts_told": 1}],
         "values": values,
         "missing": {"m": missing} if missing else {},
     }

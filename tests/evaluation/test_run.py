@@ -60,6 +60,9 @@ def test_arms_meet_the_same_users_on_the_same_tasks(tmp_path, capsys):
     (asking, silent) = results["over_asking"]
     assert (asking["needed"]["mean"], asking["needless"]["mean"]) == (1.0, 1.0)
     assert (silent["needed"]["mean"], silent["needless"]["mean"]) == (0.0, 0.0)
+    first = next(s for s in read(folder / "scores.jsonl") if s["num_known"] == 0)["replies"][0]
+    assert (first["questions"], first["tokens"]) == (3, 19)  # 74 bytes, 4 a token
+    assert first["facts_told"] + first["needless"] == 3
     assert results["usage"]["assistant"]["requests"] == len(server.requests)
     assert "user_simulator" in results["prompt_hashes"]
     assert "### User sharded, vague openings" in (folder / "table.md").read_text()
@@ -152,6 +155,9 @@ def test_means_are_logged_to_a_tracker_when_asked(tmp_path, monkeypatch):
     with FakeServer(answer) as server:
         main(flags(server, tmp_path / "e", "--report_to", "wandb"))
 
+    import wandb
+
+    wandb.teardown()  # its session outlives a run, and belongs to this folder
     assert list(tmp_path.glob("**/offline-run-*/*.wandb"))
 
 

@@ -26,9 +26,11 @@ def test_two_servers_and_a_task_file(tmp_path, capsys):
         main(
             f"--assistant_base_url {server.url} --assistant_model a --user openai --user_model u "
             f"--user_base_url {server.url} --tasks {tasks} --max_turns 2 --num_rollouts 2 "
-            f"--num_traits 2 --output {tmp_path}/t.jsonl".split()
+            f"--num_traits 2 --user_max_tokens 99 --output {tmp_path}/t.jsonl".split()
         )
 
+    asked = {body["max_tokens"] for body in server.requests if body["model"] == "u"}
+    assert asked == {99}
     lines = list(read_transcripts(tmp_path / "t.jsonl"))
     assert len(lines) == 4
     assert [m["role"] for m in lines[0]["messages"]] == ["system", *["user", "assistant"] * 2]

@@ -214,8 +214,8 @@ def test_demo_tasks_are_distinct_and_read_back(tmp_path):
     path = tmp_path / "tasks.jsonl"
     path.write_text("".join(json.dumps(asdict(task)) + "\n" for task in tasks))
 
-    assert len(tasks) == len({task.task_id for task in tasks}) == 64
-    assert len({task.metadata["domain"] for task in tasks[:16]}) == 16
+    assert len(tasks) == len({task.task_id for task in tasks}) == 160
+    assert len({task.metadata["domain"] for task in tasks[:40]}) == 40
     assert load_tasks(path)[5].facts == tasks[5].facts
     path.write_text('{"task_desc": "x"}\n')
     with pytest.raises(ValueError, match="row 1: 'single_turn_prompt' must be a non-empty text"):

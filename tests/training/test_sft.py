@@ -18,6 +18,7 @@ from collabllm.data_processing import (
     tokenize_conversation,
 )
 from collabllm.models import load_base_model, load_tokenizer
+from collabllm.training.held_out import take_evenly
 from collabllm.training.runner import start_run
 from collabllm.training.sft import build_trainer
 from collabllm.training.sft_data import prepare_data
@@ -234,3 +235,13 @@ def test_a_dataset_folder_trains_too(sft_flags, small_dataset, tmp_path):
     main(sft_flags(hf_dataset_path=tmp_path / "saved", max_steps=1))
 
     assert (tmp_path / "run/adapter_model.safetensors").is_file()
+
+
+def test_ranking_takes_at_most_as_many_turns_as_allowed_spread_evenly(sft_flags, tmp_path):
+    main(sft_flags(max_eval_pairs=3, max_steps=1))
+
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["before"]["num_pairs"] == metrics["after"]["num_pairs"] == 3
+    rows = Dataset.from_dict({"x": list(range(9))})
+    assert take_evenly(rows, 3)["x"][:] == [0, 4, 8]
+    assert len(take_evenly(rows, 20)) == 9

@@ -32,7 +32,7 @@ from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.errors import CostLimitError
 from collabllm.simulation.event_loop import run
 from collabllm.simulation.sides import Sides
-from collabllm.simulation.transcripts import read_json_lines
+from collabllm.simulation.transcripts import read_json_lines, sort_json_lines
 from collabllm.tasks import Task, open_with
 
 logger = logging.getLogger(__name__)
@@ -213,7 +213,8 @@ class _Build:
         scratch.replace(self.folder / _STATE_FILE)
 
     def finish(self) -> None:
-        """Write the card, and say what was lost."""
+        """Sort the rows, write the card, and say what was lost."""
+        sort_json_lines(self.folder / DATA_FILE, ("conv_id", "turn_id", "candidate_idx"))
         columns = ("conv_id", "turn_id", "score", "rewards")
         rows = [
             {name: row[name] for name in columns}

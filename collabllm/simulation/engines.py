@@ -20,7 +20,9 @@ _PROBE_TIMEOUT_S = 120.0
 class Engine(Protocol):
     """Generates token ids for one prompt; many calls may run at once."""
 
-    async def generate(self, prompt_ids: list[int], max_new_tokens: int) -> tuple[list[int], bool]:
+    async def generate(
+        self, prompt_ids: list[int], max_new_tokens: int, seed: int | None = None
+    ) -> tuple[list[int], bool]:
         """Return the new ids, and whether the model ended by itself."""
         ...
 
@@ -84,8 +86,13 @@ class ContinuousEngine:
             self._manager.stop(block=True, timeout=10, hard_stop=True)
             raise RuntimeError(str(result.error if result else failure or "no answer"))
 
-    async def generate(self, prompt_ids: list[int], max_new_tokens: int) -> tuple[list[int], bool]:
-        """Queue the prompt and wait for its end; a cancelled call leaves the batch."""
+    async def generate(
+        self, prompt_ids: list[int], max_new_tokens: int, seed: int | None = None
+    ) -> tuple[list[int], bool]:
+        """Queue the prompt and wait for its end; a cancelled call leaves the batch.
+
+        The manager has one random stream for all requests, so `seed` is not honoured.
+        """
         request_id = uuid.uuid4().hex
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._manager.register_result_handler(

@@ -28,10 +28,12 @@ class LocalAssistant(Assistant):
         device_map: As in transformers; `auto` is the GPU of this process, or the CPU.
         max_new_tokens: Most tokens of a reply.
         temperature: Of sampling.
-        do_sample: Sample, or take the likeliest token each time. Greedy replies in float32 are
-            the same alone as in a batch. Sampled ones depend on what shares the batch: continuous
-            batching has one random stream, so a seed a request is not honoured.
+        do_sample: Sample, or take the likeliest token each time. In float32, greedy replies are
+            the same alone as in a batch, and so are sampled ones of one seed in padded batches;
+            continuous batching has one random stream for all and does not honour seeds.
         top_p: Of sampling.
+        top_k: Number of likeliest tokens to sample from, as many as in transformers by default; 0
+            is all of them.
         batching: `continuous` (transformers' continuous batching), `padded` (padded batches with a
             reused cache), or `auto`: continuous on a GPU where the model supports it, else padded,
             which is faster on a CPU.
@@ -55,6 +57,7 @@ class LocalAssistant(Assistant):
         do_sample: bool = True,
         *,
         top_p: float = 1.0,
+        top_k: int = 50,
         batching: str = "auto",
         max_context: int | None = None,
         model: Any = None,
@@ -77,7 +80,7 @@ class LocalAssistant(Assistant):
         self.max_context = min(max_context or context, context)
         sampling: dict[str, Any] = {"do_sample": do_sample}
         if do_sample:
-            sampling |= {"temperature": temperature, "top_p": top_p}
+            sampling |= {"temperature": temperature, "top_p": top_p, "top_k": top_k}
         self._engine = self._start_engine(batching, sampling)
 
     def _start_engine(self, batching: str, sampling: dict[str, Any]) -> Engine:
@@ -108,7 +111,7 @@ class LocalAssistant(Assistant):
                 f"The conversation has {len(prompt_ids)} tokens, the context {self.max_context}."
             )
         limit = min(self.max_new_tokens, room)
-        ids, stopped = await self._engine.generate(prompt_ids, limit)
+        ids, stopped = await self._engine.generate(prompt_ids, limit, seed)
         text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return AssistantReply(text, len(prompt_ids), len(ids), "stop" if stopped else "length")
 

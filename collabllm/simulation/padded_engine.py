@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
 from collabllm.simulation.cpu_attention import use_grouped_attention
 from collabllm.simulation.engines import end_ids
+from collabllm.simulation.seeded_sampling import SeededSampling
 
 # A batch starts when nobody new has come for this share of the last batch's time, within limits: a
 # caller that just misses a batch would wait for all of it, and then run in a smaller one.
@@ -34,6 +35,7 @@ Layers = list[tuple[torch.Tensor, torch.Tensor]]
 class _Request:
     prompt_ids: list[int]
     max_new_tokens: int
+    seed: int | None
     done: "asyncio.Future[Any]"
 
 
@@ -106,10 +108,12 @@ class PaddedEngine:
         self._thread = threading.Thread(target=self._serve, name="collabllm-padded", daemon=True)
         self._thread.start()
 
-    async def generate(self, prompt_ids: list[int], max_new_tokens: int) -> tuple[list[int], bool]:
+    async def generate(
+        self, prompt_ids: list[int], max_new_tokens: int, seed: int | None = None
+    ) -> tuple[list[int], bool]:
         """Wait for company until nobody else has come for a moment, then generate with it."""
         done = asyncio.get_running_loop().create_future()
-        request = _Request(prompt_ids, max_new_tokens, done)
+        request = _Request(prompt_ids, max_new_tokens, seed, done)
         with self._changed:
             if self._closed:
                 raise RuntimeError("The local engine has stopped; make a new LocalAssistant.")
@@ -179,7 +183,8 @@ class PaddedEngine:
                 eos_token_id=self._eos,
                 pad_token_id=self._eos[0],
                 return_dict_in_generate=True,
-                **self._sampling,
+                do_sample=False,
+                logits_processor=self._sampler([request.seed for request in batch]),
             )
         width = old_width + new_width
         outcomes = []
@@ -190,6 +195,12 @@ class PaddedEngine:
             outcomes.append((new_ids[:length], stopped))
         self._remember(batch, outcomes, attention_mask.bool(), output.past_key_values)
         return outcomes
+
+    def _sampler(self, seeds: list[int | None]) -> LogitsProcessorList:
+        settings = dict(self._sampling)
+        if not settings.pop("do_sample"):
+            return LogitsProcessorList()
+        return LogitsProcessorList([SeededSampling(seeds, device=self._model.device, **settings)])
 
     def _remember(
         self,

@@ -106,7 +106,7 @@ class ChatSimulator:
             max_turns: Most simulated user messages; 0 only answers an open one.
             start_with_assistant: Who speaks first; by default the assistant after an open user
                 message, else the user.
-            seed: Seeds of all turns derive from it.
+            seed: Seeds of all turns derive from it; another seed gives another sample.
 
         Raises:
             ValueError: If `max_turns` is negative, or the assistant is to speak twice in a row.

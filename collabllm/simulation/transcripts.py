@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,9 +41,7 @@ class JsonLinesWriter:
                     f"{self.path} exists; go on with --resume, or choose another --output."
                 )
             kept = self.choose_kept(list(read_json_lines(self.path)))
-            scratch = self.path.with_name(self.path.name + ".tmp")
-            scratch.write_text("".join(map(_to_line, kept)), encoding="utf-8")
-            scratch.replace(self.path)
+            _replace_lines(self.path, map(_to_line, kept))
         self._stream = self.path.open("a", encoding="utf-8")
 
     def choose_kept(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -126,6 +124,23 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
             if not isinstance(record, dict):
                 raise ValueError(f"{path} line {number}: not a JSON object.")
             yield record
+
+
+def sort_json_lines(path: str | Path, columns: Sequence[str]) -> None:
+    """Sort a closed file by columns: its lines came as conversations ended, in no fixed order."""
+    with Path(path).open(encoding="utf-8") as stream:
+        lines = list(stream)
+    records = map(json.loads, lines)
+    keys = [tuple(record[column] for column in columns) for record in records]
+    order = sorted(range(len(lines)), key=keys.__getitem__)
+    _replace_lines(Path(path), (lines[idx] for idx in order))
+
+
+def _replace_lines(path: Path, lines: Iterable[str]) -> None:
+    scratch = path.with_name(path.name + ".tmp")
+    with scratch.open("w", encoding="utf-8") as stream:
+        stream.writelines(lines)
+    scratch.replace(path)
 
 
 def _to_line(record: dict[str, Any]) -> str:

@@ -25,10 +25,12 @@ from collabllm.simulation import (
     ShardedUserModel,
 )
 from collabllm.simulation.errors import ServerError
+from collabllm.simulation.transcripts import sort_json_lines
 from collabllm.tasks import Task
 from scripts.build_dataset import main
 from tests.fake_server import FakeServer, user_json
 from tests.rewards.test_multiturn import PARTY
+from tests.training.conftest import save_tiny_model
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = {"facts_elicited": 1.0, "over_asking": -0.5}
@@ -278,7 +280,8 @@ def test_a_build_killed_in_the_middle_goes_on_without_loss_or_doubles(tmp_path):
     assert len(rows) == 36
     groups = Counter((row["conv_id"], row["turn_id"]) for row in rows)
     assert set(groups.values()) == {2}
-    assert [json.loads(line) for line in before.splitlines()] == rows[: before.count("\n")]
+    for line in before.splitlines():
+        assert json.loads(line) in rows
     for conv_id in {row["conv_id"] for row in rows}:
         chosen = [row for row in rows if row["conv_id"] == conv_id and row["chosen"]]
         for earlier, later in pairwise(chosen):
@@ -287,6 +290,36 @@ def test_a_build_killed_in_the_middle_goes_on_without_loss_or_doubles(tmp_path):
                 {"role": "assistant", "content": earlier["completion"]},
                 {"role": "user", "content": earlier["next_user"]},
             ]
+
+
+def test_a_local_build_repeats_to_the_letter_whatever_shares_its_batches(tmp_path):
+    model = save_tiny_model(tmp_path / "model")
+    files = []
+    for concurrency in (1, 6):
+        folder = tmp_path / f"data_{concurrency}"
+        words = (
+            f"--tasks demo --hf_model_path {model} --user sharded --num_tasks 6 --num_candidates 3 "
+            "--num_samples 2 --window 1 --max_turns 2 --max_new_tokens 12 --temperature 1 "
+            f"--concurrency {concurrency} --output {folder}"
+        )
+        main([*words.split(), "--weights", '{"facts_elicited": 1}'])
+        files.append((folder / "train.jsonl").read_text())
+
+    assert files[0] == files[1]
+    rows = read(tmp_path / "data_6")
+    assert len({row["completion"] for row in rows}) == len(rows) > 30  # an empty reply is lost
+    assert rows == sorted(rows, key=lambda r: (r["conv_id"], r["turn_id"], r["candidate_idx"]))
+
+
+def test_sorting_keeps_every_line_whole(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    odd = '{"id": "b", "text": "line\u2028separator\u0085"}\n'
+    file.write_text(odd + '{"id": "a", "text": ""}\n', encoding="utf-8")
+
+    sort_json_lines(file, ["id"])
+
+    assert file.read_text(encoding="utf-8") == '{"id": "a", "text": ""}\n' + odd
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_half_a_turn_group_is_cut_off(tmp_path):

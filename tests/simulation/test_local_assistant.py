@@ -63,6 +63,25 @@ def test_greedy_replies_are_the_same_alone_as_in_a_batch_and_as_generate(tiny, b
     assert together == alone == expected
 
 
+def test_a_seeded_reply_is_the_same_alone_as_in_any_batch(tiny):
+    prompts = [f"{'long ' * (i % 4)}question {i}" for i in range(6)]
+
+    async def sample(local, indices):
+        calls = (local.agenerate(user(prompts[i]), seed=100 + i) for i in indices)
+        return {i: r.text for i, r in zip(indices, await asyncio.gather(*calls), strict=True)}
+
+    with LocalAssistant(str(tiny), max_new_tokens=12, temperature=1.0) as local:
+        together = run(sample(local, range(6)))
+        in_pairs = {**run(sample(local, [5, 0])), **run(sample(local, [2, 4]))}
+        alone = {**run(sample(local, [1])), **run(sample(local, [3]))}
+        other_seed = run(local.agenerate(user(prompts[1]), seed=7)).text
+        unseeded = {local.generate(user(prompts[1])) for _ in range(3)}
+
+    assert {**in_pairs, **alone} == together
+    assert other_seed != together[1]
+    assert len(unseeded) == 3
+
+
 @pytest.mark.parametrize("batching", ["continuous", "padded"])
 def test_later_turns_read_the_same_history_from_the_cache(tiny, batching):
     """Conversations of unlike lengths go on together; a fresh assistant says the same."""

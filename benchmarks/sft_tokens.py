@@ -70,7 +70,7 @@ def measure(dataset: Dataset, args: argparse.Namespace, turns: str, packing: boo
     from trl import SFTConfig, SFTTrainer
 
     from collabllm.models import load_base_model, load_tokenizer
-    from collabllm.training.lora import TARGET_MODULES
+    from collabllm.training.adapters import TARGET_MODULES
     from collabllm.training.preflight import tokenize_split
 
     tokenizer = load_tokenizer(args.model)

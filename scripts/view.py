@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the page and print its path."""
     args = parse_args(argv)
     configure_logging()
-    from collabllm.evaluation.view import view
+    from collabllm.evaluation.report.view import view
 
     print(f"Open in a browser: {view(args)}")
 

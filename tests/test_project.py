@@ -13,9 +13,9 @@ from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"messages", "prompts", "logging_utils", "flags", "hub", "trackers", "__init__", "data"},
-    {"models", "data_processing"},
-    {"task_sources"},
+    {"messages", "prompts", "logging_utils", "flags", "hub", "trackers", "__init__", "data"}
+    | {"errors", "event_loop", "files"},
+    {"models", "data_processing", "servers"},
     {"tasks"},
     {"simulation"},
     {"rewards"},

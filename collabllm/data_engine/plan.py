@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from collabllm.data_engine.build import BuildSettings
-from collabllm.simulation.usage import PRICES
+from collabllm.data_engine.grow import BuildSettings
+from collabllm.servers.usage import PRICES
 
 _JUDGED = ("interactivity", "accuracy_judged")
 

@@ -16,23 +16,23 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from collabllm import __version__
-from collabllm.data_engine.build import BuildSettings, TurnGroup, build_dataset
 from collabllm.data_engine.card import write_card
+from collabllm.data_engine.grow import BuildSettings, TurnGroup, build_dataset
 from collabllm.data_engine.plan import Assumptions, plan_build
-from collabllm.data_engine.records import DatasetWriter, to_rows
+from collabllm.data_engine.rows import DatasetWriter, to_rows
+from collabllm.errors import CostLimitError
+from collabllm.event_loop import run
+from collabllm.files import read_json_lines, sort_json_lines
 from collabllm.hub import prepare_hub, push_folder
 from collabllm.prompts import prompt_hashes
 from collabllm.rewards.arguments import build_tools
 from collabllm.rewards.lint import lint_rewards
-from collabllm.rewards.metrics import LOUD_MISSING_SHARE, MetricTools, check_metrics
+from collabllm.rewards.metrics.text import signatures
 from collabllm.rewards.multiturn import RewardEstimate, RewardSettings
-from collabllm.rewards.text_metrics import signatures
+from collabllm.rewards.registry import LOUD_MISSING_SHARE, MetricTools, check_metrics
 from collabllm.simulation.arguments import load_chosen_tasks
 from collabllm.simulation.assistant import Assistant
-from collabllm.simulation.errors import CostLimitError
-from collabllm.simulation.event_loop import run
-from collabllm.simulation.sides import Sides
-from collabllm.simulation.transcripts import read_json_lines, sort_json_lines
+from collabllm.simulation.session import Sides
 from collabllm.tasks import Task, open_with
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from collabllm.data_processing.loading import load_multiturn_dataset
 from collabllm.data_processing.splitting import is_eval_task, task_key
 from collabllm.prompts import load_prompt
 from collabllm.simulation.assistant import Assistant, OpenAIAssistant
-from collabllm.simulation.sides import Sides
+from collabllm.simulation.session import Sides
 from collabllm.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class ArmPool:
                 tokenizer_path=self.args.tokenizer_path,
             )
             return
-        from collabllm.simulation.local_assistant import LocalAssistant  # torch loads here
+        from collabllm.simulation.assistant.local import LocalAssistant  # torch loads here
 
         model = self._switch(arm.lora_path)
         with LocalAssistant(

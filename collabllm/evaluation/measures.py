@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collabllm.messages import Message
-from collabllm.rewards.metrics import MetricTools, MetricValue, score_conversation
-from collabllm.rewards.text_metrics import count_assistant_tokens
+from collabllm.rewards.metrics.text import count_assistant_tokens
+from collabllm.rewards.registry import MetricTools, MetricValue, score_conversation
 from collabllm.simulation.batch import Record
-from collabllm.simulation.sharded_user import ShardedUserModel, find_questions
-from collabllm.simulation.simulator import FAILURES, TerminationReason
+from collabllm.simulation.endings import FAILURES, TerminationReason
+from collabllm.simulation.user_models.rule_based import ShardedUserModel
 from collabllm.tasks import Task
+from collabllm.tasks.matching import find_questions
 
 FIRST_REPLY_ASKS = "first_reply_asks"
 DESCRIPTIVE = ("num_turns", "num_tokens", "seconds")

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from collabllm.evaluation.compare import compare, estimate, holm, noise_floor
 from collabllm.evaluation.measures import DESCRIPTIVE, FIRST_REPLY_ASKS
+from collabllm.evaluation.statistics import compare, estimate, holm, noise_floor
 
 Score = Mapping[str, Any]
 Group = tuple[str, int | None]

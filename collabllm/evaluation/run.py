@@ -18,21 +18,22 @@ from rich.markdown import Markdown
 from collabllm import __version__
 from collabllm.evaluation.arms import Arm, ArmPool, check_arms, check_not_trained_on
 from collabllm.evaluation.measures import BUILT_IN, measure, score_replies, to_score
-from collabllm.evaluation.report import write_report
+from collabllm.evaluation.report.page import write_report
+from collabllm.evaluation.report.tables import to_markdown, to_summary
 from collabllm.evaluation.results import aggregate
-from collabllm.evaluation.tables import to_markdown, to_summary
 from collabllm.evaluation.users import UserSpec
+from collabllm.event_loop import get_loop
+from collabllm.files import JsonLinesWriter, read_json_lines
 from collabllm.prompts import prompt_hashes
 from collabllm.rewards.arguments import build_tools
-from collabllm.rewards.metrics import LOUD_MISSING_SHARE, MetricTools, MetricValue, check_metrics
-from collabllm.rewards.text_metrics import signatures
+from collabllm.rewards.metrics.text import signatures
+from collabllm.rewards.registry import LOUD_MISSING_SHARE, MetricTools, MetricValue, check_metrics
 from collabllm.simulation.arguments import load_chosen_tasks
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.batch import Record, simulate
-from collabllm.simulation.event_loop import get_loop
-from collabllm.simulation.sides import Sides
-from collabllm.simulation.simulator import TerminationReason
-from collabllm.simulation.transcripts import JsonLinesWriter, read_json_lines, read_transcripts
+from collabllm.simulation.endings import TerminationReason
+from collabllm.simulation.session import Sides
+from collabllm.simulation.transcripts import read_transcripts
 from collabllm.tasks import Task, open_with
 from collabllm.trackers import log_results
 

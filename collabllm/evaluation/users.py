@@ -4,10 +4,10 @@ import argparse
 from dataclasses import dataclass
 
 from collabllm.simulation.batch import UserFactory
-from collabllm.simulation.personas import TRAITS, Persona
-from collabllm.simulation.sharded_user import ShardedUserModel
-from collabllm.simulation.sides import Sides
+from collabllm.simulation.session import Sides
 from collabllm.simulation.user_models import OpenAIUserModel, UserModel
+from collabllm.simulation.user_models.personas import TRAITS, Persona
+from collabllm.simulation.user_models.rule_based import ShardedUserModel
 from collabllm.tasks import Task
 
 _KINDS = ("sharded", "openai")

@@ -1,16 +1,8 @@
 """Metrics of conversations, and rewards that look ahead."""
 
 from collabllm.data_processing.confidence import p_better
-from collabllm.rewards.grpo import MultiturnReward
-from collabllm.rewards.judges import Judge
+from collabllm.rewards.judge import Judge
 from collabllm.rewards.lint import lint_rewards
-from collabllm.rewards.metrics import (
-    MetricTools,
-    MetricValue,
-    register_metric,
-    score_conversation,
-    summarize,
-)
 from collabllm.rewards.multiturn import (
     Future,
     RewardEstimate,
@@ -18,6 +10,14 @@ from collabllm.rewards.multiturn import (
     estimate_rewards,
     multiturn_reward,
 )
+from collabllm.rewards.registry import (
+    MetricTools,
+    MetricValue,
+    register_metric,
+    score_conversation,
+    summarize,
+)
+from collabllm.rewards.trl_reward import MultiturnReward
 
 __all__ = [
     "Future",

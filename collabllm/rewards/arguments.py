@@ -2,9 +2,9 @@
 
 import argparse
 
-from collabllm.rewards.judges import Judge
-from collabllm.rewards.metrics import MetricTools
-from collabllm.simulation.sides import Sides
+from collabllm.rewards.judge import Judge
+from collabllm.rewards.registry import MetricTools
+from collabllm.simulation.session import Sides
 
 
 def add_judge_arguments(parser: argparse.ArgumentParser) -> None:

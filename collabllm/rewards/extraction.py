@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from collabllm.messages import Message
-from collabllm.rewards.metrics import MetricMissingError, MetricTools
+from collabllm.rewards.registry import MetricMissingError, MetricTools
 from collabllm.tasks import Task
 
 _FENCED = re.compile(r"```[\w+-]*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)

@@ -9,20 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from collabllm.data_processing.confidence import p_better
+from collabllm.errors import CostLimitError
+from collabllm.event_loop import run
 from collabllm.messages import Message, to_chat
-from collabllm.rewards.metrics import MetricTools, MetricValue, check_metrics, score_conversation
-from collabllm.rewards.text_metrics import count_assistant_tokens
+from collabllm.rewards.metrics.text import count_assistant_tokens
+from collabllm.rewards.registry import MetricTools, MetricValue, check_metrics, score_conversation
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.batch import UserFactory
-from collabllm.simulation.errors import CostLimitError
-from collabllm.simulation.event_loop import run
-from collabllm.simulation.simulator import (
-    FAILURES,
-    ChatSimulator,
-    RolloutResult,
-    TerminationReason,
-    derive_seed,
-)
+from collabllm.simulation.endings import FAILURES, TerminationReason
+from collabllm.simulation.simulator import ChatSimulator, RolloutResult, derive_seed
 from collabllm.tasks import Task
 
 _UNDECIDED = 0.1

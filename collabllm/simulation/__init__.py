@@ -3,22 +3,23 @@
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "Assistant": "assistant",
-    "AssistantReply": "assistant",
-    "ChatSimulator": "simulator",
-    "LocalAssistant": "local_assistant",
-    "OpenAIAssistant": "assistant",
-    "OpenAIClient": "openai_client",
-    "OpenAIUserModel": "user_models",
-    "Persona": "personas",
-    "RolloutResult": "simulator",
-    "ShardedUserModel": "sharded_user",
-    "TerminationReason": "simulator",
-    "UsageLedger": "usage",
-    "UserModel": "user_models",
-    "UserTurnResult": "user_models",
-    "audit_conversation": "audit",
-    "simulate": "batch",
+    "Assistant": "simulation.assistant",
+    "AssistantReply": "simulation.assistant",
+    "ChatSimulator": "simulation.simulator",
+    "LocalAssistant": "simulation.assistant.local",
+    "OpenAIAssistant": "simulation.assistant",
+    "OpenAIClient": "servers.client",
+    "OpenAIUserModel": "simulation.user_models",
+    "Persona": "simulation.user_models",
+    "RolloutResult": "simulation.simulator",
+    "RuleBasedUser": "simulation.user_models",
+    "ShardedUserModel": "simulation.user_models",
+    "TerminationReason": "simulation.endings",
+    "UsageLedger": "servers.usage",
+    "UserModel": "simulation.user_models",
+    "UserTurnResult": "simulation.user_models",
+    "audit_conversation": "simulation.audit",
+    "simulate": "simulation.batch",
 }
 __all__ = [
     "Assistant",
@@ -30,6 +31,7 @@ __all__ = [
     "OpenAIUserModel",
     "Persona",
     "RolloutResult",
+    "RuleBasedUser",
     "ShardedUserModel",
     "TerminationReason",
     "UsageLedger",
@@ -39,17 +41,19 @@ __all__ = [
     "simulate",
 ]
 
+
 if TYPE_CHECKING:
+    from collabllm.servers.client import OpenAIClient
+    from collabllm.servers.usage import UsageLedger
     from collabllm.simulation.assistant import Assistant, AssistantReply, OpenAIAssistant
+    from collabllm.simulation.assistant.local import LocalAssistant
     from collabllm.simulation.audit import audit_conversation
     from collabllm.simulation.batch import simulate
-    from collabllm.simulation.local_assistant import LocalAssistant
-    from collabllm.simulation.openai_client import OpenAIClient
-    from collabllm.simulation.personas import Persona
-    from collabllm.simulation.sharded_user import ShardedUserModel
-    from collabllm.simulation.simulator import ChatSimulator, RolloutResult, TerminationReason
-    from collabllm.simulation.usage import UsageLedger
+    from collabllm.simulation.endings import TerminationReason
+    from collabllm.simulation.simulator import ChatSimulator, RolloutResult
     from collabllm.simulation.user_models import OpenAIUserModel, UserModel, UserTurnResult
+    from collabllm.simulation.user_models.personas import Persona
+    from collabllm.simulation.user_models.rule_based import RuleBasedUser, ShardedUserModel
 
 
 def __getattr__(name: str) -> Any:
@@ -58,4 +62,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"collabllm.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, so that notebooks complete them."""
+    return sorted(__all__)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from collabllm.messages import Message
-from collabllm.simulation.sharded_user import find_questions
+from collabllm.tasks.matching import find_questions
 
 _LEAK_WORDS = 12
 _ROLE_FLIP = re.compile(

@@ -12,18 +12,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from collabllm import __version__
+from collabllm.event_loop import stream
+from collabllm.servers.usage import UsageLedger
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.audit import audit_conversation, audit_rates
-from collabllm.simulation.event_loop import stream
-from collabllm.simulation.simulator import (
-    FAILURES,
-    ChatSimulator,
-    RolloutResult,
-    TerminationReason,
-    derive_seed,
-)
+from collabllm.simulation.endings import FAILURES, TerminationReason
+from collabllm.simulation.simulator import ChatSimulator, RolloutResult, derive_seed
 from collabllm.simulation.transcripts import TranscriptWriter
-from collabllm.simulation.usage import UsageLedger
 from collabllm.simulation.user_models import UserModel, UserTurnResult
 from collabllm.tasks import Task
 

@@ -10,12 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from collabllm.servers.usage import UsageLedger
 from collabllm.simulation.arguments import load_chosen_tasks
 from collabllm.simulation.audit import audit_rates
 from collabllm.simulation.batch import Record, simulate
-from collabllm.simulation.sides import Sides
+from collabllm.simulation.session import Sides
 from collabllm.simulation.simulator import ChatSimulator
-from collabllm.simulation.usage import UsageLedger
 
 logger = logging.getLogger(__name__)
 

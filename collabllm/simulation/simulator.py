@@ -5,48 +5,22 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
-from collabllm.messages import Message, to_chat
-from collabllm.simulation.assistant import Assistant, AssistantReply
-from collabllm.simulation.errors import (
+from collabllm.errors import (
     ContextFullError,
     CostLimitError,
     ServerError,
     SimulationError,
     UnparseableError,
 )
-from collabllm.simulation.event_loop import run
+from collabllm.event_loop import run
+from collabllm.messages import Message, to_chat
+from collabllm.simulation.assistant import Assistant, AssistantReply
+from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.user_models import UserModel, UserTurnResult
 
 _EMPTY_RETRIES = 1
-
-
-class TerminationReason(StrEnum):
-    """Why a conversation ended."""
-
-    USER_SATISFIED = "user_satisfied"
-    MAX_TURNS = "max_turns"
-    TOKEN_BUDGET = "token_budget"
-    USER_UNPARSEABLE = "user_unparseable"
-    USER_EMPTY = "user_empty"
-    ASSISTANT_EMPTY = "assistant_empty"
-    CONTEXT_FULL = "context_full"
-    SERVER_ERROR = "server_error"
-    CANCELLED = "cancelled"
-
-
-FAILURES = frozenset(
-    {
-        TerminationReason.USER_UNPARSEABLE,
-        TerminationReason.USER_EMPTY,
-        TerminationReason.ASSISTANT_EMPTY,
-        TerminationReason.SERVER_ERROR,
-        TerminationReason.CANCELLED,
-    }
-)
-"""Endings that say nothing about the assistant's work; a resumed run tries these again."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +91,7 @@ class ChatSimulator:
         self, conversation_prefix: Sequence[Message] = (), max_turns: int = 10
     ) -> list[Message]:
         """Talk at the terminal: a person may take either side; see `interactive`."""
-        from collabllm.simulation.interactive import interactive_rollout
+        from collabllm.simulation.terminal import interactive_rollout
 
         return interactive_rollout(self.assistant, self.user_model, conversation_prefix, max_turns)
 

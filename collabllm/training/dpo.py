@@ -10,10 +10,10 @@ from trl import DPOConfig, DPOTrainer
 
 from collabllm.models import load_adapter
 from collabllm.training import held_out
+from collabllm.training.adapters import build_lora_config
 from collabllm.training.callbacks import KeepRandomState
 from collabllm.training.dpo_data import PreferenceData, prepare_pairs
-from collabllm.training.lora import build_lora_config
-from collabllm.training.runner import Run, execute, keep_float32, start_run
+from collabllm.training.run import Run, execute, keep_float32, start_run
 
 
 class _Trainer(KeepRandomState, DPOTrainer):

@@ -8,9 +8,9 @@ from accelerate import PartialState
 from trl import SFTConfig, SFTTrainer
 
 from collabllm.training import held_out
+from collabllm.training.adapters import build_lora_config
 from collabllm.training.callbacks import KeepRandomState
-from collabllm.training.lora import build_lora_config
-from collabllm.training.runner import Run, execute, keep_float32, start_run
+from collabllm.training.run import Run, execute, keep_float32, start_run
 from collabllm.training.sft_data import TrainingData, prepare_data
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from collabllm.data_engine import BuildSettings, build_dataset
-from collabllm.data_engine.records import DatasetWriter, to_rows
+from collabllm.data_engine.rows import DatasetWriter, to_rows
 from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
+from collabllm.errors import ServerError
+from collabllm.files import sort_json_lines
 from collabllm.rewards import RewardSettings
 from collabllm.simulation import (
     Assistant,
@@ -24,8 +26,6 @@ from collabllm.simulation import (
     OpenAIUserModel,
     ShardedUserModel,
 )
-from collabllm.simulation.errors import ServerError
-from collabllm.simulation.transcripts import sort_json_lines
 from collabllm.tasks import Task
 from scripts.build_dataset import main
 from tests.fake_server import FakeServer, user_json

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from collabllm.evaluation.charts import forest_plot
-from collabllm.evaluation.report import write_report
+from collabllm.evaluation.report.charts import forest_plot
+from collabllm.evaluation.report.page import write_report
 from scripts.view import main as view
 from tests.evaluation.test_results import SCORES, results_of
 

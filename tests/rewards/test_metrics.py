@@ -6,11 +6,11 @@ import json
 import pytest
 
 from collabllm.rewards import Judge, MetricTools, MetricValue, register_metric, summarize
-from collabllm.rewards.answer_metrics import is_mathematical
 from collabllm.rewards.extraction import find_answer, find_boxed, find_code
-from collabllm.rewards.metrics import check_metrics, score_conversation
-from collabllm.rewards.text_metrics import signatures
-from collabllm.simulation.openai_client import OpenAIClient
+from collabllm.rewards.metrics.answer import is_mathematical
+from collabllm.rewards.metrics.text import signatures
+from collabllm.rewards.registry import check_metrics, score_conversation
+from collabllm.servers.client import OpenAIClient
 from collabllm.tasks import Fact, Task
 from tests.fake_server import FakeServer
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from collabllm.errors import CostLimitError, ServerError
 from collabllm.rewards import (
     Future,
     MetricValue,
@@ -18,7 +19,6 @@ from collabllm.rewards import (
 )
 from collabllm.rewards.multiturn import combine
 from collabllm.simulation import Assistant, AssistantReply, ShardedUserModel, TerminationReason
-from collabllm.simulation.errors import CostLimitError, ServerError
 from collabllm.tasks import Fact, Task
 
 PARTY = Task(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from collabllm.rewards import MetricTools
-from collabllm.rewards import sandbox as sandbox_module
-from collabllm.rewards.metrics import score_conversation
-from collabllm.rewards.sandbox import (
+from collabllm.rewards.registry import score_conversation
+from collabllm.rewards.sandbox import run as sandbox_module
+from collabllm.rewards.sandbox.run import (
     Limits,
     SandboxUnavailableError,
     isolation_error,

@@ -8,12 +8,12 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from collabllm.errors import ContextFullError
+from collabllm.event_loop import run
 from collabllm.messages import fold_system, merge_consecutive
 from collabllm.models import load_base_model
 from collabllm.simulation import ChatSimulator, LocalAssistant, ShardedUserModel, TerminationReason
-from collabllm.simulation.errors import ContextFullError
-from collabllm.simulation.event_loop import run
-from collabllm.simulation.padded_engine import PrefixStore
+from collabllm.simulation.assistant.engines.padded import PrefixStore
 from collabllm.tasks import demo_tasks
 from tests.tokenizers_for_tests import make_tokenizer
 from tests.training.conftest import save_tiny_model

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from collabllm.simulation import UserTurnResult
-from collabllm.simulation.interactive import interactive_rollout
+from collabllm.simulation.terminal import interactive_rollout
 from collabllm.simulation.transcripts import read_transcripts
 from scripts.simulate_chats import main, parse_args
 from tests.fake_server import FakeServer, user_json

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from collabllm.simulation.seeded_sampling import SeededSampling
+from collabllm.simulation.assistant.engines.seeded_sampling import SeededSampling
 
 SCORES = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05, 0.0]]))  # the last token is masked
 DRAWS = 20_000

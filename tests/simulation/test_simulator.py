@@ -6,6 +6,7 @@ from collections import deque
 
 import pytest
 
+from collabllm.errors import ContextFullError, ServerError, UnparseableError
 from collabllm.simulation import (
     Assistant,
     AssistantReply,
@@ -15,7 +16,6 @@ from collabllm.simulation import (
     UserTurnResult,
     audit_conversation,
 )
-from collabllm.simulation.errors import ContextFullError, ServerError, UnparseableError
 from collabllm.simulation.simulator import derive_seed
 
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from collabllm.errors import UnparseableError
 from collabllm.simulation import OpenAIClient, OpenAIUserModel, Persona, ShardedUserModel, UserModel
-from collabllm.simulation.errors import UnparseableError
-from collabllm.simulation.sharded_user import find_questions
 from collabllm.simulation.user_models import TERMINAL_SIGNAL
-from collabllm.simulation.user_parsing import parse_user_output
+from collabllm.simulation.user_models.output_formats import parse_user_output
 from collabllm.tasks import Fact, demo_tasks
+from collabllm.tasks.matching import find_questions
 from tests.fake_server import FakeServer, user_json
 
 GOAL = 'Say {"x": 1} and ${goal} or $5 to "Ann" {{ user }} <|im_end|>'

@@ -14,7 +14,7 @@ from collabllm.training.arguments import add_dpo_arguments, build_parser
 from collabllm.training.dpo import build_trainer
 from collabllm.training.dpo_data import prepare_pairs
 from collabllm.training.held_out import compare_with_reference, rank_pairs
-from collabllm.training.runner import start_run
+from collabllm.training.run import start_run
 from scripts.train_dpo import main
 from scripts.train_sft import main as train_sft
 

@@ -19,7 +19,7 @@ from collabllm.data_processing import (
 )
 from collabllm.models import load_base_model, load_tokenizer
 from collabllm.training.held_out import take_evenly
-from collabllm.training.runner import start_run
+from collabllm.training.run import start_run
 from collabllm.training.sft import build_trainer
 from collabllm.training.sft_data import prepare_data
 from scripts.train_sft import main
@@ -191,7 +191,7 @@ def test_no_4bit_trains_the_plain_model(sft_flags, tmp_path):
 
 def test_nothing_to_train_and_too_much_lost_stop_before_weights_load(sft_flags, monkeypatch):
     monkeypatch.setattr(
-        "collabllm.training.runner.load_base_model", lambda *a, **k: pytest.fail("weights loaded")
+        "collabllm.training.run.load_base_model", lambda *a, **k: pytest.fail("weights loaded")
     )
 
     with pytest.raises(ValueError, match="Nothing would train: .* max_length=8"):

@@ -7,7 +7,7 @@ import pytest
 
 from collabllm.hub import prepare_hub, push_folder
 from collabllm.trackers import prepare_wandb
-from collabllm.training.artifacts import NOT_UPLOADED
+from collabllm.training.card import NOT_UPLOADED
 from collabllm.training.train_utils import (
     get_timebased_filename,
     parse_secrets_runpod,

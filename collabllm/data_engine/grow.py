@@ -1,0 +1,280 @@
+"""Grow conversations: rewarded candidates for every turn, the best of which goes on."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from collabllm.data_processing.dataset_utils import DEFAULT_SYSTEM_PROMPT
+from collabllm.errors import CostLimitError, SimulationError
+from collabllm.event_loop import stream
+from collabllm.messages import Message, with_system_prompt
+from collabllm.prompts import load_prompt
+from collabllm.rewards.multiturn import Future, RewardEstimate, RewardSettings, estimate_rewards
+from collabllm.rewards.registry import MetricTools
+from collabllm.simulation.assistant import Assistant
+from collabllm.simulation.batch import UserFactory
+from collabllm.simulation.endings import TerminationReason
+from collabllm.simulation.simulator import derive_seed
+from collabllm.tasks import Task
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How conversations grow.
+
+    Of `num_candidates` replies a turn, the share `proactive_share` (rounded down) is written under
+    `proactive_prompt` instead of `system_prompt`; futures are always written under the latter.
+    """
+
+    reward: RewardSettings
+    num_candidates: int = 3
+    proactive_share: float = 0.5
+    max_turns: int = 4
+    system_prompt: str | None = DEFAULT_SYSTEM_PROMPT
+    proactive_prompt: str = field(default_factory=lambda: load_prompt("assistant_proactive"))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: If one is out of range.
+        """
+        for name in ("num_candidates", "max_turns"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.proactive_share <= 1:
+            raise ValueError(f"proactive_share must be in [0, 1], got {self.proactive_share}.")
+
+    def is_proactive(self, idx: int) -> bool:
+        """Tell whether the candidate at this position gets the proactive prompt."""
+        return idx >= self.num_candidates - int(self.proactive_share * self.num_candidates)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One reply to a turn, under which prompt it was written, and its reward."""
+
+    idx: int
+    proactive: bool
+    estimate: RewardEstimate
+
+
+@dataclass(frozen=True)
+class TurnGroup:
+    """The rewarded candidates of one turn, and how the conversation went on.
+
+    `prompt` has no system message; `chosen` is a position in `candidates`; `next_user` is None and
+    `termination_reason` set where the conversation ended. `lost` names, with counts, why candidates
+    are not there. A group without candidates is a failure and is tried again by a resumed run.
+    """
+
+    task: Task
+    prompt: list[Message]
+    candidates: list[Candidate]
+    chosen: int = 0
+    next_user: str | None = None
+    termination_reason: str = ""
+    lost: dict[str, int] = field(default_factory=dict)
+
+
+Contexts = Mapping[str, Sequence[Message]]
+
+
+def build_dataset(
+    tasks: Sequence[Task],
+    assistant: Assistant,
+    user_factory: UserFactory,
+    settings: BuildSettings,
+    *,
+    tools: MetricTools | None = None,
+    contexts: Contexts | None = None,
+    concurrency: int = 16,
+) -> Iterator[TurnGroup]:
+    """Grow a conversation for every task, and yield each turn when it is rewarded.
+
+    All runs at once: tasks, candidates, futures and metrics wait only for what they need. Seeds
+    derive from (seed, task, turn, candidate or future).
+
+    Args:
+        tasks: What the conversations are about.
+        assistant: Writes candidates and futures.
+        user_factory: Makes a user from (task, seed).
+        settings: Of growth and reward.
+        tools: For metrics that need more than the assistant's tokenizer.
+        contexts: By task id, the conversation so far of one to go on with, up to a user message.
+        concurrency: Most tasks under way at once.
+
+    Raises:
+        CostLimitError: After the turns under way, if the cost limit is reached.
+    """
+    builder = _Builder(assistant, user_factory, settings, tools)
+
+    def produce(hand_out: Callable[[TurnGroup], None]) -> Coroutine[Any, Any, None]:
+        return builder.run(tasks, contexts or {}, concurrency, hand_out)
+
+    return stream(produce)
+
+
+class _Builder:
+    """Grows many conversations with one assistant."""
+
+    def __init__(
+        self,
+        assistant: Assistant,
+        user_factory: UserFactory,
+        settings: BuildSettings,
+        tools: MetricTools | None,
+    ) -> None:
+        self.assistant, self.user_factory = assistant, user_factory
+        self.settings, self.tools = settings, tools
+        self.over_budget: CostLimitError | None = None
+
+    async def run(
+        self,
+        tasks: Sequence[Task],
+        contexts: Contexts,
+        concurrency: int,
+        hand_out: Callable[[TurnGroup], None],
+    ) -> None:
+        waiting = iter(tasks)
+
+        async def work() -> None:
+            for task in waiting:
+                if self.over_budget:
+                    return
+                await self.grow(task, contexts.get(task.task_id, ()), hand_out)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(tasks))):
+                group.create_task(work())
+        if self.over_budget:
+            raise self.over_budget
+
+    async def grow(
+        self, task: Task, context: Sequence[Message], hand_out: Callable[[TurnGroup], None]
+    ) -> None:
+        """Grow one conversation; an error of the simulation ends it as a failure."""
+        prompt = list(context)
+        while not self.over_budget:
+            try:
+                if not prompt:
+                    prompt = [Message(role="user", content=await self._ask_user(task, []))]
+                group = await self._turn(task, prompt)
+            except CostLimitError as error:
+                self.over_budget = error
+                return
+            except SimulationError as error:
+                group = TurnGroup(task, prompt, [], lost={f"{type(error).__name__}: {error}": 1})
+            hand_out(group)
+            if group.next_user is None:
+                return
+            reply = group.candidates[group.chosen].estimate.reply
+            prompt = [
+                *prompt,
+                Message(role="assistant", content=reply),
+                Message(role="user", content=group.next_user),
+            ]
+
+    async def _ask_user(self, task: Task, context: Sequence[Message]) -> str:
+        seed = derive_seed(self.settings.seed, task.task_id, "user", len(context))
+        turn = await self.user_factory(task, seed).agenerate(context, seed=seed)
+        if turn.is_terminal and context:
+            return ""
+        if not turn.response.strip():
+            raise SimulationError("the simulated user said nothing")
+        return turn.response
+
+    async def _turn(self, task: Task, prompt: list[Message]) -> TurnGroup:
+        settings = self.settings
+        seed = derive_seed(settings.seed, task.task_id, len(prompt))
+        lost: dict[str, int] = {}
+        replies = await self._write_candidates(prompt, seed, lost)
+        estimates = await estimate_rewards(
+            list(replies),
+            with_system_prompt(prompt, settings.system_prompt),
+            task,
+            self.assistant,
+            self.user_factory,
+            settings.reward,
+            tools=self.tools,
+            seed=seed,
+        )
+        candidates = []
+        for estimate in estimates:
+            idx = replies[estimate.reply]
+            if estimate.value is None:
+                _count(lost, f"no reward: {_why_missing(estimate.futures)}")
+            else:
+                candidates.append(Candidate(idx, settings.is_proactive(idx), estimate))
+        if not candidates:
+            return TurnGroup(task, prompt, [], lost=lost)
+        chosen = max(range(len(candidates)), key=lambda i: candidates[i].estimate.value or 0.0)
+        next_user, reason = await self._go_on(task, prompt, candidates[chosen].estimate, seed)
+        return TurnGroup(task, prompt, candidates, chosen, next_user, reason, lost)
+
+    async def _write_candidates(
+        self, prompt: list[Message], seed: int, lost: dict[str, int]
+    ) -> dict[str, int]:
+        """Return different replies and the position of each; count what is lost."""
+        settings = self.settings
+        outcomes = await asyncio.gather(
+            *(
+                self.assistant.agenerate(
+                    with_system_prompt(
+                        prompt,
+                        settings.proactive_prompt
+                        if settings.is_proactive(idx)
+                        else settings.system_prompt,
+                    ),
+                    seed=derive_seed(seed, "candidate", idx),
+                )
+                for idx in range(settings.num_candidates)
+            ),
+            return_exceptions=True,
+        )
+        replies: dict[str, int] = {}
+        for idx, outcome in enumerate(outcomes):
+            if isinstance(outcome, BaseException):
+                if isinstance(outcome, CostLimitError) or not isinstance(outcome, SimulationError):
+                    raise outcome
+                _count(lost, f"{type(outcome).__name__}: {outcome}")
+            elif not outcome.text.strip():
+                _count(lost, "empty reply")
+            elif outcome.text in replies:
+                _count(lost, "same as another candidate")
+            else:
+                replies[outcome.text] = idx
+        return replies
+
+    async def _go_on(
+        self, task: Task, prompt: list[Message], best: RewardEstimate, seed: int
+    ) -> tuple[str | None, str]:
+        """Return the next user message, from one of the best reply's futures, or why it ended."""
+        if (len(prompt) + 1) // 2 >= self.settings.max_turns:
+            return None, str(TerminationReason.MAX_TURNS)
+        if not self.settings.reward.window:
+            reply = Message(role="assistant", content=best.reply)
+            text = await self._ask_user(task, [*prompt, reply])
+            return (text, "") if text else (None, str(TerminationReason.USER_SATISFIED))
+        usable = [future for future in best.futures if future.reward is not None]
+        future = random.Random(seed).choice(usable)
+        spoken = [message for message in future.messages if message["role"] != "system"]
+        follows = spoken[len(prompt) + 1 :]
+        if not follows:
+            return None, str(future.termination_reason)
+        return follows[0]["content"], ""
+
+
+def _why_missing(futures: Sequence[Future]) -> str:
+    for future in futures:
+        for value in future.metrics.values():
+            if value.value is None and value.applicable:
+                return value.reason
+    return "unknown"
+
+
+def _count(counts: dict[str, int], reason: str) -> None:
+    counts[reason] = counts.get(reason, 0) + 1

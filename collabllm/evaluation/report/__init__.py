@@ -1,0 +1,1 @@
+"""What people read: tables, charts, the page, the viewer."""

@@ -1,0 +1,1 @@
+"""Model-written code, run apart from everything else."""

@@ -1,0 +1,95 @@
+"""The multiturn-aware reward as a reward function of TRL's trainers."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from collabllm.messages import Message, to_chat
+from collabllm.rewards.multiturn import RewardEstimate, RewardSettings, estimate_rewards
+from collabllm.rewards.registry import MetricTools
+from collabllm.simulation.assistant import Assistant
+from collabllm.simulation.batch import UserFactory
+from collabllm.simulation.simulator import derive_seed
+from collabllm.tasks import Task, to_task
+
+
+class MultiturnReward:
+    """An async reward function: `GRPOTrainer(reward_funcs=[MultiturnReward(...)])`.
+
+    The dataset needs `prompt` (messages up to the user) and a task's columns, `single_turn_prompt`
+    at least; they reach the function as they are in the dataset. A reply without a reward gives
+    None, which the trainer leaves out. The completions of one prompt and step meet the same users.
+
+    Args:
+        assistant: Writes the futures' replies; a copy of the policy, or any fixed assistant.
+        user_factory: Makes a future's user from (task, seed).
+        weights: Weight of each metric.
+        window: User messages simulated after the reply.
+        num_samples: Futures a reply.
+        token_penalty: Reward lost a token of the assistant, at most 1 in all.
+        tasks: Tasks by `single_turn_prompt`, for datasets whose rows do not hold the facts.
+        tools: For metrics that need more than a tokenizer.
+        seed: Of all futures.
+    """
+
+    __name__ = "multiturn_reward"
+
+    def __init__(
+        self,
+        assistant: Assistant,
+        user_factory: UserFactory,
+        *,
+        weights: Mapping[str, float],
+        window: int = 2,
+        num_samples: int = 3,
+        token_penalty: float = 0.0,
+        tasks: Sequence[Task] = (),
+        tools: MetricTools | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.assistant, self.user_factory = assistant, user_factory
+        self.settings = RewardSettings(weights, token_penalty, window, num_samples)
+        self.tasks = {task.single_turn_prompt: task for task in tasks}
+        self.tools, self.seed = tools, seed
+
+    async def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+    ) -> list[float | None]:
+        """Reward each completion; `columns` are those of the dataset, one value a completion."""
+        step = getattr(columns.get("trainer_state"), "global_step", 0)
+        rows = [
+            {
+                name: values[idx]
+                for name, values in columns.items()
+                if isinstance(values, list) and len(values) == len(prompts)
+            }
+            for idx in range(len(prompts))
+        ]
+        estimates = await asyncio.gather(
+            *(
+                self._estimate(prompt, completion, row, step)
+                for prompt, completion, row in zip(prompts, completions, rows, strict=True)
+            )
+        )
+        return [estimate.value for estimate in estimates]
+
+    async def _estimate(
+        self, prompt: Any, completion: Any, row: Mapping[str, Any], step: int
+    ) -> RewardEstimate:
+        task = self.tasks.get(row.get("single_turn_prompt", "")) or to_task(row)
+        text = completion if isinstance(completion, str) else completion[-1]["content"]
+        context = (
+            [Message(role="user", content=prompt)] if isinstance(prompt, str) else to_chat(prompt)
+        )
+        seed = derive_seed(self.seed, task.task_id, len(context), step)
+        (estimate,) = await estimate_rewards(
+            [text],
+            context,
+            task,
+            self.assistant,
+            self.user_factory,
+            self.settings,
+            tools=self.tools,
+            seed=seed,
+        )
+        return estimate

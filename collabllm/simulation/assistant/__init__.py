@@ -1,0 +1,20 @@
+"""Who answers: the interface, local models, models behind a server."""
+
+from typing import TYPE_CHECKING, Any
+
+from collabllm.simulation.assistant.base import Assistant, AssistantReply
+from collabllm.simulation.assistant.openai import OpenAIAssistant
+
+if TYPE_CHECKING:
+    from collabllm.simulation.assistant.local import LocalAssistant
+
+__all__ = ["Assistant", "AssistantReply", "LocalAssistant", "OpenAIAssistant"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load LocalAssistant when it is first used; only that imports torch."""
+    if name != "LocalAssistant":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from collabllm.simulation.assistant.local import LocalAssistant
+
+    return LocalAssistant

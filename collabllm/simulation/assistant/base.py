@@ -1,0 +1,59 @@
+"""The assistant's side of a conversation: the interface."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from collabllm.event_loop import run, run_blocking
+from collabllm.messages import Message
+
+_BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class AssistantReply:
+    """One reply; token counts are 0 where the assistant does not know them."""
+
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: str = "stop"
+
+
+class Assistant:
+    """Answers conversations; abstract: implement `generate` or `agenerate`, the other is free."""
+
+    name: str = "assistant"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a subclass that implements neither method.
+
+        Raises:
+            TypeError: At class definition.
+        """
+        super().__init_subclass__(**kwargs)
+        if cls.generate is Assistant.generate and cls.agenerate is Assistant.agenerate:
+            raise TypeError(f"{cls.__name__} must implement generate or agenerate.")
+
+    def generate(self, messages: Sequence[Message]) -> str:
+        """Answer a conversation that ends with the user."""
+        return run(self.agenerate(messages)).text
+
+    async def agenerate(
+        self, messages: Sequence[Message], *, seed: int | None = None
+    ) -> AssistantReply:
+        """Answer a conversation that ends with the user; many calls may run at once.
+
+        Args:
+            messages: The conversation, unchanged by the call.
+            seed: For sampling, where the backend honours one.
+
+        Raises:
+            ContextFullError: If the conversation does not fit.
+            ServerError: If a server behind the assistant fails for good.
+        """
+        return AssistantReply(await run_blocking(self.generate, messages))
+
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens of a text; without a tokenizer, an estimate of 4 bytes a token."""
+        return -(-len(text.encode()) // _BYTES_PER_TOKEN)

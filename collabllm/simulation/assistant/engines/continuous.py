@@ -1,0 +1,109 @@
+"""Generate for many callers at once by transformers' continuous batching, the way for GPUs."""
+
+import asyncio
+import logging
+import time
+import uuid
+from typing import Any
+
+from transformers import ContinuousBatchingConfig, GenerationConfig
+
+from collabllm.simulation.assistant.engines.base import end_ids
+
+logger = logging.getLogger(__name__)
+
+# Sizes on a CPU; on a GPU transformers infers them from the free memory.
+_CPU_PAGE_TOKENS = 32
+_CPU_CACHE_TOKENS = 32_768
+_CPU_BATCH_TOKENS = 512
+_PROBE_TIMEOUT_S = 120.0
+
+
+class ContinuousEngine:
+    """transformers' continuous batching with its prefix cache.
+
+    Raises:
+        RuntimeError: If the model does not support it, found out by generating one token.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        sampling: dict[str, Any],
+        max_context: int,
+        max_new_tokens: int,
+    ) -> None:
+        self._eos = end_ids(model, tokenizer)
+        sizes: dict[str, Any] = {}
+        if model.device.type == "cpu":
+            tokens = max(_CPU_CACHE_TOKENS, 2 * max_context)
+            sizes = {
+                "page_size": _CPU_PAGE_TOKENS,
+                "num_blocks": tokens // _CPU_PAGE_TOKENS,
+                "max_batch_tokens": _CPU_BATCH_TOKENS,
+            }
+        generation = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self._eos,
+            pad_token_id=tokenizer.pad_token_id or self._eos[0],
+            **sampling,
+        )
+        try:
+            self._manager = model.init_continuous_batching(
+                generation_config=generation,
+                continuous_batching_config=ContinuousBatchingConfig(**sizes),
+            )
+            self._manager.start()
+        except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        self._probe(tokenizer)
+
+    def _probe(self, tokenizer: Any) -> None:
+        """Generate one token, because an unsupported model fails in the engine's own thread."""
+        ids = tokenizer("Hello").input_ids[:4] or [0]
+        self._manager.add_request(ids, request_id="probe", max_new_tokens=1)
+        deadline = time.monotonic() + _PROBE_TIMEOUT_S
+        result = None
+        while result is None and time.monotonic() < deadline:
+            result = self._manager.get_result(request_id="probe", timeout=0.1)
+            if self._manager.background_thread_status.fatal_error is not None:
+                break
+        if result is None or result.error:
+            failure = self._manager.background_thread_status.fatal_error
+            self._manager.stop(block=True, timeout=10, hard_stop=True)
+            raise RuntimeError(str(result.error if result else failure or "no answer"))
+
+    async def generate(
+        self, prompt_ids: list[int], max_new_tokens: int, seed: int | None = None
+    ) -> tuple[list[int], bool]:
+        """Queue the prompt and wait for its end; a cancelled call leaves the batch.
+
+        The manager has one random stream for all requests, so `seed` is not honoured.
+        """
+        request_id = uuid.uuid4().hex
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._manager.register_result_handler(
+            request_id, lambda result: None if done.done() else done.set_result(result)
+        )
+        accepted = self._manager.add_request(
+            prompt_ids,
+            request_id=request_id,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self._eos,
+        )
+        if accepted is None:
+            raise RuntimeError("The local engine has stopped; make a new LocalAssistant.")
+        try:
+            result = await done
+        except asyncio.CancelledError:
+            self._manager.cancel_request(request_id)
+            raise
+        if result.error:
+            raise RuntimeError(f"The local engine failed: {result.error}")
+        ids = list(result.generated_tokens)
+        return ids, bool(ids) and ids[-1] in self._eos
+
+    def close(self) -> None:
+        """Stop the engine's thread and free its cache."""
+        self._manager.stop(block=True, timeout=30, hard_stop=True)

@@ -1,0 +1,155 @@
+"""An assistant on this machine: any Hugging Face model, many conversations in one batch."""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+
+from collabllm.errors import ContextFullError
+from collabllm.messages import Message, fold_system, merge_consecutive
+from collabllm.models import load_adapter, load_base_model, load_tokenizer
+from collabllm.simulation.assistant.base import Assistant, AssistantReply
+from collabllm.simulation.assistant.engines.base import Engine
+from collabllm.simulation.assistant.engines.continuous import ContinuousEngine
+from collabllm.simulation.assistant.engines.padded import PaddedEngine
+
+logger = logging.getLogger(__name__)
+
+
+class LocalAssistant(Assistant):
+    """Generates with a local model; concurrent callers share forward passes and the prefix cache.
+
+    Args:
+        model_path: Hub id, local folder, or `smollm2-135m-instruct` for the bundled model.
+        lora_path: A LoRA adapter to put on it.
+        use_4bit: Load the model in NF4.
+        device_map: As in transformers; `auto` is the GPU of this process, or the CPU.
+        max_new_tokens: Most tokens of a reply.
+        temperature: Of sampling.
+        do_sample: Sample, or take the likeliest token each time. In float32, greedy replies are
+            the same alone as in a batch, and so are sampled ones of one seed in padded batches;
+            continuous batching has one random stream for all and does not honour seeds.
+        top_p: Of sampling.
+        top_k: Number of likeliest tokens to sample from, as many as in transformers by default; 0
+            is all of them.
+        batching: `continuous` (transformers' continuous batching), `padded` (padded batches with a
+            reused cache), or `auto`: continuous on a GPU where the model supports it, else padded,
+            which is faster on a CPU.
+        max_context: Most tokens of prompt and reply; the model's own context by default.
+        model: A model to use instead of loading `model_path`; needs `tokenizer`.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        FileNotFoundError: If a local path is not there.
+        ValueError: If the tokenizer has no chat template.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        lora_path: str | None = None,
+        use_4bit: bool = False,
+        device_map: str | dict[str, int | str] = "auto",
+        max_new_tokens: int = 1024,
+        temperature: float = 0.7,
+        do_sample: bool = True,
+        *,
+        top_p: float = 1.0,
+        top_k: int = 50,
+        batching: str = "auto",
+        max_context: int | None = None,
+        model: Any = None,
+        tokenizer: Any = None,
+    ) -> None:
+        if batching not in ("auto", "continuous", "padded"):
+            raise ValueError(f"batching must be auto, continuous or padded, got {batching!r}.")
+        self.name = lora_path or model_path
+        self.max_new_tokens = max_new_tokens
+        self.tokenizer: Any = tokenizer or load_tokenizer(model_path)
+        if not self.tokenizer.chat_template:
+            raise ValueError(f"{model_path} has no chat template; use a chat (instruct) model.")
+        if model is None:
+            placed = None if device_map == "auto" else device_map
+            model = load_base_model(model_path, use_4bit=use_4bit, device_map=placed)
+            if lora_path:
+                model = load_adapter(model, lora_path)
+        self.model: Any = model.eval()
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", 4096)
+        self.max_context = min(max_context or context, context)
+        sampling: dict[str, Any] = {"do_sample": do_sample}
+        if do_sample:
+            sampling |= {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        self._engine = self._start_engine(batching, sampling)
+
+    def _start_engine(self, batching: str, sampling: dict[str, Any]) -> Engine:
+        on_gpu = self.model.device.type != "cpu"
+        if batching == "continuous" or (batching == "auto" and on_gpu):
+            try:
+                return ContinuousEngine(
+                    self.model, self.tokenizer, sampling, self.max_context, self.max_new_tokens
+                )
+            except RuntimeError as error:
+                if batching == "continuous":
+                    raise
+                logger.warning(
+                    "%s does not support continuous batching (%s): using padded batches.",
+                    self.name,
+                    error,
+                )
+        return PaddedEngine(self.model, self.tokenizer, sampling)
+
+    async def agenerate(
+        self, messages: Sequence[Message], *, seed: int | None = None
+    ) -> AssistantReply:
+        """Generate one reply, in a batch with all others that are under way."""
+        prompt_ids = self.tokenize(messages)
+        room = self.max_context - len(prompt_ids)
+        if room < 1:
+            raise ContextFullError(
+                f"The conversation has {len(prompt_ids)} tokens, the context {self.max_context}."
+            )
+        limit = min(self.max_new_tokens, room)
+        ids, stopped = await self._engine.generate(prompt_ids, limit, seed)
+        text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return AssistantReply(text, len(prompt_ids), len(ids), "stop" if stopped else "length")
+
+    def count_tokens(self, text: str) -> int:
+        """Count by the model's tokenizer."""
+        return len(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def tokenize(self, messages: Sequence[Message]) -> list[int]:
+        """Render a conversation for the model; a refused system prompt moves to the first user."""
+        merged = merge_consecutive(messages)
+        for attempt in (merged, fold_system(merged)):
+            with contextlib.suppress(TemplateError):
+                encoded = self.tokenizer.apply_chat_template(
+                    attempt, add_generation_prompt=True, return_dict=True
+                )
+                return list(encoded["input_ids"])
+        raise ValueError("The chat template refuses the conversation, even without a system role.")
+
+    def close(self) -> None:
+        """Stop generating and free the model's memory."""
+        self._engine.close()
+        self.model = None
+        import gc
+
+        import torch
+
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> "LocalAssistant":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,133 @@
+"""A simulated user without a language model: it knows facts, and tells one when asked for it."""
+
+import random
+from collections.abc import Sequence
+
+from collabllm.messages import Message
+from collabllm.simulation.user_models.base import TERMINAL_SIGNAL, UserModel, UserTurnResult
+from collabllm.tasks import Fact, Task
+from collabllm.tasks.matching import contains_value, facts_asked_for, facts_told, find_questions
+
+NO_PREFERENCE = (
+    "I have no preference there.",
+    "Doesn't matter to me.",
+    "Up to you.",
+    "No idea, choose something.",
+)
+NUDGES = (
+    "Can you just do it with that?",
+    "And now?",
+    "Please go on.",
+    "I'd like the result, please.",
+)
+
+
+class RuleBasedUser(UserModel):
+    """Plays a user by rules; free, reproducible, and the same for every assistant.
+
+    It opens vaguely, answers a question about a fact it knows, says that it has no preference when
+    asked for anything else, and ends when a reply without a question contains every required value,
+    or when patience runs out.
+
+    Args:
+        shards: The facts of the task.
+        opening: The first message; the first fact's answer when empty.
+        task_desc: What kind of task it is.
+        single_turn_prompt: The hidden goal; the facts' answers by default.
+        patience: Turns without progress (no fact told, not finished) until the user gives up.
+        answers_several: Answer every question of a reply, or only the first.
+        required: Values that the final reply must contain; those of all facts by default.
+        seed: Of the wording.
+        terminal_signal: As in `UserModel`.
+    """
+
+    name = "sharded"
+
+    def __init__(
+        self,
+        shards: Sequence[Fact],
+        opening: str = "",
+        *,
+        task_desc: str = "",
+        single_turn_prompt: str = "",
+        patience: int = 2,
+        answers_several: bool = True,
+        required: Sequence[str] | None = None,
+        seed: int = 0,
+        terminal_signal: str = TERMINAL_SIGNAL,
+    ) -> None:
+        goal = single_turn_prompt or " ".join(fact.answer for fact in shards)
+        super().__init__(task_desc, goal, terminal_signal)
+        self.shards = tuple(shards)
+        self.opening = opening or (shards[0].answer if shards else goal)
+        self.patience = patience
+        self.answers_several = answers_several
+        self.required = tuple(
+            required if required is not None else (f.value for f in shards if f.value)
+        )
+        self.seed = seed
+
+    @classmethod
+    def from_task(cls, task: Task, *, seed: int = 0, patience: int = 2) -> "RuleBasedUser":
+        """Make the user of a task; without facts the whole goal is one, told when asked.
+
+        Args:
+            task: What the user wants.
+            seed: Of the wording.
+            patience: As in the class.
+        """
+        facts = task.facts or (Fact("goal", task.single_turn_prompt),)
+        return cls(
+            facts,
+            task.opening or task.task_desc or "I need help with something.",
+            task_desc=task.task_desc,
+            single_turn_prompt=task.single_turn_prompt,
+            patience=patience,
+            seed=seed,
+        )
+
+    async def agenerate(
+        self, messages: Sequence[Message], *, seed: int | None = None
+    ) -> UserTurnResult:
+        """Write the next message; the same conversation and seed give the same message."""
+        spoken = [message for message in messages if message["role"] != "system"]
+        if not spoken or all(message["role"] != "user" for message in spoken):
+            return UserTurnResult(self.opening)
+        known = self.facts_told(spoken)
+        reply = next((m["content"] for m in reversed(spoken) if m["role"] == "assistant"), "")
+        questions = find_questions(reply)
+        if not questions and self.is_finished(reply):
+            return UserTurnResult("Thanks, that's it.", is_terminal=True)
+        if self._stalled_turns(spoken) >= self.patience:
+            return UserTurnResult("I give up.", is_terminal=True)
+        random_ = random.Random(f"{self.seed}-{seed}-{len(spoken)}-{self.opening}")
+        told = self.facts_asked_for(questions if self.answers_several else questions[:1], known)
+        if told:
+            return UserTurnResult(" ".join(fact.answer for fact in told))
+        return UserTurnResult(random_.choice(NO_PREFERENCE if questions else NUDGES))
+
+    def facts_told(self, messages: Sequence[Message]) -> set[str]:
+        """Return the names of the facts that the user has told in a conversation."""
+        return facts_told(self.shards, messages)
+
+    def is_finished(self, reply: str) -> bool:
+        """Tell whether a reply contains every required value."""
+        return bool(self.required) and all(contains_value(reply, value) for value in self.required)
+
+    def facts_asked_for(self, questions: Sequence[str], known: set[str]) -> list[Fact]:
+        """Return the facts that questions ask for, each at most once; those in `known` never."""
+        return facts_asked_for(self.shards, questions, known)
+
+    def _stalled_turns(self, spoken: Sequence[Message]) -> int:
+        """Count the user's latest messages in a row that told nothing new."""
+        stalled = 0
+        texts = [message["content"] for message in spoken if message["role"] == "user"][1:]
+        for text in reversed(texts):
+            if text not in (*NO_PREFERENCE, *NUDGES):
+                break
+            stalled += 1
+        return stalled
+
+
+ShardedUserModel = RuleBasedUser
+"""The name of `RuleBasedUser` before; kept."""

@@ -1,0 +1,16 @@
+"""Tasks: a hidden goal, its reference, what the user knows; from files, datasets or the demo."""
+
+from collabllm.tasks.demo import demo_tasks
+from collabllm.tasks.loading import DEMO_TASKS, choose_side, load_tasks
+from collabllm.tasks.task import Fact, Task, open_with, to_task
+
+__all__ = [
+    "DEMO_TASKS",
+    "Fact",
+    "Task",
+    "choose_side",
+    "demo_tasks",
+    "load_tasks",
+    "open_with",
+    "to_task",
+]

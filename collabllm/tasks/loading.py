@@ -1,0 +1,77 @@
+"""Load tasks from files, datasets or the demo, and take one side of a split."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from collabllm.data_processing.splitting import is_eval_task, task_key
+from collabllm.tasks.demo import demo_tasks
+from collabllm.tasks.sources import iter_rows, recognise
+from collabllm.tasks.task import Task, to_task
+
+DEMO_TASKS = "demo"
+
+
+def load_tasks(
+    path: str | Path = DEMO_TASKS,
+    limit: int | None = None,
+    split: str = "train",
+    columns: Mapping[str, str] | None = None,
+) -> list[Task]:
+    """Load tasks from a file, a dataset on the Hub or on disk, or the demo.
+
+    A row needs `single_turn_prompt`; `single_turn_completion`, `task_desc`, `opening`, `task_id`,
+    `facts` (name, answer, cues, value) and `single_turn_metadata` are optional. Rows with one goal
+    are one task, so any multi-turn dataset gives its goals. The paper's three sources (MATH,
+    BigCodeBench, Medium articles) are recognised by their columns; see `task_sources`.
+
+    Args:
+        path: A `.jsonl`, `.json` or `.parquet` file, a Hub id, a saved folder, or `"demo"`.
+        limit: Take only the first tasks.
+        split: Of a Hub dataset.
+        columns: For other datasets: our column name to theirs.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If a row has no goal, a column is missing, or there is no task.
+    """
+    if str(path) == DEMO_TASKS:
+        return demo_tasks()[:limit]
+    tasks: dict[str, Task] = {}
+    for where, row in iter_rows(path, split):
+        converted = recognise(row, columns, f"{path} {where}")
+        if converted is None:
+            continue
+        task = to_task(converted, f"{path} {where}")
+        tasks.setdefault(task.task_id, task)
+        if limit is not None and len(tasks) >= limit:
+            break
+    if not tasks:
+        raise ValueError(f"{path}: has no tasks.")
+    return list(tasks.values())
+
+
+def choose_side(tasks: Sequence[Task], side: str, eval_ratio: float, split_by: str) -> list[Task]:
+    """Take the tasks on one side of the split that training uses.
+
+    Args:
+        tasks: To choose from.
+        side: `train`, `eval`, or `all`.
+        eval_ratio: As in `multiturn_dataset_to_sft`.
+        split_by: As in `multiturn_dataset_to_sft`.
+
+    Raises:
+        ValueError: If no task is on that side.
+    """
+    if side == "all":
+        return list(tasks)
+    chosen = [
+        task
+        for task in tasks
+        if is_eval_task(task_key(task.to_row(), split_by), eval_ratio) is (side == "eval")
+    ]
+    if not chosen:
+        raise ValueError(
+            f"None of {len(tasks)} tasks is on the {side} side of a split by {split_by} with "
+            f"eval_ratio={eval_ratio}."
+        )
+    return chosen

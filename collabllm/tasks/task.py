@@ -1,0 +1,90 @@
+"""A task: a hidden goal, its reference, and what the user knows."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from collabllm.data.demo_generator import end_sentence
+from collabllm.messages import shorten
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing the user knows and tells when asked.
+
+    `cues` are lower-case words of a question for it; `answer` is what the user says; `value` is
+    what a finished reply must contain.
+    """
+
+    name: str
+    answer: str
+    cues: tuple[str, ...] = ()
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one conversation is about. `single_turn_prompt` is hidden from the assistant."""
+
+    task_id: str
+    single_turn_prompt: str
+    single_turn_completion: str = ""
+    task_desc: str = ""
+    opening: str = ""
+    facts: tuple[Fact, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the task's columns in the dataset format."""
+        return {
+            "conv_id": self.task_id,
+            "single_turn_prompt": self.single_turn_prompt,
+            "single_turn_completion": self.single_turn_completion,
+            "single_turn_metadata": dict(self.metadata),
+        }
+
+
+def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
+    """Make a task of a row; see `load_tasks` for its columns.
+
+    Raises:
+        ValueError: If it has no goal, or a fact lacks its name or answer.
+    """
+    goal = row.get("single_turn_prompt") if isinstance(row, Mapping) else None
+    if not isinstance(goal, str) or not goal.strip():
+        raise ValueError(
+            f"{where}: 'single_turn_prompt' must be a non-empty text, got {shorten(goal)}; it is "
+            "the user's hidden goal."
+        )
+    return Task(
+        str(row.get("task_id") or hashlib.sha256(goal.encode()).hexdigest()[:12]),
+        goal,
+        row.get("single_turn_completion") or "",
+        row.get("task_desc") or "",
+        row.get("opening") or "",
+        tuple(_to_fact(fact, where) for fact in row.get("facts") or ()),
+        row.get("single_turn_metadata") or {},
+    )
+
+
+def _to_fact(fact: Mapping[str, Any], where: str) -> Fact:
+    if not isinstance(fact, Mapping) or not {"name", "answer"} <= fact.keys():
+        raise ValueError(f"{where}: a fact needs 'name' and 'answer', got {shorten(fact)}.")
+    cues = tuple(str(cue).lower() for cue in fact.get("cues") or ())
+    return Fact(str(fact["name"]), str(fact["answer"]), cues, str(fact.get("value") or ""))
+
+
+def open_with(task: Task, num_facts: int) -> Task:
+    """Return the task with an opening that tells some of its facts already.
+
+    Args:
+        task: With facts.
+        num_facts: How many; all of them where there are fewer. 0 leaves the task as it is.
+    """
+    told = sorted(task.facts, key=lambda fact: hashlib.sha256(fact.answer.encode()).digest())
+    told = told[:num_facts]
+    if not told:
+        return task
+    opening = " ".join([end_sentence(task.opening), *(fact.answer for fact in told)])
+    return replace(task, task_id=f"{task.task_id}+{len(told)}", opening=opening)

@@ -1,8 +1,16 @@
-"""What can end a conversation early; none of these texts carries a key or a goal."""
+"""Errors with a sentence for the user; none of these texts carries a key or a goal."""
 
 
-class SimulationError(Exception):
-    """Base of the errors below."""
+class CollabLLMError(Exception):
+    """Base of our own errors."""
+
+
+class IncompleteRunError(CollabLLMError):
+    """A run ended before its work was done; the text says what is kept and how to go on."""
+
+
+class SimulationError(CollabLLMError):
+    """Base of the errors below, which can end a conversation early."""
 
 
 class ServerError(SimulationError):

@@ -7,6 +7,7 @@ import json
 from argparse import Namespace
 from collections.abc import Sequence
 
+from collabllm.cli import run_script
 from collabllm.flags import parse_own_flags, start_parser
 from collabllm.logging_utils import configure_logging
 from collabllm.rewards.arguments import add_judge_arguments
@@ -66,4 +67,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -6,6 +6,7 @@ uv run python scripts/evaluate.py --arm name=base --arm name=sft,lora_path=outpu
 from argparse import Namespace
 from collections.abc import Sequence
 
+from collabllm.cli import run_script
 from collabllm.evaluation.arms import parse_arm
 from collabllm.evaluation.users import parse_user
 from collabllm.flags import parse_own_flags, start_parser
@@ -62,4 +63,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

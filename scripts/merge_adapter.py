@@ -6,6 +6,7 @@ uv run python scripts/merge_adapter.py --lora_path outputs/RUN --output_dir merg
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
+from collabllm.cli import run_script
 from collabllm.logging_utils import configure_logging
 
 
@@ -29,4 +30,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

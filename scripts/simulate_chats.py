@@ -6,6 +6,7 @@ uv run python scripts/simulate_chats.py --config configs/demo_simulate.yaml
 from argparse import Namespace
 from collections.abc import Sequence
 
+from collabllm.cli import run_script
 from collabllm.flags import parse_own_flags, start_parser
 from collabllm.logging_utils import configure_logging
 from collabllm.simulation.arguments import (
@@ -43,4 +44,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -6,6 +6,7 @@ uv run python scripts/train_sft.py --hf_model_path MODEL --hf_dataset_path DATAS
 from argparse import Namespace
 from collections.abc import Sequence
 
+from collabllm.cli import run_script
 from collabllm.flags import parse_arguments
 from collabllm.logging_utils import configure_logging
 from collabllm.training.arguments import add_sft_arguments, build_parser
@@ -30,4 +31,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -6,6 +6,7 @@ uv run python scripts/view.py outputs/demo_transcripts.jsonl
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
 
+from collabllm.cli import run_script
 from collabllm.logging_utils import configure_logging
 
 
@@ -33,4 +34,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -14,8 +14,8 @@ from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"messages", "prompts", "logging_utils", "flags", "hub", "trackers", "__init__", "data"}
-    | {"errors", "event_loop", "files"},
-    {"models", "data_processing", "servers"},
+    | {"errors", "event_loop", "files", "settings", "__main__", "provenance"},
+    {"models", "data_processing", "servers", "cli"},
     {"tasks"},
     {"simulation"},
     {"rewards"},

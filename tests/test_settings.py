@@ -1,0 +1,167 @@
+import dataclasses
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from collabllm.settings import (
+    nearest_names,
+    parse_json,
+    parse_settings,
+    parse_settings_and_rest,
+    read_mapping,
+    setting,
+    to_settings,
+    to_yaml,
+)
+
+
+@dataclass
+class Model:
+    _argument_group_name = "the model"
+    hf_model_path: str = setting("tiny", "Hub id or folder.", metavar="MODEL")
+    temperature: float = setting(0.7, "Of sampling; 100% random at infinity.")
+
+
+@dataclass
+class Run(Model):
+    _argument_group_name = "the run"
+    learning_rate: float = setting(2e-5, "Peak learning rate.")
+    num_told: list[int] = setting([0], "Facts told.")
+    arm: list[str] = setting([], "A competitor.", repeated=True)
+    weights: dict[str, Any] | str | None = setting(None, "Metrics and weights, JSON.")
+    side: Literal["all", "train"] = setting("all", "Side of the split.")
+    resume: bool = setting(False, "Go on.")
+
+    def __post_init__(self) -> None:
+        self.weights = parse_json(self.weights, "--weights")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}.")
+
+
+def failure(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        parse_settings(Run, argv)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_flags_set_fields_with_underscores_or_dashes():
+    run = parse_settings(Run, ["--learning-rate", "1e-3", "--num_told", "0", "2", "--resume"])
+
+    assert (run.learning_rate, run.num_told, run.resume) == (1e-3, [0, 2], True)
+    assert run.hf_model_path == "tiny"
+
+
+def test_the_command_line_wins_over_the_file_also_for_repeated_flags(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("arm: [a, b]\nlearning-rate: 2e-4\nweights: {x: 1}\ntemperature: 0\n")
+
+    from_file = parse_settings(Run, ["--config", str(file)])
+    both = parse_settings(Run, [f"--config={file}", "--arm", "c", "--arm", "d", "--temperature=1"])
+
+    assert (from_file.arm, from_file.learning_rate) == (["a", "b"], 2e-4)
+    assert (from_file.weights, from_file.temperature) == ({"x": 1}, 0)
+    assert (both.arm, both.temperature) == (["c", "d"], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("flag", "near"),
+    [
+        ("--lr", "--learning_rate"),
+        ("--model", "--hf_model_path"),
+        ("--temprature", "--temperature"),
+    ],
+)
+def test_an_unknown_flag_offers_the_nearest_name(capsys, flag, near):
+    assert f"{flag} is not known; did you mean {near}" in failure(capsys, flag, "1")
+
+
+def test_wrong_values_end_with_one_sentence(capsys, tmp_path):
+    list_file, unknown = tmp_path / "list.yaml", tmp_path / "unknown.yaml"
+    list_file.write_text("- a\n")
+    unknown.write_text("temprature: 1\n")
+
+    assert "invalid float value: 'two'" in failure(capsys, "--learning_rate", "two")
+    assert "learning_rate must be positive, got -1.0." in failure(capsys, "--learning_rate", "-1")
+    assert "--weights must be a JSON object, got 'x'" in failure(capsys, "--weights", "x")
+    assert "must map names to values, got list" in failure(capsys, "--config", str(list_file))
+    assert "did you mean --temperature" in failure(capsys, "--config", str(unknown))
+    assert "there is no such file" in failure(capsys, "--config", "nowhere.yaml")
+    assert "Unexpected word 'stray'" in failure(capsys, "stray")
+    assert len(failure(capsys, "--side", "left").splitlines()) == 2
+
+
+def test_help_has_groups_sentences_and_defaults(capsys):
+    with pytest.raises(SystemExit):
+        parse_settings(Run, ["--help"], description="Try it.")
+    text = capsys.readouterr().out
+
+    assert "the model:" in text
+    assert "the run:" in text
+    assert "100% random" in text
+    assert "(default: 2e-05)" in text
+    assert "--learning-rate" not in text
+
+
+def test_other_flags_are_left_to_the_trainer(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("max_steps: 5\npacking: true\n")
+
+    run, rest = parse_settings_and_rest(
+        Run,
+        ["--config", str(file), "--max-steps", "7", "--fp16", "--logging_dir=x", "--ids", "1", "2"],
+    )
+
+    assert run.hf_model_path == "tiny"
+    assert rest == {
+        "max_steps": "7", "packing": True, "fp16": True, "logging_dir": "x", "ids": ["1", "2"],
+    }  # fmt: skip
+
+
+def test_a_function_takes_settings_or_plain_arguments():
+    given = Run(learning_rate=1.0)
+
+    assert to_settings(Run, None, {"learning_rate": 2.0}).learning_rate == 2.0
+    assert to_settings(Run, given, {"resume": True}) == dataclasses.replace(given, resume=True)
+    assert given.resume is False
+    with pytest.raises(TypeError, match="lr is not known; did you mean learning_rate"):
+        to_settings(Run, None, {"lr": 1})
+
+
+def test_settings_written_as_yaml_read_back_the_same(tmp_path):
+    run = Run(arm=["a"], weights={"x": 0.5}, num_told=[1, 2])
+    file = tmp_path / "run.yaml"
+    file.write_text(to_yaml(run))
+
+    assert parse_settings(Run, ["--config", str(file)]) == run
+
+
+def test_mappings_are_read_from_words_json_and_yaml():
+    words = "name=a,system_prompt=Be brief, please,lora_path=x"
+
+    assert read_mapping(words, "--arm") == {
+        "name": "a", "system_prompt": "Be brief, please", "lora_path": "x",
+    }  # fmt: skip
+    assert read_mapping('{"name": "b"}', "--arm") == {"name": "b"}
+    assert read_mapping({"name": "c"}, "--arm") == {"name": "c"}
+    with pytest.raises(ValueError, match="--arm must be key=value,key=value, got 'base'"):
+        read_mapping("base", "--arm")
+    with pytest.raises(ValueError, match="'name' is given twice"):
+        read_mapping("name=a,name=b", "--arm")
+
+
+def test_nearest_names_are_parts_initials_and_alikes():
+    known = ["hf_dataset_path", "shuffle_dataset", "learning_rate", "lora_r"]
+
+    assert nearest_names("hf_dataset", known)[0] == "hf_dataset_path"
+    assert nearest_names("lr", known)[0] == "learning_rate"
+    assert nearest_names("zzz", known) == []
+
+
+def test_reading_settings_loads_no_torch():
+    code = "import sys, collabllm.settings; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from collabllm.data.demo_generator import generate_rows, load_material
-from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
-
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"messages", "prompts", "logging_utils", "flags", "hub", "trackers", "__init__", "data"}
@@ -69,51 +66,3 @@ def test_no_tracked_file_is_large():
 
     large = [f for f in tracked if f and (ROOT / f).exists() and (ROOT / f).stat().st_size > 1e6]
     assert large == []
-
-
-def test_the_demo_dataset_is_what_the_generator_writes():
-    import json
-
-    lines = (ROOT / "collabllm/data/demo_multiturn.jsonl").read_text().splitlines()
-
-    assert [json.loads(line) for line in lines] == list(generate_rows())
-
-
-def test_the_demo_dataset_is_as_large_and_varied_as_promised():
-    dataset = load_multiturn_dataset("demo")
-    rows = dataset.to_list()
-    turns = {}
-    for row in rows:
-        turns.setdefault((row["conv_id"], row["turn_id"]), []).append(row)
-    lengths = {}
-    for conv_id, turn_id in turns:
-        lengths[conv_id] = max(lengths.get(conv_id, 0), (turn_id + 1) // 2)
-    kinds = {row["single_turn_metadata"]["reply_kind"] for row in rows}
-
-    assert len(lengths) == 160
-    assert len(load_material()) == 40
-    assert set(lengths.values()) == {1, 2, 3, 4}
-    assert all(len(candidates) == 3 for candidates in turns.values())
-    assert kinds == {"best", "generic", "guess", "lecture", "needless", "reask"}
-    for candidates in turns.values():
-        best = max(candidates, key=lambda row: row["score"])
-        assert best["single_turn_metadata"]["reply_kind"] == "best"
-        assert len({row["completion"] for row in candidates}) == 3
-
-
-def test_the_demo_holds_out_whole_domains():
-    sides = multiturn_dataset_to_sft(
-        load_multiturn_dataset("demo"), eval_ratio=0.2, split_by="single_turn_metadata.domain"
-    )
-
-    domains = {s: {m["domain"] for m in sides[s]["single_turn_metadata"]} for s in sides}
-    assert domains["eval"] == {
-        "api_request",
-        "birthday_party",
-        "dinner_menu",
-        "moving_checklist",
-        "python_error",
-        "study_plan",
-        "wedding_speech",
-    }
-    assert domains["train"].isdisjoint(domains["eval"])

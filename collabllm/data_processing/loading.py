@@ -8,6 +8,8 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
+from collabllm.data.demo_generator import generate_rows
+from collabllm.data.task_bank import bank_fingerprint
 from collabllm.data_processing.arrow_rows import write_arrow
 from collabllm.data_processing.row_checks import (
     REQUIRED_COLUMNS,
@@ -36,7 +38,8 @@ def load_multiturn_dataset(path: str | Path, split: str = "train") -> Dataset:
         FileNotFoundError: If `path` looks like a file or folder and is not there.
         ValueError: If a row is malformed; the text names file, row, column, value and remedy.
     """
-    path = demo_dataset_path() if str(path) == BUNDLED_DATASET else path
+    if str(path) == BUNDLED_DATASET:
+        return write_arrow(_read_bundled, {"fingerprint": bank_fingerprint()})
     file = Path(path)
     if file.suffix in (".jsonl", ".json"):
         return _load_json(_existing(file))
@@ -57,9 +60,10 @@ def load_multiturn_dataset(path: str | Path, split: str = "train") -> Dataset:
 _SAVED_BY_DATASETS = ("dataset_info.json", "dataset_dict.json")
 
 
-def demo_dataset_path() -> Path:
-    """Return the path of the bundled demo dataset."""
-    return Path(__file__).parent.parent / "data" / "demo_multiturn.jsonl"
+def _read_bundled(fingerprint: str) -> Iterator[dict[str, Any]]:
+    """Yield the demo's rows; `fingerprint` only tells the cache one task bank from another."""
+    numbered = enumerate(generate_rows(), start=1)
+    return check_rows(((f"row {idx}", row) for idx, row in numbered), BUNDLED_DATASET)
 
 
 def _existing(file: Path) -> Path:

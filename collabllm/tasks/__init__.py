@@ -2,11 +2,12 @@
 
 from collabllm.tasks.demo import demo_tasks
 from collabllm.tasks.loading import DEMO_TASKS, choose_side, load_tasks
-from collabllm.tasks.task import Fact, Task, open_with, to_task
+from collabllm.tasks.task import Fact, Opening, Task, open_with, to_task
 
 __all__ = [
     "DEMO_TASKS",
     "Fact",
+    "Opening",
     "Task",
     "choose_side",
     "demo_tasks",

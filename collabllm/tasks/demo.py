@@ -1,46 +1,44 @@
-"""The demo's tasks, drawn from its material."""
+"""The tasks of the task bank."""
 
-import random
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from collabllm.data.demo_generator import end_sentence, load_material
-from collabllm.tasks.task import Fact, Task
-
-_TASKS_PER_DOMAIN = 4
+from collabllm.data.task_bank import BankSide, Entry, bank_side, load_bank
+from collabllm.tasks.task import Fact, Opening, Task
 
 
-def demo_tasks(seed: int = 0, domains: Sequence[str] | None = None) -> list[Task]:
-    """Draw tasks from the demo material, four a domain, the domains taking turns.
+def demo_tasks(side: BankSide = "development") -> list[Task]:
+    """Return the tasks of the bank, one a kind.
+
+    A clear request is a task without facts, whose opening says everything.
 
     Args:
-        seed: The same seed gives the same tasks.
-        domains: Only these; all by default.
+        side: `development` has the kinds that the demo dataset has; `test` the others, on which
+            nothing is trained or chosen.
     """
-    rounds: list[list[Task]] = [[] for _ in range(_TASKS_PER_DOMAIN)]
-    for name, domain in load_material().items():
-        if domains is not None and name not in domains:
-            continue
-        random_ = random.Random(f"task-{seed}-{name}")
-        for idx, tasks in enumerate(rounds):
-            tasks.append(_demo_task(name, domain, idx, random_))
-    return [task for tasks in rounds for task in tasks]
+    return [_to_task(entry) for entry in load_bank() if bank_side(entry["kind"]) == side]
 
 
-def _demo_task(name: str, domain: Mapping[str, Any], idx: int, random_: random.Random) -> Task:
-    values = {fact: random_.choice(spec["values"]) for fact, spec in domain["facts"].items()}
+def _to_task(entry: Entry) -> Task:
+    metadata = {"kind": entry["kind"], "area": entry["area"]}
+    description = entry["kind"].replace("_", " ")
+    if "request" in entry:
+        request = entry["request"]
+        return Task(
+            entry["kind"], request, entry["result"], description, request, metadata=metadata
+        )
     facts = tuple(
-        Fact(fact, spec["say"][0].format(v=values[fact]), tuple(spec["cues"]), values[fact])
-        for fact, spec in domain["facts"].items()
+        Fact(name, fact["say"], value=fact["value"], question=fact["ask"])
+        for name, fact in entry["facts"].items()
     )
-    opening = domain["openings"][idx % len(domain["openings"])]
-    done: str = domain["done"][idx % len(domain["done"])].format(**values)
+    some = entry["some"]
     return Task(
-        task_id=f"{name}-{idx}",
-        single_turn_prompt=" ".join([end_sentence(opening), *(fact.answer for fact in facts)]),
-        single_turn_completion=done[0].upper() + done[1:],
-        task_desc=name.replace("_", " "),
-        opening=opening,
-        facts=facts,
-        metadata={"domain": name},
+        entry["kind"],
+        entry["full"],
+        entry["result"],
+        description,
+        entry["vague"][0],
+        facts,
+        metadata,
+        (
+            Opening(some["text"], tuple(some["tells"])),
+            Opening(entry["full"], tuple(entry["facts"])),
+        ),
     )

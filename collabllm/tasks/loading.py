@@ -9,6 +9,7 @@ from collabllm.tasks.sources import iter_rows, recognise
 from collabllm.tasks.task import Task, to_task
 
 DEMO_TASKS = "demo"
+DEMO_TEST_TASKS = "demo_test"
 
 
 def load_tasks(
@@ -34,8 +35,8 @@ def load_tasks(
         FileNotFoundError: If a file is not there.
         ValueError: If a row has no goal, a column is missing, or there is no task.
     """
-    if str(path) == DEMO_TASKS:
-        return demo_tasks()[:limit]
+    if str(path) in (DEMO_TASKS, DEMO_TEST_TASKS):
+        return demo_tasks("test" if str(path) == DEMO_TEST_TASKS else "development")[:limit]
     tasks: dict[str, Task] = {}
     for where, row in iter_rows(path, split):
         converted = recognise(row, columns, f"{path} {where}")

@@ -2,11 +2,24 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from collabllm.messages import Message
+from collabllm.tasks.embeddings import BUNDLED_ENCODER, has_bundled_encoder, load_encoder
+from collabllm.tasks.requests import find_questions, split_question
 from collabllm.tasks.task import Fact
 
+__all__ = ["adds_work", "contains_value", "facts_asked_for", "facts_told", "find_questions"]
+
+MATCHERS = ("auto", "cues", "semantic")
+MIN_COSINE = 0.45
+"""Least cosine of a whole question and a fact; chosen on IN3's train file, docs/simulation.md."""
+MIN_COSINE_OF_PART = 0.48
+"""The same of a part of a question, which says less."""
+
 _QUESTION_WORDS = frozenset("how long many often what when where which who".split())
+_MIN_NEW_WORDS = 5
+_SHORT = 3  # letters of a value that must have the same case: "Go" is no "go"
 
 
 def facts_told(facts: Sequence[Fact], messages: Sequence[Message]) -> set[str]:
@@ -19,8 +32,90 @@ def facts_told(facts: Sequence[Fact], messages: Sequence[Message]) -> set[str]:
     }
 
 
-def facts_asked_for(facts: Sequence[Fact], questions: Sequence[str], known: set[str]) -> list[Fact]:
-    """Return the facts that questions ask for, each at most once; those in `known` never."""
+def contains_value(text: str, value: str) -> bool:
+    """Tell whether a value stands in a text, as whole words, whatever the case and spacing.
+
+    A value of up to three letters with a capital keeps its case.
+    """
+    return _value_pattern(value).search(text) is not None
+
+
+def adds_work(reply: str, said: str) -> bool:
+    """Tell whether a reply brings more than the user's own words: at least five other words.
+
+    Args:
+        reply: Of the assistant.
+        said: All that the user has said so far.
+    """
+    return len(_words(reply) - _words(said)) >= _MIN_NEW_WORDS
+
+
+def _words(text: str) -> set[str]:
+    return {_singular(word) for word in re.findall(r"[^\W_]{3,}", text.lower())}
+
+
+@lru_cache(maxsize=10_000)
+def _value_pattern(value: str) -> re.Pattern[str]:
+    words = r"\s+".join(map(re.escape, value.split()))
+    exact = len(value) <= _SHORT and value != value.lower()
+    return re.compile(rf"(?<!\w){words}(?!\w)", re.NOFLAG if exact else re.IGNORECASE)
+
+
+def facts_asked_for(
+    facts: Sequence[Fact], questions: Sequence[str], known: set[str], matcher: str = "auto"
+) -> list[Fact]:
+    """Return the facts that questions ask for, each at most once; those in `known` never.
+
+    Args:
+        facts: Of the task.
+        questions: From `find_questions`.
+        known: Names of facts that the user has told.
+        matcher: `cues` (hand-written cue words), `semantic` (the bundled sentence encoder) or
+            `semantic:MODEL` (an encoder of the Hub), or `auto`: semantic where no fact has cues
+            and the encoder is installed.
+
+    Raises:
+        ValueError: If there is no such matcher.
+    """
+    if not questions or not facts:
+        return []
+    kind, _, encoder = matcher.partition(":")
+    if kind not in MATCHERS:
+        raise ValueError(f"matcher must be one of {', '.join(MATCHERS)}, got {matcher!r}.")
+    if kind == "auto":
+        has_cues = any(fact.cues for fact in facts)
+        kind = "semantic" if has_bundled_encoder() and not has_cues else "cues"
+    if kind == "semantic":
+        return _match_by_meaning(facts, questions, known, encoder or BUNDLED_ENCODER)
+    return _match_by_cues(facts, questions, known)
+
+
+def _match_by_meaning(
+    facts: Sequence[Fact], questions: Sequence[str], known: set[str], encoder: str
+) -> list[Fact]:
+    """Give each question, and each part of it, the fact that is nearest, if it is near enough."""
+    parts = [part for question in questions for part in split_question(question)]
+    least = [MIN_COSINE if part in questions else MIN_COSINE_OF_PART for part in parts]
+    texts = [(idx, text) for idx, fact in enumerate(facts) for text in _fact_texts(fact)]
+    vectors = load_encoder(encoder).encode([*parts, *(text for _, text in texts)])
+    cosines = vectors[: len(parts)] @ vectors[len(parts) :].T  # [parts, texts]
+    asked: dict[str, Fact] = {}
+    for row, enough in zip(cosines, least, strict=True):
+        best = int(row.argmax())
+        fact = facts[texts[best][0]]
+        if row[best] >= enough and fact.name not in known:
+            asked.setdefault(fact.name, fact)
+    return list(asked.values())
+
+
+def _fact_texts(fact: Fact) -> list[str]:
+    """Return ways to speak of a fact."""
+    name = fact.name.replace("_", " ")
+    about = [text for text in (fact.question, fact.value) if text]
+    return [name, *(f"{name}: {text}" for text in about), *([fact.question] * bool(fact.question))]
+
+
+def _match_by_cues(facts: Sequence[Fact], questions: Sequence[str], known: set[str]) -> list[Fact]:
     asked: list[Fact] = []
     for question in questions:
         words = {_singular(word) for word in re.findall(r"[a-z']+", question.lower())}
@@ -33,13 +128,6 @@ def facts_asked_for(facts: Sequence[Fact], questions: Sequence[str], known: set[
         if best is not None and scores[best] > 0:
             asked.append(next(fact for fact in facts if fact.name == best))
     return asked
-
-
-def find_questions(text: str) -> list[str]:
-    """Return the sentences that end with a question mark."""
-    return [
-        sentence.strip() for sentence in re.findall(r"[^.!?\n]*\?", text) if sentence.strip(" ?")
-    ]
 
 
 def _cue_score(fact: Fact, question: str, words: set[str]) -> float:
@@ -56,8 +144,3 @@ def _cue_score(fact: Fact, question: str, words: set[str]) -> float:
 def _singular(word: str) -> str:
     """Take a plural's s off, so that a guest count asks for guests."""
     return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word
-
-
-def contains_value(text: str, value: str) -> bool:
-    """Tell whether a value stands in a text, whatever the case."""
-    return value.lower() in text.lower()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from collabllm.data.demo_generator import end_sentence
+from collabllm.data.task_bank import end_sentence
 from collabllm.messages import shorten
 
 
@@ -14,18 +14,30 @@ class Fact:
     """One thing the user knows and tells when asked.
 
     `cues` are lower-case words of a question for it; `answer` is what the user says; `value` is
-    what a finished reply must contain.
+    what a finished reply must contain; `question` is one way to ask for it.
     """
 
     name: str
     answer: str
     cues: tuple[str, ...] = ()
     value: str = ""
+    question: str = ""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A first message as somebody would write it, and the names of the facts that it tells."""
+
+    text: str
+    tells: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one conversation is about. `single_turn_prompt` is hidden from the assistant."""
+    """What one conversation is about. `single_turn_prompt` is hidden from the assistant.
+
+    `opening` tells no fact; `told_openings` are others, which tell some or all of them.
+    """
 
     task_id: str
     single_turn_prompt: str
@@ -34,6 +46,7 @@ class Task:
     opening: str = ""
     facts: tuple[Fact, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    told_openings: tuple[Opening, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
         """Return the task's columns in the dataset format."""
@@ -65,6 +78,10 @@ def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
         row.get("opening") or "",
         tuple(_to_fact(fact, where) for fact in row.get("facts") or ()),
         row.get("single_turn_metadata") or {},
+        tuple(
+            Opening(str(opening["text"]), tuple(opening["tells"]))
+            for opening in row.get("told_openings") or ()
+        ),
     )
 
 
@@ -72,19 +89,31 @@ def _to_fact(fact: Mapping[str, Any], where: str) -> Fact:
     if not isinstance(fact, Mapping) or not {"name", "answer"} <= fact.keys():
         raise ValueError(f"{where}: a fact needs 'name' and 'answer', got {shorten(fact)}.")
     cues = tuple(str(cue).lower() for cue in fact.get("cues") or ())
-    return Fact(str(fact["name"]), str(fact["answer"]), cues, str(fact.get("value") or ""))
+    return Fact(
+        str(fact["name"]),
+        str(fact["answer"]),
+        cues,
+        str(fact.get("value") or ""),
+        str(fact.get("question") or ""),
+    )
 
 
 def open_with(task: Task, num_facts: int) -> Task:
     """Return the task with an opening that tells some of its facts already.
 
+    An opening of `told_openings` that tells as many is taken; else the facts' answers are added to
+    the opening that tells none.
+
     Args:
         task: With facts.
         num_facts: How many; all of them where there are fewer. 0 leaves the task as it is.
     """
-    told = sorted(task.facts, key=lambda fact: hashlib.sha256(fact.answer.encode()).digest())
-    told = told[:num_facts]
-    if not told:
+    number = min(num_facts, len(task.facts))
+    if not number:
         return task
-    opening = " ".join([end_sentence(task.opening), *(fact.answer for fact in told)])
-    return replace(task, task_id=f"{task.task_id}+{len(told)}", opening=opening)
+    written = next((o.text for o in task.told_openings if len(o.tells) == number), None)
+    if written is None:
+        told = sorted(task.facts, key=lambda fact: hashlib.sha256(fact.answer.encode()).digest())
+        answers = [fact.answer for fact in told[:number]]
+        written = " ".join([end_sentence(task.opening), *answers])
+    return replace(task, task_id=f"{task.task_id}+{number}", opening=written)

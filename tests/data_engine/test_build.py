@@ -36,6 +36,9 @@ ROOT = Path(__file__).parents[2]
 WEIGHTS = {"facts_elicited": 1.0, "over_asking": -0.5}
 
 
+PLAN = "Plan for the 6th birthday, 12 guests: treasure hunt, cake with candles, music, goodbye."
+
+
 class PartyAssistant(Assistant):
     """Asks under the proactive prompt, guesses otherwise; finishes when it knows all."""
 
@@ -46,7 +49,7 @@ class PartyAssistant(Assistant):
         self.systems.append(messages[0]["content"])
         said = " ".join(m["content"] for m in messages if m["role"] == "user")
         if "6th" in said and "12" in said:
-            return AssistantReply("Plan for the 6th birthday, 12 guests.")
+            return AssistantReply(PLAN)
         if "Before you do anything" in messages[0]["content"]:
             return AssistantReply("How old is the child?" if "6th" not in said else "How many?")
         return AssistantReply("Here is a plan for 20 guests.")
@@ -70,7 +73,7 @@ def test_the_best_candidate_goes_on_with_a_user_message_of_one_of_its_futures():
     assert [[c.estimate.reply for c in group.candidates] for group in groups] == [
         ["Here is a plan for 20 guests.", "How old is the child?"],
         ["Here is a plan for 20 guests.", "How many?"],
-        ["Plan for the 6th birthday, 12 guests."],
+        [PLAN],
     ]
     assert [group.chosen for group in groups] == [1, 1, 0]
     assert [group.candidates[1].proactive for group in groups[:2]] == [True, True]
@@ -126,7 +129,7 @@ def test_the_rows_are_the_dataset_format_and_train_as_one_row_a_conversation(tmp
     assert [m["content"] for m in row["messages"] if m["weight"] == 1] == [
         "How old is the child?",
         "How many?",
-        "Plan for the 6th birthday, 12 guests.",
+        PLAN,
     ]
     first = dataset[1]
     assert first["rewards"]["facts_elicited"] == [0.5, 0.5]

@@ -143,7 +143,7 @@ def make_adapter(folder, **config):
     settings = {
         "hf_dataset_path": "demo",
         "dataset_split": "train",
-        "split_by": "single_turn_metadata.domain",
+        "split_by": "single_turn_metadata.kind",
         "eval_ratio": 0.2,
         **config,
     }
@@ -155,10 +155,10 @@ def test_tasks_of_the_training_are_refused(tmp_path):
     from collabllm.tasks import choose_side
 
     arm = Arm("sft", make_adapter(tmp_path / "sft"))
-    held_out = choose_side(demo_tasks(), "eval", 0.2, "single_turn_metadata.domain")
+    held_out = choose_side(demo_tasks(), "eval", 0.2, "single_turn_metadata.kind")
 
     check_not_trained_on(arm, held_out)
-    with pytest.raises(ValueError, match=r"Arm sft was trained on 132 of 160 tasks .*--side eval"):
+    with pytest.raises(ValueError, match=r"trained on [0-9]+ of [0-9]+ tasks .*--side eval"):
         check_not_trained_on(arm, demo_tasks())
 
 

@@ -24,10 +24,26 @@ def answer(body):
 
 
 def flags(server, folder, *more, arms=("asker", "talker")):
-    words = ["--output", str(folder), "--num_tasks", "6", "--max_turns", "2"]
+    words = ["--output", str(folder), "--tasks", write_tasks(folder), "--max_turns", "2"]
     for arm in arms:
         words += ["--arm", f"name={arm},model={arm},base_url={server.url}"]
     return [*words, *more]
+
+
+def write_tasks(folder):
+    """Write six tasks with three facts, two of which `asker` asks for."""
+    path = folder.parent / f"{folder.name}-tasks.jsonl"
+    facts = [
+        {"name": "when", "answer": "On Friday.", "cues": ["when"], "value": "Friday"},
+        {"name": "guests", "answer": "12 people.", "cues": ["many", "people"], "value": "12"},
+        {"name": "colour", "answer": "Make it blue.", "cues": ["colour"], "value": "blue"},
+    ]
+    tasks = [
+        {"task_id": f"party-{i}", "single_turn_prompt": f"Party {i}", "opening": f"Party {i}!"}
+        for i in range(6)
+    ]
+    path.write_text("".join(json.dumps({**task, "facts": facts}) + "\n" for task in tasks))
+    return str(path)
 
 
 def results_of(folder):

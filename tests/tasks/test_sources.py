@@ -72,3 +72,93 @@ def test_a_column_map_names_the_columns_of_any_dataset(tmp_path):
         load_tasks(file, columns={"single_turn_prompt": "q"})
     with pytest.raises(ValueError, match=r"row 1: 'single_turn_prompt' must be|line 1: 'single"):
         load_tasks(file)
+
+
+IN3 = [
+    {
+        "category": "Travel",
+        "task": "Plan a trip to Paris.",
+        "vague": True,
+        "missing_details": [
+            {
+                "description": "Budget",
+                "importance": "3",
+                "inquiry": "What is your budget?",
+                "options": ["small", "large"],
+            },
+            {
+                "description": "Length",
+                "importance": "1",
+                "inquiry": "How long?",
+                "options": ["week"],
+            },
+        ],
+    },
+    {"category": "Facts", "task": "Who wrote Faust?", "vague": False, "missing_details": []},
+]
+
+
+def test_in3_details_are_facts_and_clear_rows_have_none(tmp_path):
+    vague, clear = load_tasks(write(tmp_path / "in3.jsonl", IN3))
+
+    assert vague.opening == "Plan a trip to Paris."
+    assert [(fact.name, fact.weight) for fact in vague.facts] == [("Budget", 3.0), ("Length", 1.0)]
+    assert vague.facts[0].value in ("small", "large")
+    assert vague.facts[1].answer == "Length: week."
+    assert (clear.facts, clear.opening) == ((), clear.single_turn_prompt)
+    assert load_tasks(tmp_path / "in3.jsonl")[0] == vague
+
+
+@pytest.mark.parametrize("key", ["shard", "shard_text"])
+def test_lost_in_conversation_opens_with_its_first_shard(tmp_path, key):
+    shards = [{"shard_id": i, key: f"part {i}"} for i in range(3)]
+    row = {"task_id": "x", "task": "math", "sharded_instructions": shards}
+
+    (task,) = load_tasks(write(tmp_path / "lic.jsonl", [row]))
+
+    assert (task.opening, task.single_turn_prompt) == ("part 0", "part 0 part 1 part 2")
+    assert [fact.answer for fact in task.facts] == ["part 1", "part 2"]
+
+
+def test_mediq_facts_are_told_when_asked(tmp_path):
+    row = {
+        "id": 7,
+        "question": "What is it?",
+        "context": ["A man has a fever.", "He was abroad."],
+        "options": {"A": "flu", "B": "malaria"},
+        "facts": ["He was abroad."],
+        "answer": "malaria",
+    }
+
+    (task,) = load_tasks(write(tmp_path / "mediq.jsonl", [row]))
+
+    assert task.task_id == "7"
+    assert task.opening == "A man has a fever. What is it? A: flu B: malaria"
+    assert [fact.answer for fact in task.facts] == ["He was abroad."]
+    assert task.single_turn_completion == "malaria"
+
+
+def test_abg_coqa_asks_only_where_it_is_ambiguous(tmp_path):
+    turn = {"question": "Where did she go?", "answer": "home"}
+    clarification = {
+        "question": "Do you mean Ann or Bea?",
+        "answers": [{"clr_ans": "Ann", "org_ans": "to the lake"}],
+    }
+    rows = [
+        {
+            "story": f"Story {kind}.",
+            "history_turns": [],
+            "target_turn": turn,
+            "ambiguity": kind,
+            "clarification_turn": clarification if kind == "ambiguous" else {},
+        }
+        for kind in ("ambiguous", "non_ambiguous")
+    ]
+
+    ambiguous, clear = load_tasks(write(tmp_path / "abg.jsonl", rows))
+
+    assert ambiguous.opening == "Story ambiguous.\n\nWhere did she go?"
+    assert [(f.question, f.answer) for f in ambiguous.facts] == [("Do you mean Ann or Bea?", "Ann")]
+    assert ambiguous.single_turn_completion == "to the lake"
+    assert clear.facts == ()
+    assert clear.opening == clear.single_turn_prompt

@@ -12,6 +12,8 @@ from collabllm.tasks.matching import find_questions
 async def facts_elicited(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return the share of the facts missing from the opening that the user told later, in [0, 1].
 
+    Facts count by their weight.
+
     Not applicable where the opening holds them all.
     """
     user = _user(task)
@@ -20,7 +22,9 @@ async def facts_elicited(conversation: Sequence[Message], task: Task, tools: Met
     needed = {fact.name for fact in task.facts} - at_first
     if not needed:
         raise NotApplicableError("the opening holds every fact")
-    return len(user.facts_told(users) & needed) / len(needed)
+    told = user.facts_told(users)
+    weights = {fact.name: fact.weight for fact in task.facts if fact.name in needed}
+    return sum(weights[name] for name in needed & told) / sum(weights.values())
 
 
 async def over_asking(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:

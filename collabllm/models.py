@@ -20,6 +20,8 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
+from collabllm.allocator import keep_large_blocks
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -64,6 +66,8 @@ def load_base_model(
         FileNotFoundError: If `path` looks like a local folder and is not there.
     """
     dtype = dtype or choose_dtype()
+    if not torch.cuda.is_available():
+        keep_large_blocks()
     quantization = None
     if use_4bit:
         quantization = BitsAndBytesConfig(

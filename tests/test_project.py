@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"messages", "prompts", "logging_utils", "flags", "hub", "trackers", "__init__", "data"}
-    | {"errors", "event_loop", "files", "settings", "__main__", "provenance"},
+    | {"allocator", "errors", "event_loop", "files", "settings", "__main__", "provenance"},
     {"models", "data_processing", "servers", "cli"},
     {"tasks"},
     {"simulation"},

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from collabllm.data_engine.grow import BuildSettings
-from collabllm.servers.usage import PRICES
+from collabllm.servers.prices import find_price
 
 _JUDGED = ("interactivity", "accuracy_judged")
 
@@ -93,16 +93,10 @@ def plan_build(
         calls["judge"] = futures * judged
         prompts["judge"] = assumptions.judge_prompt_tokens + context_tokens
         outputs["judge"] = assumptions.judge_output_tokens
-    prices = {**PRICES, **(prices or {})}
-    cost = sum(
-        calls[role]
-        * (
-            prompts[role] * prices.get(models.get(role, ""), (0, 0))[0]
-            + outputs[role] * prices.get(models.get(role, ""), (0, 0))[1]
-        )
-        / 1e6
-        for role in calls
-    )
+    cost = 0.0
+    for role in calls:
+        price = find_price(models.get(role, ""), prices) or (0.0, 0.0)
+        cost += calls[role] * (prompts[role] * price[0] + outputs[role] * price[1]) / 1e6
     server_calls = sum(n for role, n in calls.items() if role in models)
     local_tokens = 0.0 if "assistant" in models else calls["assistant"] * max_new_tokens
     seconds = (

@@ -1,61 +1,88 @@
-"""Count tokens and cost by role and model, and stop at a cost limit."""
+"""Count tokens and cost by role, model and server, and stop at a cost limit."""
 
+import json
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from collabllm.errors import CostLimitError
-
-# US dollars a million tokens (prompt, completion), OpenAI's public price list of 2025; override by
-# `prices`. A model that is not listed, as every local one, costs nothing.
-PRICES: Mapping[str, tuple[float, float]] = {
-    "gpt-4o": (2.50, 10.00),
-    "gpt-4o-mini": (0.15, 0.60),
-    "gpt-4.1": (2.00, 8.00),
-    "gpt-4.1-mini": (0.40, 1.60),
-    "gpt-4.1-nano": (0.10, 0.40),
-}
+from collabllm.servers.prices import Price, find_price
 
 
 @dataclass
 class Usage:
-    """Requests and tokens of one role with one model."""
+    """Requests and tokens of one role with one model on one server."""
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    def add(self, other: "Usage") -> None:
+        """Add another's numbers to these."""
+        self.requests += other.requests
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
 
 
 class UsageLedger:
     """Adds up usage from any thread.
 
     Args:
-        max_cost_usd: No further request starts once this is spent; None for no limit.
-        prices: Dollars a million tokens (prompt, completion) by model, added to `PRICES`.
+        max_cost_usd: No further request starts once this is spent; those under way still end and
+            count. None for no limit.
+        prices: Dollars a million tokens (prompt, completion) by model; they win over the kept list.
     """
 
     def __init__(
-        self,
-        max_cost_usd: float | None = None,
-        prices: Mapping[str, tuple[float, float]] | None = None,
+        self, max_cost_usd: float | None = None, prices: Mapping[str, Price] | None = None
     ) -> None:
         self.max_cost_usd = max_cost_usd
-        self._prices = {**PRICES, **(prices or {})}
-        self._usage: dict[tuple[str, str], Usage] = defaultdict(Usage)
+        self._own_prices = dict(prices or {})
+        self._prices: dict[str, Price | None] = {}
+        self._usage: dict[tuple[str, str, str], Usage] = defaultdict(Usage)
         self._lock = threading.Lock()
 
-    def add(self, role: str, model: str, prompt_tokens: int, completion_tokens: int) -> None:
+    def add(
+        self, role: str, model: str, prompt_tokens: int, completion_tokens: int, server: str = ""
+    ) -> None:
         """Add one request."""
         with self._lock:
-            usage = self._usage[role, model]
-            usage.requests += 1
-            usage.prompt_tokens += prompt_tokens
-            usage.completion_tokens += completion_tokens
+            self._usage[role, model, server].add(Usage(1, prompt_tokens, completion_tokens))
 
-    def check_limit(self) -> None:
-        """Raise CostLimitError when the limit is spent."""
-        if self.max_cost_usd is not None and self.cost_usd >= self.max_cost_usd:
+    def price(self, model: str) -> Price | None:
+        """Return the price of a model, or None where there is none."""
+        if model not in self._prices:
+            self._prices[model] = find_price(model, self._own_prices)
+        return self._prices[model]
+
+    def require_prices(self, models: Iterable[str]) -> None:
+        """Refuse models that a cost limit could not limit; without a limit all are welcome.
+
+        Raises:
+            ValueError: If a model has no price.
+        """
+        missing = [model for model in models if self.price(model) is None]
+        if self.max_cost_usd is not None and missing:
+            example = json.dumps({model: [0.15, 0.6] for model in missing})
+            raise ValueError(
+                f"A limit of ${self.max_cost_usd:g} needs the price of {', '.join(missing)}: give "
+                f"dollars a million tokens (prompt, completion), as in --prices '{example}', or "
+                "[0, 0] for a server of your own."
+            )
+
+    def check_limit(self, model: str | None = None) -> None:
+        """Let a request pass, or not.
+
+        Raises:
+            CostLimitError: If the limit is spent.
+            ValueError: If there is a limit and the model has no price.
+        """
+        if self.max_cost_usd is None:
+            return
+        if model is not None:
+            self.require_prices([model])
+        if self.cost_usd >= self.max_cost_usd:
             raise CostLimitError(
                 f"The cost limit of ${self.max_cost_usd:g} is reached (${self.cost_usd:.4f} spent)."
             )
@@ -66,16 +93,21 @@ class UsageLedger:
         with self._lock:
             return sum(
                 (usage.prompt_tokens * price[0] + usage.completion_tokens * price[1]) / 1e6
-                for (_, model), usage in self._usage.items()
-                if (price := self._prices.get(model))
+                for (_, model, _), usage in self._usage.items()
+                if (price := self.price(model))
             )
 
     def by_role(self) -> dict[str, Usage]:
         """Return the sums of each role."""
+        return self._sums(0)
+
+    def by_server(self) -> dict[str, Usage]:
+        """Return the sums of each server."""
+        return self._sums(2)
+
+    def _sums(self, part: int) -> dict[str, Usage]:
         sums: dict[str, Usage] = defaultdict(Usage)
         with self._lock:
-            for (role, _), usage in self._usage.items():
-                sums[role].requests += usage.requests
-                sums[role].prompt_tokens += usage.prompt_tokens
-                sums[role].completion_tokens += usage.completion_tokens
+            for key, usage in self._usage.items():
+                sums[key[part]].add(usage)
         return dict(sums)

@@ -1,20 +1,17 @@
-"""OpenAIClient: retries, limits, refusals, usage, cache; keys stay out of every text."""
+"""OpenAIClient: retries, pauses, refusals, preflight; keys stay out of every text."""
 
 import asyncio
+import email.utils
+import json
 import logging
 import time
 
 import pytest
 
-from collabllm.errors import (
-    ContextFullError,
-    CostLimitError,
-    ReplayMissError,
-    ServerError,
-)
+from collabllm.errors import ContextFullError, CostLimitError, ServerError
 from collabllm.event_loop import run
-from collabllm.servers.cache import ResponseCache
-from collabllm.servers.client import OpenAIClient, _TokenLimiter
+from collabllm.servers.client import OpenAIClient
+from collabllm.servers.completion import read_completion
 from collabllm.servers.usage import UsageLedger
 from tests.fake_server import FakeServer
 
@@ -71,7 +68,7 @@ def test_a_lasting_failure_is_raised_after_bounded_tries_without_the_key(caplog)
         client = OpenAIClient(server.url, KEY, max_retries=2)
         with (
             caplog.at_level(logging.DEBUG, logger="collabllm"),
-            pytest.raises(ServerError, match="failed 3 times; last: status 500") as error,
+            pytest.raises(ServerError, match=r"/v1 failed 3 times; last: status 500") as error,
         ):
             ask(client)
 
@@ -140,23 +137,6 @@ def test_no_more_requests_at_once_than_allowed():
     assert len(server.requests) == 12
 
 
-def test_the_token_limit_waits_for_the_minute_to_pass(monkeypatch):
-    now, slept = [0.0], []
-    limiter = _TokenLimiter(100, now=lambda: now[0])
-
-    async def sleep(seconds):
-        slept.append(seconds)
-        now[0] += seconds + 0.1
-
-    monkeypatch.setattr("collabllm.servers.client.asyncio.sleep", sleep)
-    asyncio.run(limiter.wait())
-    limiter.spend(150)
-    now[0] = 10
-    asyncio.run(limiter.wait())
-
-    assert slept == [50.0]
-
-
 def test_the_cost_limit_stops_the_next_request():
     ledger = UsageLedger(max_cost_usd=0.001, prices={"m": (1000.0, 1000.0)})
     with FakeServer(lambda body: "ok") as server:
@@ -169,34 +149,211 @@ def test_the_cost_limit_stops_the_next_request():
     assert len(server.requests) == 1
 
 
-def test_cost_adds_up_by_price():
-    ledger = UsageLedger()
-    ledger.add("user", "gpt-4o-mini", 1_000_000, 0)
-    ledger.add("judge", "gpt-4o", 0, 100_000)
-    ledger.add("assistant", "local", 9_999_999, 9_999_999)
+def test_what_a_model_refuses_is_learned_by_all_that_are_under_way():
+    """Sixty-four callers send the refused setting before the first refusal comes back."""
 
-    assert ledger.cost_usd == pytest.approx(0.15 + 1.0)
-    assert ledger.by_role()["assistant"].requests == 1
+    def reject(body):
+        if "max_tokens" in body:
+            error = {"message": "Unsupported parameter: 'max_tokens'", "param": "max_tokens"}
+            return 400, {"error": {**error, "code": "unsupported_parameter"}}
+        return None
+
+    async def many(client):
+        calls = (client.complete(HI, "m", role="user", max_tokens=9) for _ in range(64))
+        return await asyncio.gather(*calls)
+
+    with FakeServer(lambda body: "ok", delay_s=0.2) as server:
+        server.reject = reject
+        answers = run(many(OpenAIClient(server.url, KEY, max_retries=0)))
+
+    assert [answer.text for answer in answers] == ["ok"] * 64
+    assert len(server.requests) == 128
 
 
-def test_a_recorded_run_replays_without_a_server(tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "max_tokens is too large: 99999.", "param": "max_tokens", "code": "invalid"},
+        {"message": "messages[0] is not supported", "param": "messages[0].content"},
+        {"message": "temperature was 0.5. The role 'tool' is not supported."},
+        {"message": "Unsupported parameter: 'top_p'", "param": "top_p"},
+    ],
+)
+def test_an_unrelated_refusal_drops_no_setting(error):
     with FakeServer(lambda body: "ok") as server:
-        cache = ResponseCache(tmp_path / "c.sqlite", "record")
-        ask(OpenAIClient(server.url, KEY, cache=cache), seed=1)
-        ask(OpenAIClient(server.url, KEY, cache=cache), seed=1)
-        assert len(server.requests) == 1
-        cache.close()
+        server.reject = lambda body: (400, {"error": error})
+        client = OpenAIClient(server.url, KEY)
 
-    replay = OpenAIClient(
-        "http://127.0.0.1:9", KEY, cache=ResponseCache(tmp_path / "c.sqlite", "replay")
+        with pytest.raises(ServerError, match=r"\(400"):
+            ask(client, max_tokens=99999, temperature=0.5)
+
+    assert len(server.requests) == 1
+    assert client.refused == {}
+
+
+def test_a_refusal_in_the_words_of_pydantic_is_understood():
+    def reject(body):
+        if "seed" not in body:
+            return None
+        detail = {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs"}
+        return 422, {"detail": [detail | {"msg": "Extra inputs are not permitted"}]}
+
+    with FakeServer(lambda body: "ok") as server:
+        server.reject = reject
+
+        assert ask(OpenAIClient(server.url, KEY), seed=3).text == "ok"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("retry-after-ms", lambda: "700"),
+        ("retry-after", lambda: "0.7"),
+        ("retry-after", lambda: email.utils.formatdate(time.time() + 2, usegmt=True)),
+    ],
+)
+def test_one_answer_that_asks_for_a_pause_pauses_all(name, value):
+    """Twelve callers, one slot: the eleven that did not get the 429 wait as long."""
+    times = []
+
+    def reject(body):
+        times.append(time.monotonic())
+        return (429, {"error": {"message": "slow down"}}) if len(times) == 1 else None
+
+    async def many(client):
+        await asyncio.gather(*(client.complete(HI, "m", role="user") for _ in range(12)))
+
+    with FakeServer(lambda body: "ok") as server:
+        server.reject = reject
+        original = server.send
+        server.send = lambda h, status, data, headers=None: original(
+            h, status, data, {name: value()} if status == 429 else headers
+        )
+        run(many(OpenAIClient(server.url, KEY, max_concurrency=1)))
+
+    assert len(times) == 13
+    assert times[1] - times[0] >= 0.69
+
+
+def test_callers_come_back_from_a_pause_one_by_one():
+    times = []
+
+    def reject(body):
+        times.append(time.monotonic())
+        return (429, {"error": {}}) if len(times) <= 20 else None
+
+    async def many(client):
+        await asyncio.gather(*(client.complete(HI, "m", role="user") for _ in range(20)))
+
+    with FakeServer(lambda body: "ok") as server:
+        server.reject = reject
+        original = server.send
+        server.send = lambda h, status, data, headers=None: original(
+            h, status, data, {"retry-after": "1"} if status == 429 else headers
+        )
+        run(many(OpenAIClient(server.url, KEY)))
+
+    again = times[20:]
+    assert len(again) == 20
+    assert max(again) - min(again) > 0.05
+
+
+def test_a_server_that_comes_back_after_a_while_is_waited_for(monkeypatch):
+    """The pauses are shortened by a hundred; together they would have been minutes."""
+    waited = []
+
+    async def sleep(seconds):
+        waited.append(seconds)
+        await real_sleep(seconds / 100)
+
+    real_sleep = asyncio.sleep
+    monkeypatch.setattr("collabllm.servers.client.asyncio.sleep", sleep)
+    with FakeServer(lambda body: "ok") as server:
+        client = OpenAIClient(server.url, KEY)
+        server.reject = lambda body: (503, {"error": {}}) if sum(waited) < 130 else None
+
+        assert ask(client).text == "ok"
+    with pytest.raises(ServerError, match=r"failed 15 times; last: ConnectError"):
+        ask(OpenAIClient("http://127.0.0.1:9/v1", KEY))
+
+
+def test_the_time_limit_holds_for_an_answer_that_trickles():
+    with FakeServer(lambda body: "ok", delay_s=1.0) as server:
+        client = OpenAIClient(server.url, KEY, max_retries=0, timeout_s=0.3)
+
+        with pytest.raises(ServerError, match="no answer within 0.3 s"):
+            ask(client)
+
+
+def test_an_empty_account_is_not_retried():
+    with FakeServer(lambda body: "ok") as server:
+        server.reject = lambda body: (429, {"error": {"code": "insufficient_quota"}})
+
+        with pytest.raises(ServerError, match=r"\(429, insufficient_quota\)"):
+            ask(OpenAIClient(server.url, KEY))
+
+    assert len(server.requests) == 1
+
+
+def test_preflight_names_address_and_cause(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with FakeServer(lambda body: "OK") as server:
+        run(OpenAIClient(server.url).preflight("m", role="assistant"))
+        assert server.requests[0]["max_tokens"] == 16
+        server.reject = lambda body: (401, {"error": {"code": "invalid_api_key"}})
+        with pytest.raises(ServerError, match=r"401, invalid_api_key.*OPENAI_API_KEY is not set"):
+            run(OpenAIClient(server.url).preflight("m", role="assistant"))
+        server.reject = lambda body: (404, {"error": {"code": "model_not_found"}})
+        with pytest.raises(ServerError, match=r"404, model_not_found.*the model: mm"):
+            run(OpenAIClient(server.url).preflight("mm", role="assistant"))
+    with pytest.raises(ServerError, match=r"http://127.0.0.1:9/v1 failed 2 times.*connection"):
+        run(
+            OpenAIClient("http://name:word@127.0.0.1:9/v1", max_retries=1).preflight(
+                "m", role="user"
+            )
+        )
+
+
+def test_a_capped_run_does_not_start_without_prices():
+    ledger = UsageLedger(max_cost_usd=1.0)
+    with FakeServer(lambda body: "OK") as server:
+        client = OpenAIClient(server.url, KEY, ledger=ledger)
+
+        with pytest.raises(ValueError, match=r'price of my-model.*--prices \'\{"my-model"'):
+            run(client.preflight("my-model", role="assistant"))
+        with pytest.raises(ValueError, match="price of my-model"):
+            ask(client, "my-model")
+
+    assert server.requests == []
+
+
+def test_thoughts_are_told_from_the_answer():
+    texts = iter(
+        ["<think>they want\n2+2</think>\n\n4", "they want 2+2</think>4", "<think>they wa", "4 < 5"]
     )
+    with FakeServer(lambda body: next(texts)) as server:
+        client = OpenAIClient(server.url, KEY)
+        answers = [ask(client) for _ in range(4)]
 
-    assert ask(replay, seed=1).text == "ok"
-    with pytest.raises(ReplayMissError, match="record again"):
-        ask(replay, seed=2)
-    assert KEY.encode() not in (tmp_path / "c.sqlite").read_bytes()
+    assert [(answer.reasoning, answer.text) for answer in answers] == [
+        ("they want\n2+2", "4"),
+        ("they want 2+2", "4"),
+        ("they wa", ""),
+        ("", "4 < 5"),
+    ]
 
 
-def test_replaying_nothing_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no recorded cache"):
-        ResponseCache(tmp_path / "none.sqlite", "replay")
+def test_a_reason_is_found_where_the_server_gives_none_or_another_word():
+    def read(reason, tokens, **message):
+        answer = {
+            "choices": [{"message": {"content": "hi", **message}, "finish_reason": reason}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": tokens},
+        }
+        return read_completion(json.dumps(answer), {"max_tokens": 9})
+
+    assert read("max_tokens", 9).finish_reason == "length"
+    assert read("eos_token", 3).finish_reason == "stop"
+    assert read("content_filter", 3).finish_reason == "content_filter"
+    assert read(None, 9).finish_reason == "length"
+    assert read(None, 8).finish_reason == "stop"
+    assert read("stop", 3, reasoning_content="hm").reasoning == "hm"

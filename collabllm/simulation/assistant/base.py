@@ -12,12 +12,17 @@ _BYTES_PER_TOKEN = 4
 
 @dataclass(frozen=True)
 class AssistantReply:
-    """One reply; token counts are 0 where the assistant does not know them."""
+    """One reply; token counts are 0 where the assistant does not know them.
+
+    `text` is what others see; `reasoning` is what a reasoning model thought before it.
+    `finish_reason` is `stop`, `length` where a limit cut the reply, or a server's own word.
+    """
 
     text: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finish_reason: str = "stop"
+    reasoning: str = ""
 
 
 class Assistant:

@@ -1,14 +1,16 @@
 """An assistant behind any OpenAI-compatible server."""
 
-import json
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from collabllm.errors import ServerError
+from collabllm.event_loop import run
 from collabllm.messages import Message, merge_consecutive
 from collabllm.servers.client import OpenAIClient, shared_client
+from collabllm.servers.failures import StatusError
 from collabllm.simulation.assistant.base import Assistant, AssistantReply
 
 
@@ -20,9 +22,13 @@ class OpenAIAssistant(Assistant):
         base_url: Of the server; OpenAI's by default.
         api_key: OPENAI_API_KEY by default.
         temperature: Of sampling.
-        max_tokens: Most tokens of a reply.
+        max_tokens: Most tokens of a reply, thoughts included.
         client: A client to share; by default one a server.
         tokenizer_path: Hub id or folder of the model's tokenizer, for exact token counts.
+        top_p: Of sampling; the server's default by default.
+        reasoning_effort: Of a reasoning model: `low`, `medium`, `high`, …
+        enable_thinking: Switch a hybrid model's thoughts on or off, by its chat template.
+        extra_body: Further fields of each request, as they are.
     """
 
     def __init__(
@@ -35,12 +41,27 @@ class OpenAIAssistant(Assistant):
         max_tokens: int = 1024,
         client: OpenAIClient | None = None,
         tokenizer_path: str | None = None,
+        top_p: float | None = None,
+        reasoning_effort: str | None = None,
+        enable_thinking: bool | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = model
         self.model = model
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.client = client or shared_client(base_url, api_key)
+        self._options: dict[str, Any] = {}
+        if top_p is not None:
+            self._options["top_p"] = top_p
+        if reasoning_effort is not None:
+            self._options["reasoning_effort"] = reasoning_effort
+        extra = dict(extra_body or {})
+        if enable_thinking is not None:
+            template = dict(extra.get("chat_template_kwargs") or {})
+            extra["chat_template_kwargs"] = {**template, "enable_thinking": enable_thinking}
+        if extra:
+            self._options["extra_body"] = extra
         self._tokenizer: Any = None
         if tokenizer_path:
             from transformers import AutoTokenizer
@@ -61,14 +82,30 @@ class OpenAIAssistant(Assistant):
         if seed is not None:
             settings["seed"] = seed
         answer = await self.client.complete(
-            merge_consecutive(messages), self.model, role="assistant", **settings
+            merge_consecutive(messages), self.model, role="assistant", **settings, **self._options
         )
         return AssistantReply(
-            answer.text, answer.prompt_tokens, answer.completion_tokens, answer.finish_reason
+            answer.text,
+            answer.prompt_tokens,
+            answer.completion_tokens,
+            answer.finish_reason,
+            answer.reasoning,
         )
+
+    async def preflight(self) -> None:
+        """Ask the server for one short answer before a run.
+
+        Raises:
+            ServerError: With address and cause, if it does not answer.
+            ValueError: If there is a cost limit and the model has no price.
+        """
+        await self.client.preflight(self.model, role="assistant")
 
     def load_lora(self, name: str, path: str, timeout_s: float = 300.0) -> None:
         """Load an adapter into a running vLLM server, and use it from now on.
+
+        An adapter that the server has under this name gives way to the new one; answers of the two
+        are kept apart in a cache, by the adapter's content where its folder can be read from here.
 
         Args:
             name: Under which the server will offer it; becomes this assistant's model.
@@ -78,20 +115,35 @@ class OpenAIAssistant(Assistant):
         Raises:
             ServerError: If the server refuses; vLLM needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
         """
-        base = (self.client.base_url or "").rstrip("/")
-        url = f"{base if base.endswith('/v1') else base + '/v1'}/load_lora_adapter"
-        request = urllib.request.Request(
-            url,
-            data=json.dumps({"lora_name": name, "lora_path": path}).encode(),
-            headers={"content-type": "application/json", **self.client.authorization()},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=timeout_s):
-                pass
-        except (urllib.error.URLError, TimeoutError) as error:
-            status = getattr(error, "code", type(error).__name__)
-            raise ServerError(
-                f"The server did not load the adapter ({status}). vLLM needs --enable-lora and "
-                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
-            ) from None
+        run(self._load_lora({"lora_name": name, "lora_path": path}, timeout_s))
+        self.client.revisions[name] = _revision(Path(path))
         self.name = self.model = name
+
+    async def _load_lora(self, adapter: dict[str, str], timeout_s: float) -> None:
+        try:
+            try:
+                await self.client.post("/load_lora_adapter", adapter, timeout_s)
+            except StatusError as error:
+                if "already been loaded" not in error.message:
+                    raise
+                name = {"lora_name": adapter["lora_name"]}
+                await self.client.post("/unload_lora_adapter", name, timeout_s)
+                await self.client.post("/load_lora_adapter", adapter, timeout_s)
+        except StatusError as error:
+            raise ServerError(
+                f"The server did not load the adapter ({error.label}). vLLM needs "
+                "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
+            ) from None
+
+
+def _revision(folder: Path) -> str:
+    """Return a hash of an adapter's weights and config; a new one each time where unreadable."""
+    digest = hashlib.sha256()
+    try:
+        files = sorted(folder.glob("adapter_*"))
+        for file in files:
+            with file.open("rb") as content:
+                digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
+    except OSError:
+        files = []
+    return digest.hexdigest()[:16] if files else uuid.uuid4().hex

@@ -110,6 +110,7 @@ class OpenAIUserModel(UserModel):
                 temperature=self.temperature,
                 max_tokens=self.max_tokens,
                 response_format=_SCHEMA,
+                keep_if=lambda answer: parse_user_output(answer.text) is not None,
                 **settings,
             )
             turn = parse_user_output(answer.text)

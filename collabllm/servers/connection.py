@@ -1,0 +1,126 @@
+"""The connection to one server: its slots, its limit of tokens, its pauses, one request."""
+
+import asyncio
+import json
+import os
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx2
+
+from collabllm.servers.completion import Completion, read_completion
+from collabllm.servers.failures import StatusError
+from collabllm.servers.limits import SharedPause, TokenLimiter, most_tokens
+
+_OPENAI_URL = "https://api.openai.com/v1"
+_CONNECT_TIMEOUT_S = 30.0
+
+
+class Connection:
+    """Sends single requests to one server, from any event loop.
+
+    Args:
+        base_url: As in `OpenAIClient`.
+        api_key: As in `OpenAIClient`.
+        max_concurrency: Most requests at once.
+        tokens_per_minute: Most tokens a minute; None for no limit.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None,
+        api_key: str | None,
+        max_concurrency: int,
+        tokens_per_minute: int | None,
+    ) -> None:
+        self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL).rstrip("/")
+        self.pause = SharedPause()
+        self._api_key = api_key or os.environ.get("OPENAI_API_KEY") or "no-key"
+        self._max_concurrency = max_concurrency
+        self._limiter = TokenLimiter(tokens_per_minute)
+        # Sockets and locks belong to one event loop.
+        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @property
+    def address(self) -> str:
+        """The server's address without a name and password in it."""
+        parts = urlsplit(self.base_url)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    async def complete(self, request: Mapping[str, Any], timeout_s: float) -> Completion:
+        """Ask for a completion when there is a slot, no pause, and room for the tokens.
+
+        Raises:
+            StatusError: If the server answers with an error status.
+            UnreadableAnswerError: If the answer is not a completion.
+            httpx2.HTTPError: If there is no answer.
+            TimeoutError: If there is none in time.
+        """
+        pool = self._pool()
+        async with pool.slots:
+            await self.pause.wait()
+            reserved = await self._limiter.reserve(most_tokens(request), pool.turn)
+            taken = reserved  # what a request without an answer took is not known
+            try:
+                completion = read_completion(
+                    await self.post("/chat/completions", request, timeout_s), request
+                )
+                taken = completion.prompt_tokens + completion.completion_tokens
+            except StatusError:
+                taken = 0
+                raise
+            finally:
+                self._limiter.settle(reserved, taken)
+        return completion
+
+    async def post(self, path: str, content: Mapping[str, Any], timeout_s: float) -> str:
+        """Send one request at once; return the answer's text. Raises as `complete` does."""
+        async with asyncio.timeout(timeout_s):
+            answer = await self._pool().http.post(
+                self.base_url + path,
+                # Escaped, so that a lone surrogate in a text cannot fail here.
+                content=json.dumps(content, separators=(",", ":")).encode(),
+            )
+        if answer.status_code >= 400:
+            raise StatusError(answer.status_code, answer.headers, answer.text)
+        return answer.text
+
+    def _pool(self) -> "_Pool":
+        loop = asyncio.get_running_loop()
+        if loop not in self._pools:
+            headers = {
+                "authorization": f"Bearer {self._api_key}",
+                "content-type": "application/json",
+            }
+            http = httpx2.AsyncClient(
+                headers=headers,
+                timeout=httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S),
+                limits=httpx2.Limits(max_keepalive_connections=self._max_concurrency),
+                follow_redirects=True,
+            )
+            slots = asyncio.Semaphore(self._max_concurrency)
+            self._pools[loop] = _Pool(http, slots, asyncio.Lock())
+        return self._pools[loop]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """What the requests of one event loop share."""
+
+    http: httpx2.AsyncClient
+    slots: asyncio.Semaphore
+    turn: asyncio.Lock
+
+
+def describe_failure(error: Exception, timeout_s: float) -> str:
+    """Say in a few words why a request failed, without anything that was sent."""
+    if isinstance(error, StatusError):
+        return f"status {error.label}"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout_s:g} s"
+    return f"{type(error).__name__} ({error})" if str(error) else type(error).__name__

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from filelock import FileLock, Timeout
+
 logger = logging.getLogger(__name__)
 
 _MIN_FREE_BYTES = 50_000_000
@@ -20,9 +22,12 @@ class JsonLinesWriter:
         path: The JSONL file.
         resume: Go on with an existing file; what a kill left half-written is cut off.
 
+    One process at a time: a second one on the same file is refused.
+
     Raises:
         FileExistsError: If there is a file and `resume` is False.
-        OSError: If the file cannot be written, or the disk is nearly full.
+        OSError: If the file cannot be written, another process writes it, or the disk is nearly
+            full.
         ValueError: If a line other than the last is not a record.
     """
 
@@ -34,14 +39,29 @@ class JsonLinesWriter:
             raise OSError(
                 f"{self.path.parent}: only {free / 1e6:.0f} MB are free; make room first."
             )
-        if self.path.exists() and self.path.stat().st_size:
-            if not resume:
-                raise FileExistsError(
-                    f"{self.path} exists; go on with --resume, or choose another --output."
-                )
-            kept = self.choose_kept(list(read_json_lines(self.path)))
-            _replace_lines(self.path, map(_to_line, kept))
-        self._stream = self.path.open("a", encoding="utf-8")
+        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise OSError(f"{self.path}: another process writes it; wait for its end.") from None
+        try:
+            if self.path.exists() and self.path.stat().st_size:
+                self._take_up(resume)
+            self._stream = self.path.open("a", encoding="utf-8", errors="replace")
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _take_up(self, resume: bool) -> None:
+        if not resume:
+            raise FileExistsError(
+                f"{self.path} exists; go on with --resume, or choose another --output."
+            )
+        _replace_lines(self.path, map(_to_line, self.iter_kept(read_json_lines(self.path))))
+
+    def iter_kept(self, records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield the records that a resumed file keeps, one at a time where it can."""
+        return iter(self.choose_kept(list(records)))
 
     def choose_kept(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the records that a resumed file keeps; all of them unless overridden."""
@@ -53,8 +73,10 @@ class JsonLinesWriter:
         self._stream.flush()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and let others write it."""
         self._stream.close()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -98,9 +120,15 @@ def sort_json_lines(path: str | Path, columns: Sequence[str]) -> None:
     _replace_lines(Path(path), (lines[idx] for idx in order))
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file at once: a kill leaves the former one or the new one, never a part."""
+    _replace_lines(Path(path), [text])
+
+
 def _replace_lines(path: Path, lines: Iterable[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".tmp")
-    with scratch.open("w", encoding="utf-8") as stream:
+    with scratch.open("w", encoding="utf-8", errors="replace") as stream:
         stream.writelines(lines)
     scratch.replace(path)
 

@@ -60,6 +60,11 @@ def with_system_prompt(messages: Conversation, system_prompt: str | None) -> lis
     ]
 
 
+def to_valid_text(text: str) -> str:
+    """Copy a text with lone surrogates, which no file or server takes, as question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def merge_consecutive(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
     """Copy messages, joining neighbours of one role by a blank line, as templates expect."""
     merged: list[Message] = []

@@ -37,6 +37,11 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     )
     add("--num_candidates", type=int, default=3, help="replies a turn")
     add("--proactive_share", type=float, default=0.5, help="of them under the proactive prompt")
+    add(
+        "--keep_cut_replies",
+        action="store_true",
+        help="replies that --max_new_tokens cut may be candidates, too",
+    )
     add("--max_turns", type=int, default=4, help="most turns of a conversation")
     add("--window", type=int, default=2, help="user messages simulated after a reply")
     add("--num_samples", type=int, default=3, help="futures a reply")

@@ -26,6 +26,7 @@ class BuildSettings:
 
     Of `num_candidates` replies a turn, the share `proactive_share` (rounded down) is written under
     `proactive_prompt` instead of `system_prompt`; futures are always written under the latter.
+    Replies that the token limit cut are no candidates unless `keep_cut_replies`.
     """
 
     reward: RewardSettings
@@ -35,6 +36,7 @@ class BuildSettings:
     system_prompt: str | None = DEFAULT_SYSTEM_PROMPT
     proactive_prompt: str = field(default_factory=lambda: load_prompt("assistant_proactive"))
     seed: int = 0
+    keep_cut_replies: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -243,6 +245,8 @@ class _Builder:
                 _count(lost, f"{type(outcome).__name__}: {outcome}")
             elif not outcome.text.strip():
                 _count(lost, "empty reply")
+            elif outcome.finish_reason == "length" and not settings.keep_cut_replies:
+                _count(lost, "cut by the token limit")
             elif outcome.text in replies:
                 _count(lost, "same as another candidate")
             else:

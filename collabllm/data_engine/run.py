@@ -103,6 +103,7 @@ def build_settings(args: argparse.Namespace) -> BuildSettings:
         max_turns=args.max_turns,
         system_prompt=args.system_prompt,
         seed=args.seed,
+        keep_cut_replies=args.keep_cut_replies,
     )
 
 

@@ -8,9 +8,8 @@ from collabllm.rewards.metrics.text import count_assistant_tokens
 from collabllm.rewards.registry import MetricTools, MetricValue, score_conversation
 from collabllm.simulation.batch import Record
 from collabllm.simulation.endings import FAILURES, TerminationReason
-from collabllm.simulation.user_models.rule_based import ShardedUserModel
 from collabllm.tasks import Task
-from collabllm.tasks.matching import find_questions
+from collabllm.tasks.matching import facts_told, find_asking, find_questions
 
 FIRST_REPLY_ASKS = "first_reply_asks"
 DESCRIPTIVE = ("num_turns", "num_tokens", "seconds")
@@ -52,18 +51,18 @@ def score_replies(
         `tokens` and `questions`; for tasks with facts also `needless` questions and `facts_told`,
         those that the user told right after it.
     """
-    user = ShardedUserModel.from_task(task) if task.facts else None
+    replies = iter(find_asking(task.facts, messages))
     found = []
     for idx, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        questions = find_questions(message["content"])
+        asking = next(replies)
         tokens = tools.count_tokens(message["content"]) if tools.count_tokens else 0
-        counts = {"tokens": tokens, "questions": len(questions)}
-        if user:
-            known = user.facts_told(messages[:idx])
-            counts["needless"] = len(questions) - len(user.facts_asked_for(questions, known))
-            counts["facts_told"] = len(user.facts_told(messages[: idx + 2])) - len(known)
+        counts = {"tokens": tokens, "questions": len(asking.questions)}
+        if task.facts:
+            known = facts_told(task.facts, messages[:idx])
+            counts["needless"] = asking.num_needless
+            counts["facts_told"] = len(facts_told(task.facts, messages[: idx + 2])) - len(known)
         found.append(counts)
     return found
 

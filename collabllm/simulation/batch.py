@@ -2,90 +2,36 @@
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 
-from collabllm import __version__
+from collabllm.errors import IncompleteRunError
 from collabllm.event_loop import stream
 from collabllm.servers.usage import UsageLedger
-from collabllm.simulation.assistant import Assistant
+from collabllm.simulation.assistant import Assistant, Generates, to_assistant
 from collabllm.simulation.audit import audit_conversation, audit_rates
-from collabllm.simulation.endings import FAILURES, TerminationReason
+from collabllm.simulation.endings import TerminationReason
+from collabllm.simulation.record import Record
 from collabllm.simulation.simulator import ChatSimulator, RolloutResult, derive_seed
 from collabllm.simulation.transcripts import TranscriptWriter
-from collabllm.simulation.user_models import UserModel, UserTurnResult
+from collabllm.simulation.user_models import UserModel
 from collabllm.tasks import Task
 
-_LIBRARIES = ("openai", "torch", "transformers")
+__all__ = ["Record", "UserFactory", "simulate"]
+
+_BREAKER = 20  # conversations in a row that failed in one way: the next ones will, too
+_MIN_ERRORS = 3  # unexpected ones, however small the batch
 
 UserFactory = Callable[[Task, int], UserModel]
 """Makes the user of one conversation from its task and a seed."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """One conversation of a batch: which one it is, how it went, and what made it."""
-
-    task_id: str
-    rollout_idx: int
-    result: RolloutResult
-    audit: dict[str, bool]
-    goal: str
-    assistant: str
-    user: str
-    prompt_hash: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the line of a transcript file."""
-        result = asdict(self.result)
-        return {
-            "task_id": self.task_id,
-            "rollout_idx": self.rollout_idx,
-            "single_turn_prompt": self.goal,
-            **result,
-            "termination_reason": str(self.result.termination_reason),
-            "terminated_by_user": self.result.terminated_by_user,
-            "failed": self.result.termination_reason in FAILURES,
-            "audit": self.audit,
-            "assistant": self.assistant,
-            "user": self.user,
-            "prompt_hash": self.prompt_hash,
-            "versions": {"collabllm": __version__, **{n: version(n) for n in _LIBRARIES}},
-        }
-
-    @classmethod
-    def from_json(cls, line: Mapping[str, Any]) -> "Record":
-        """Read a line of a transcript file back."""
-        result = RolloutResult(
-            line["messages"],
-            [UserTurnResult(**turn) for turn in line["user_turns"]],
-            TerminationReason(line["termination_reason"]),
-            line["usage"],
-            line["timings"],
-            line["seeds"],
-            line["error"],
-        )
-        return cls(
-            line["task_id"],
-            line["rollout_idx"],
-            result,
-            line["audit"],
-            line["single_turn_prompt"],
-            line["assistant"],
-            line["user"],
-            line["prompt_hash"],
-        )
-
-
 def simulate(
     tasks: Sequence[Task],
-    assistant: Assistant,
+    assistant: Assistant | Generates,
     user_factory: UserFactory,
     *,
     max_turns: int,
@@ -98,6 +44,7 @@ def simulate(
     system_prompt: str | None = None,
     ledger: UsageLedger | None = None,
     progress: bool = True,
+    fail_on_error: float = 0.1,
 ) -> Iterator[Record]:
     """Simulate every task `num_rollouts` times, and yield each conversation when it ends.
 
@@ -107,7 +54,7 @@ def simulate(
 
     Args:
         tasks: What the conversations are about.
-        assistant: Answers them all.
+        assistant: Answers them all; any object with `generate(messages) -> str` will do.
         user_factory: Makes a conversation's user from (task, seed).
         max_turns: Most simulated user messages of each.
         num_rollouts: Conversations a task.
@@ -119,8 +66,12 @@ def simulate(
         system_prompt: First message of every conversation.
         ledger: For the running cost; its limit stops the batch.
         progress: Show a bar with conversations a minute, tokens a second and cost.
+        fail_on_error: Stop when more than this share of the conversations (and at least 3) ended by
+            an unexpected error; 1 never stops.
 
     Raises:
+        IncompleteRunError: After what is under way, when 20 conversations in a row failed in one
+            way, or `fail_on_error` is exceeded.
         FileExistsError: If `output` exists and `resume` is False.
         ValueError: If a number is out of range or two tasks have one id.
     """
@@ -137,8 +88,11 @@ def simulate(
         for task in tasks
         if not writer or (task.task_id, rollout_idx) not in writer.done
     ]
-    batch = _Batch(assistant, user_factory, max_turns, token_budget, seed, system_prompt)
-    return _stream(batch, jobs, concurrency, writer, ledger, progress)
+    batch = _Batch(
+        to_assistant(assistant), user_factory, max_turns, token_budget, seed, system_prompt
+    )
+    breaker = _Breaker(fail_on_error * len(jobs))
+    return _stream(batch, jobs, concurrency, writer, ledger, progress, breaker)
 
 
 class _Batch:
@@ -159,10 +113,23 @@ class _Batch:
 
     async def converse(self, task: Task, rollout_idx: int, stop: asyncio.Event) -> Record:
         seed = derive_seed(self.seed, task.task_id, rollout_idx)
-        user = self.user_factory(task, seed)
-        simulator = ChatSimulator(self.assistant, user, self.token_budget)
-        prefix = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        result = await simulator.arollout(prefix, self.max_turns, seed=seed, stop=stop)  # type: ignore[arg-type]
+        user = None
+        try:
+            user = self.user_factory(task, seed)
+            simulator = ChatSimulator(self.assistant, user, self.token_budget)
+            prefix = []
+            if self.system_prompt:
+                prefix = [{"role": "system", "content": self.system_prompt}]
+            result = await simulator.arollout(
+                prefix,  # type: ignore[arg-type]
+                self.max_turns,
+                seed=seed,
+                stop=stop,
+                keep_errors=True,
+            )
+        except Exception as error:  # of a foreign user factory
+            text = f"{type(error).__name__}: {error}"
+            result = RolloutResult([], [], TerminationReason.ERROR, error=text)
         goal = task.single_turn_prompt
         return Record(
             task.task_id,
@@ -171,9 +138,33 @@ class _Batch:
             audit_conversation(result.messages, goal),
             goal,
             self.assistant.name,
-            user.name,
-            user.prompt_hash,
+            user.name if user else "",
+            user.prompt_hash if user else "",
+            str(getattr(user, "persona", "") or ""),
         )
+
+
+class _Breaker:
+    """Tells when going on is no use: all fail in one way, or too many by unexpected errors."""
+
+    def __init__(self, max_errors: float) -> None:
+        self.latest: deque[str] = deque(maxlen=_BREAKER)
+        self.max_errors, self.num_errors = max(max_errors, _MIN_ERRORS - 1), 0
+        self.why = ""
+
+    def add(self, result: RolloutResult) -> bool:
+        """Take note of an ending; True if the batch should stop."""
+        reason = result.termination_reason
+        if reason is TerminationReason.CANCELLED:
+            return False
+        self.latest.append(str(reason) if reason.is_failure else "")
+        self.num_errors += reason is TerminationReason.ERROR
+        last = f"the last error: {result.error[:300]}" if result.error else "see the transcripts"
+        if len(self.latest) == _BREAKER and self.latest[0] and len(set(self.latest)) == 1:
+            self.why = f"The last {_BREAKER} conversations all ended as {reason}; {last}"
+        elif self.num_errors > self.max_errors:
+            self.why = f"{self.num_errors} conversations ended by an unexpected error; {last}"
+        return bool(self.why)
 
 
 def _stream(
@@ -183,13 +174,14 @@ def _stream(
     writer: TranscriptWriter | None,
     ledger: UsageLedger | None,
     progress: bool,
+    breaker: _Breaker,
 ) -> Iterator[Record]:
     """Run the jobs on the background loop, record what ends, and hand it out."""
     bar = _ProgressBar(len(jobs), ledger, progress)
     audits = []
 
-    def produce(finish: Callable[[Record], None]) -> Coroutine[Any, Any, None]:
-        return _run_jobs(batch, jobs, concurrency, finish)
+    def produce(finish: Callable[[Record], None]) -> Coroutine[None, None, None]:
+        return _run_jobs(batch, jobs, concurrency, finish, breaker)
 
     records = stream(produce)
     try:
@@ -200,6 +192,8 @@ def _stream(
                 audits.append(record.audit)
             bar.update(record)
             yield record
+        if breaker.why:
+            raise IncompleteRunError(f"{breaker.why}. What has ended is kept; --resume goes on.")
     finally:
         records.close()
         bar.close(audit_rates(audits))
@@ -212,6 +206,7 @@ async def _run_jobs(
     jobs: Sequence[tuple[Task, int]],
     concurrency: int,
     finish: Callable[[Record], None],
+    breaker: _Breaker,
 ) -> None:
     stop = asyncio.Event()
     waiting = iter(jobs)
@@ -220,7 +215,10 @@ async def _run_jobs(
         for task, rollout_idx in waiting:
             if stop.is_set():
                 return
-            finish(await batch.converse(task, rollout_idx, stop))
+            record = await batch.converse(task, rollout_idx, stop)
+            finish(record)
+            if breaker.add(record.result):
+                stop.set()
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(concurrency, len(jobs))):
@@ -234,10 +232,12 @@ class _ProgressBar:
         self.bar = tqdm(total=total, desc="Conversations", unit="conv", disable=not shown)
         self.ledger, self.tokens, self.started = ledger, 0, time.perf_counter()
         self.reasons: Counter[str] = Counter()
+        self.num_cut = 0
 
     def update(self, record: Record) -> None:
-        self.tokens += record.result.usage["completion_tokens"]
+        self.tokens += record.result.usage.get("completion_tokens", 0)
         self.reasons[str(record.result.termination_reason)] += 1
+        self.num_cut += record.result.num_cut
         seconds = time.perf_counter() - self.started
         facts = {
             "conv/min": f"{60 * sum(self.reasons.values()) / seconds:.1f}",
@@ -253,4 +253,7 @@ class _ProgressBar:
         if not self.bar.disable and self.reasons:
             endings = ", ".join(f"{reason} {n}" for reason, n in self.reasons.most_common())
             faults = ", ".join(f"{name} {rate:.0%}" for name, rate in rates.items())
-            tqdm.write(f"Endings: {endings}. Simulator audit: {faults}.")
+            tqdm.write(
+                f"Endings: {endings}. Replies cut by the token limit: {self.num_cut}. "
+                f"Simulator audit: {faults}."
+            )

@@ -2,34 +2,41 @@
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from collabllm.errors import (
-    ContextFullError,
-    CostLimitError,
-    ServerError,
-    SimulationError,
-    UnparseableError,
-)
+from collabllm.errors import SimulationError
 from collabllm.event_loop import run
-from collabllm.messages import Message, to_chat
-from collabllm.simulation.assistant import Assistant, AssistantReply
+from collabllm.messages import Message, to_chat, to_valid_text
+from collabllm.simulation.assistant import Assistant, AssistantReply, Generates, to_assistant
 from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.user_models import UserModel, UserTurnResult
 
+logger = logging.getLogger(__name__)
+
 _EMPTY_RETRIES = 1
+
+
+@dataclass(frozen=True)
+class ReplyInfo:
+    """What is known of one reply beside its text: how it ended, its tokens, its thoughts."""
+
+    finish_reason: str = "stop"
+    completion_tokens: int = 0
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
 class RolloutResult:
     """A finished conversation.
 
-    `messages` begins with the prefix; `user_turns` has each simulated user turn, goodbye included;
-    `usage` counts the assistant's tokens and replies; `timings` are seconds by side; `error` says
-    what failed, without keys or goals.
+    `messages` begins with the prefix, and ends with an empty reply where the assistant said
+    nothing; `user_turns` has each simulated user turn, goodbye included; `usage` counts the
+    assistant's tokens and replies; `timings` are seconds by side; `error` says what failed;
+    `replies` has one entry for each of the assistant's messages after the prefix.
     """
 
     messages: list[Message]
@@ -39,26 +46,38 @@ class RolloutResult:
     timings: dict[str, float] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
     error: str = ""
+    replies: list[ReplyInfo] = field(default_factory=list)
 
     @property
     def terminated_by_user(self) -> bool:
-        """Whether the user ended the conversation."""
-        return self.termination_reason is TerminationReason.USER_SATISFIED
+        """Whether the user ended the conversation, content or not."""
+        return self.termination_reason in (
+            TerminationReason.USER_SATISFIED,
+            TerminationReason.USER_GAVE_UP,
+        )
+
+    @property
+    def num_cut(self) -> int:
+        """Replies that a limit cut."""
+        return sum(reply.finish_reason == "length" for reply in self.replies)
 
 
 class ChatSimulator:
     """Lets an assistant and a simulated user talk.
 
     Args:
-        assistant: Answers.
+        assistant: Answers; any object with `generate(messages) -> str` will do.
         user_model: Plays the user of this conversation.
         token_budget: Most tokens that the assistant may write in a conversation; None for no limit.
     """
 
     def __init__(
-        self, assistant: Assistant, user_model: UserModel, token_budget: int | None = None
+        self,
+        assistant: Assistant | Generates,
+        user_model: UserModel,
+        token_budget: int | None = None,
     ) -> None:
-        self.assistant = assistant
+        self.assistant = to_assistant(assistant)
         self.user_model = user_model
         self.token_budget = token_budget
 
@@ -103,8 +122,18 @@ class ChatSimulator:
         *,
         seed: int = 0,
         stop: asyncio.Event | None = None,
+        keep_errors: bool = False,
     ) -> RolloutResult:
-        """Do as `rollout` does; `stop` ends the conversation before its next turn."""
+        """Do as `rollout` does, among others.
+
+        Args:
+            conversation_prefix: As in `rollout`.
+            max_turns: As in `rollout`.
+            start_with_assistant: As in `rollout`.
+            seed: As in `rollout`.
+            stop: When set, ends the conversation before its next turn.
+            keep_errors: An unexpected exception is the ending `error`, and not raised.
+        """
         if max_turns < 0:
             raise ValueError(f"max_turns must be at least 0, got {max_turns}.")
         last_role = conversation_prefix[-1]["role"] if conversation_prefix else None
@@ -119,6 +148,11 @@ class ChatSimulator:
             reason = await talk.run(max_turns, start_with_assistant)
         except _EndedError as ending:
             reason = ending.reason
+        except Exception as error:  # of foreign code: a user, an assistant, a template
+            if not keep_errors:
+                raise
+            logger.debug("A conversation ended by an error.", exc_info=error)
+            reason, talk.error = TerminationReason.ERROR, f"{type(error).__name__}: {error}"
         return talk.result(reason)
 
 
@@ -144,6 +178,7 @@ class _Conversation:
         self.usage = {"replies": 0, "prompt_tokens": 0, "completion_tokens": 0}
         self.timings = {"assistant_s": 0.0, "user_s": 0.0}
         self.seeds: list[int] = []
+        self.replies: list[ReplyInfo] = []
         self.error = ""
 
     async def run(self, max_turns: int, start_with_assistant: bool) -> TerminationReason:
@@ -153,10 +188,17 @@ class _Conversation:
             turn = await self.user_turn()
             self.user_turns.append(turn)
             if turn.is_terminal:
-                return TerminationReason.USER_SATISFIED
+                return self._ended_by_user(turn)
             self.messages.append({"role": "user", "content": turn.response})
             await self.assistant_turn()
         return TerminationReason.MAX_TURNS
+
+    def _ended_by_user(self, turn: UserTurnResult) -> TerminationReason:
+        if all(message["role"] != "assistant" for message in self.messages):
+            return TerminationReason.USER_EMPTY
+        if turn.gave_up:
+            return TerminationReason.USER_GAVE_UP
+        return TerminationReason.USER_SATISFIED
 
     async def user_turn(self) -> UserTurnResult:
         budget = self.simulator.token_budget
@@ -167,6 +209,7 @@ class _Conversation:
                 "user_s",
                 self.simulator.user_model.agenerate,
             )
+            turn = replace(turn, response=to_valid_text(turn.response))
             if turn.response.strip() or turn.is_terminal:
                 return turn
         raise _EndedError(TerminationReason.USER_EMPTY)
@@ -179,10 +222,16 @@ class _Conversation:
             self.usage["replies"] += 1
             self.usage["prompt_tokens"] += reply.prompt_tokens
             self.usage["completion_tokens"] += reply.completion_tokens
-            if reply.text.strip():
-                self.messages.append({"role": "assistant", "content": reply.text})
-                return
-        raise _EndedError(TerminationReason.ASSISTANT_EMPTY)
+            text = to_valid_text(reply.text)
+            info = ReplyInfo(
+                reply.finish_reason, reply.completion_tokens, to_valid_text(reply.reasoning)
+            )
+            if text.strip():
+                break
+        self.messages.append({"role": "assistant", "content": text})
+        self.replies.append(info)
+        if not text.strip():
+            raise _EndedError(TerminationReason.ASSISTANT_EMPTY)
 
     async def _call(self, clock: str, generate: Any) -> Any:
         """Call one side, and turn its failures into the reason of an end."""
@@ -191,23 +240,15 @@ class _Conversation:
         seed = derive_seed(self.seed, clock, len(self.seeds))
         self.seeds.append(seed)
         started = time.perf_counter()
-        failure: SimulationError
         try:
             return await generate(self.messages, seed=seed)
-        except ContextFullError as error:
-            reason, failure = TerminationReason.CONTEXT_FULL, error
-        except UnparseableError as error:
-            reason, failure = TerminationReason.USER_UNPARSEABLE, error
-        except ServerError as error:
-            reason, failure = TerminationReason.SERVER_ERROR, error
-        except CostLimitError as error:
-            if self.stop is not None:
+        except SimulationError as error:
+            if error.ends_run and self.stop is not None:
                 self.stop.set()
-            reason, failure = TerminationReason.CANCELLED, error
+            self.error = str(error)
+            raise _EndedError(TerminationReason(error.ending)) from error
         finally:
             self.timings[clock] += time.perf_counter() - started
-        self.error = str(failure)
-        raise _EndedError(reason)
 
     def result(self, reason: TerminationReason) -> RolloutResult:
         return RolloutResult(
@@ -218,6 +259,7 @@ class _Conversation:
             {clock: round(seconds, 3) for clock, seconds in self.timings.items()},
             self.seeds,
             self.error,
+            self.replies,
         )
 
 

@@ -50,7 +50,7 @@ class SentenceEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         self._torch = torch
-        source = str(_bundled_folder()) if path == BUNDLED_ENCODER else path
+        source = str(bundled_folder()) if path == BUNDLED_ENCODER else path
         self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
         self._model: Any = AutoModel.from_pretrained(source, dtype=torch.float32).eval()
         self._cache: dict[str, Vectors] = {}
@@ -78,7 +78,12 @@ class SentenceEncoder:
         return vectors.round(_DECIMALS)
 
 
-def _bundled_folder() -> Path:
+def bundled_folder() -> Path:
+    """Find the folder of the bundled encoder without importing its package.
+
+    Raises:
+        ModuleNotFoundError: If the package is missing.
+    """
     spec = importlib.util.find_spec(_PACKAGE)  # importing it is not needed
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(

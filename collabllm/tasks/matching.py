@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from collabllm.messages import Message
@@ -9,17 +10,60 @@ from collabllm.tasks.embeddings import BUNDLED_ENCODER, has_bundled_encoder, loa
 from collabllm.tasks.requests import find_questions, split_question
 from collabllm.tasks.task import Fact
 
-__all__ = ["adds_work", "contains_value", "facts_asked_for", "facts_told", "find_questions"]
+__all__ = [
+    "Asking",
+    "adds_work",
+    "contains_value",
+    "facts_asked_for",
+    "facts_told",
+    "find_asking",
+    "find_questions",
+]
 
 MATCHERS = ("auto", "cues", "semantic")
-MIN_COSINE = 0.45
+MIN_COSINE = 0.48
 """Least cosine of a whole question and a fact; chosen on IN3's train file, docs/simulation.md."""
-MIN_COSINE_OF_PART = 0.48
+MIN_COSINE_OF_PART = 0.55
 """The same of a part of a question, which says less."""
 
 _QUESTION_WORDS = frozenset("how long many often what when where which who".split())
 _MIN_NEW_WORDS = 5
 _SHORT = 3  # letters of a value that must have the same case: "Go" is no "go"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What one reply asks for: its questions, and the facts still untold that they ask for."""
+
+    questions: tuple[str, ...]
+    asked: tuple[Fact, ...]
+
+    @property
+    def num_needless(self) -> int:
+        """Questions beyond the facts that they bring: for nothing, for the told, or twice."""
+        return max(len(self.questions) - len(self.asked), 0)
+
+
+def find_asking(
+    facts: Sequence[Fact], messages: Sequence[Message], matcher: str = "auto"
+) -> list[Asking]:
+    """Return what each reply of a conversation asks for, in order.
+
+    The one count of asked and needless questions: users, metrics and reports take theirs from here.
+
+    Args:
+        facts: Of the task.
+        messages: The conversation.
+        matcher: As in `facts_asked_for`.
+    """
+    found = []
+    for idx, message in enumerate(messages):
+        if message["role"] == "assistant":
+            questions = tuple(find_questions(message["content"]))
+            known = facts_told(facts, messages[:idx]) if questions else set()
+            asked = facts_asked_for(facts, questions, known, matcher)
+            found.append(Asking(questions, tuple(asked)))
+    return found
 
 
 def facts_told(facts: Sequence[Fact], messages: Sequence[Message]) -> set[str]:

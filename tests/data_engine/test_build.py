@@ -303,6 +303,7 @@ def test_a_local_build_repeats_to_the_letter_whatever_shares_its_batches(tmp_pat
         words = (
             f"--tasks demo --hf_model_path {model} --user sharded --num_tasks 6 --num_candidates 3 "
             "--num_samples 2 --window 1 --max_turns 2 --max_new_tokens 12 --temperature 1 "
+            "--keep_cut_replies "
             f"--concurrency {concurrency} --output {folder}"
         )
         main([*words.split(), "--weights", '{"facts_elicited": 1}'])
@@ -345,7 +346,7 @@ def test_going_on_with_other_settings_is_refused(tmp_path):
 
 
 def test_the_cost_limit_stops_cleanly_and_the_build_can_go_on(tmp_path, caplog):
-    prices = '{"user": [1000, 1000]}'
+    prices = '{"user": [1000, 1000], "assistant": [0, 0]}'
     with FakeServer(answer) as server:
         main(flags(server, tmp_path, prices=prices, max_cost=10, concurrency=1))
         stopped = read(tmp_path)

@@ -220,8 +220,8 @@ def test_a_killed_run_resumes_to_a_complete_file_without_duplicates(tmp_path, ki
 
 def test_failed_conversations_run_again_on_resume(tmp_path):
     lines = [
-        {"task_id": "a", "rollout_idx": 0, "failed": True},
-        {"task_id": "b", "rollout_idx": 0, "failed": False},
+        {"task_id": "a", "rollout_idx": 0, "failed": True, "termination_reason": "error"},
+        {"task_id": "b", "rollout_idx": 0, "failed": False, "termination_reason": "max_turns"},
     ]
     path = tmp_path / "t.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -122,6 +122,90 @@ def test_every_failure_ends_with_its_name(assistant, user, reason):
     assert result.termination_reason is reason
 
 
+def test_a_user_who_gives_up_is_not_content():
+    content = UserTurnResult("bye", is_terminal=True)
+    weary = UserTurnResult("forget it", is_terminal=True, gave_up=True)
+
+    ends = [
+        ChatSimulator(QueueAssistant(), QueueUser(*turns)).rollout([], 3)
+        for turns in (("hi", content), ("hi", weary), (content,), (weary,))
+    ]
+
+    assert [end.termination_reason for end in ends] == [
+        "user_satisfied",
+        "user_gave_up",
+        "user_empty",
+        "user_empty",
+    ]
+    assert [end.terminated_by_user for end in ends] == [True, True, False, False]
+
+
+def test_an_assistant_that_says_nothing_has_failed_and_is_not_left_out():
+    result = ChatSimulator(QueueAssistant("", ""), QueueUser()).rollout([], 3)
+
+    reason = result.termination_reason
+    assert (reason.fault, reason.is_failure) == ("assistant", False)
+    assert result.messages[-1] == {"role": "assistant", "content": ""}
+
+
+def test_endings_know_whose_fault_they_are():
+    faults = {reason.value: reason.fault for reason in TerminationReason if reason.fault}
+
+    assert faults == {
+        "assistant_empty": "assistant",
+        "user_empty": "user",
+        "user_unparseable": "user",
+        "server_error": "run",
+        "error": "run",
+        "cancelled": "run",
+    }
+    assert TerminationReason("user_empty") is TerminationReason.USER_EMPTY
+
+
+def test_cut_replies_and_thoughts_are_in_the_record_and_thoughts_out_of_sight():
+    class Thinker(Assistant):
+        async def agenerate(self, messages, *, seed=None):
+            return AssistantReply("half a", 1, 9, "length", "secret thoughts")
+
+    result = ChatSimulator(Thinker(), QueueUser()).rollout([], 2)
+
+    assert result.num_cut == 2
+    assert result.replies[0].reasoning == "secret thoughts"
+    assert not any("secret" in message["content"] for message in result.messages)
+
+
+def test_any_object_that_generates_texts_is_an_assistant():
+    class Mine:
+        def generate(self, messages):
+            return f"<think>hm</think>{len(messages)} so far"
+
+    result = ChatSimulator(Mine(), QueueUser()).rollout([], 1)
+
+    assert result.messages[-1]["content"] == "1 so far"
+    assert result.replies[0].reasoning == "hm"
+    with pytest.raises(TypeError, match="needs a method generate"):
+        ChatSimulator(object(), QueueUser())
+
+
+def test_lone_surrogates_become_question_marks():
+    result = ChatSimulator(QueueAssistant("b\udc80"), QueueUser("a\ud800")).rollout([], 1)
+
+    assert [m["content"] for m in result.messages] == ["a?", "b?"]
+
+
+def test_an_unexpected_error_is_raised_to_a_caller_and_an_ending_of_a_batch():
+    def talk():
+        return ChatSimulator(QueueAssistant("a", KeyError("x")), QueueUser())
+
+    with pytest.raises(KeyError):
+        talk().rollout([], 3)
+    result = asyncio.run(talk().arollout([], 3, keep_errors=True))
+
+    assert result.termination_reason is TerminationReason.ERROR
+    assert result.error == "KeyError: 'x'"
+    assert roles(result) == list("uau")
+
+
 def test_one_empty_reply_is_asked_for_again():
     result = ChatSimulator(QueueAssistant("", "there"), QueueUser("", "hi")).rollout([], 1)
 

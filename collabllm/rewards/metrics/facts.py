@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from collabllm.messages import Message
 from collabllm.rewards.registry import MetricTools, NotApplicableError, last_reply
-from collabllm.simulation.user_models.rule_based import ShardedUserModel
-from collabllm.tasks import Task
-from collabllm.tasks.matching import find_questions
+from collabllm.tasks import Fact, Task
+from collabllm.tasks.matching import contains_value, facts_told, find_asking
 
 
 async def facts_elicited(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
@@ -16,14 +15,13 @@ async def facts_elicited(conversation: Sequence[Message], task: Task, tools: Met
 
     Not applicable where the opening holds them all.
     """
-    user = _user(task)
+    facts = _facts(task)
     users = [message for message in conversation if message["role"] == "user"]
-    at_first = user.facts_told(users[:1])
-    needed = {fact.name for fact in task.facts} - at_first
+    needed = {fact.name for fact in facts} - facts_told(facts, users[:1])
     if not needed:
         raise NotApplicableError("the opening holds every fact")
-    told = user.facts_told(users)
-    weights = {fact.name: fact.weight for fact in task.facts if fact.name in needed}
+    told = facts_told(facts, users)
+    weights = {fact.name: fact.weight for fact in facts if fact.name in needed}
     return sum(weights[name] for name in needed & told) / sum(weights.values())
 
 
@@ -33,28 +31,21 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
     A question for something already said, or for something the user has no preference about,
     counts; so does the second of two questions for one fact. 0 when nothing was asked.
     """
-    user = _user(task)
-    asked = needless = 0
-    for idx, message in enumerate(conversation):
-        if message["role"] != "assistant":
-            continue
-        questions = find_questions(message["content"])
-        known = user.facts_told(conversation[:idx])
-        asked += len(questions)
-        needless += len(questions) - len(user.facts_asked_for(questions, known))
-    return needless / asked if asked else 0.0
+    replies = find_asking(_facts(task), conversation)
+    asked = sum(len(reply.questions) for reply in replies)
+    return sum(reply.num_needless for reply in replies) / asked if asked else 0.0
 
 
 async def facts_used(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return the share of the task's facts whose value stands in the last reply, in [0, 1]."""
-    values = [fact.value for fact in _user(task).shards if fact.value]
+    values = [fact.value for fact in _facts(task) if fact.value]
     if not values:
         raise NotApplicableError("the task's facts have no values")
-    reply = last_reply(conversation).lower()
-    return sum(value.lower() in reply for value in values) / len(values)
+    reply = last_reply(conversation)
+    return sum(contains_value(reply, value) for value in values) / len(values)
 
 
-def _user(task: Task) -> ShardedUserModel:
+def _facts(task: Task) -> tuple[Fact, ...]:
     if not task.facts:
         raise NotApplicableError("the task has no facts")
-    return ShardedUserModel.from_task(task)
+    return task.facts

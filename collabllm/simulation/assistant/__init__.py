@@ -2,13 +2,20 @@
 
 from typing import TYPE_CHECKING, Any
 
-from collabllm.simulation.assistant.base import Assistant, AssistantReply
+from collabllm.simulation.assistant.base import Assistant, AssistantReply, Generates, to_assistant
 from collabllm.simulation.assistant.openai import OpenAIAssistant
 
 if TYPE_CHECKING:
     from collabllm.simulation.assistant.local import LocalAssistant
 
-__all__ = ["Assistant", "AssistantReply", "LocalAssistant", "OpenAIAssistant"]
+__all__ = [
+    "Assistant",
+    "AssistantReply",
+    "Generates",
+    "LocalAssistant",
+    "OpenAIAssistant",
+    "to_assistant",
+]
 
 
 def __getattr__(name: str) -> Any:

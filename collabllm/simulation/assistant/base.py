@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from collabllm.event_loop import run, run_blocking
 from collabllm.messages import Message
+from collabllm.servers.reasoning import split_reasoning
 
 _BYTES_PER_TOKEN = 4
 
@@ -23,6 +24,13 @@ class AssistantReply:
     completion_tokens: int = 0
     finish_reason: str = "stop"
     reasoning: str = ""
+
+
+class Generates(Protocol):
+    """Anything that answers a conversation with a text."""
+
+    def generate(self, messages: Sequence[Message], /) -> str:
+        """Answer a conversation that ends with the user."""
 
 
 class Assistant:
@@ -57,8 +65,47 @@ class Assistant:
             ContextFullError: If the conversation does not fit.
             ServerError: If a server behind the assistant fails for good.
         """
-        return AssistantReply(await run_blocking(self.generate, messages))
+        return to_reply(await run_blocking(self.generate, messages))
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a text; without a tokenizer, an estimate of 4 bytes a token."""
         return -(-len(text.encode()) // _BYTES_PER_TOKEN)
+
+
+def to_assistant(assistant: Assistant | Generates) -> Assistant:
+    """Make an assistant of any object with `generate(messages) -> str`.
+
+    Raises:
+        TypeError: If it has no such method.
+    """
+    if isinstance(assistant, Assistant):
+        return assistant
+    if not callable(getattr(assistant, "generate", None)):
+        raise TypeError(
+            "An assistant needs a method generate(messages) -> str; "
+            f"{type(assistant).__name__} has none."
+        )
+    return _Wrapped(assistant)
+
+
+class _Wrapped(Assistant):
+    """An assistant around a user's own object."""
+
+    def __init__(self, inner: Generates) -> None:
+        self.inner = inner
+        self.name = str(getattr(inner, "name", type(inner).__name__))
+
+    def generate(self, messages: Sequence[Message]) -> str:
+        return self.inner.generate(messages)
+
+
+def to_reply(text: str) -> AssistantReply:
+    """Make a reply of a text, without the thoughts of a reasoning model.
+
+    Raises:
+        TypeError: If it is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"generate must return a text, got {type(text).__name__}.")
+    reasoning, visible = split_reasoning(text)
+    return AssistantReply(visible, reasoning=reasoning)

@@ -11,6 +11,7 @@ from jinja2.exceptions import TemplateError
 from collabllm.errors import ContextFullError
 from collabllm.messages import Message, fold_system, merge_consecutive
 from collabllm.models import load_adapter, load_base_model, load_tokenizer
+from collabllm.servers.reasoning import split_reasoning
 from collabllm.simulation.assistant.base import Assistant, AssistantReply
 from collabllm.simulation.assistant.engines.base import Engine
 from collabllm.simulation.assistant.engines.continuous import ContinuousEngine
@@ -114,7 +115,9 @@ class LocalAssistant(Assistant):
         limit = min(self.max_new_tokens, room)
         ids, stopped = await self._engine.generate(prompt_ids, limit, seed)
         text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        return AssistantReply(text, len(prompt_ids), len(ids), "stop" if stopped else "length")
+        reasoning, text = split_reasoning(text)
+        finish_reason = "stop" if stopped else "length"
+        return AssistantReply(text, len(prompt_ids), len(ids), finish_reason, reasoning)
 
     def count_tokens(self, text: str) -> int:
         """Count by the model's tokenizer."""

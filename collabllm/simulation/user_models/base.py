@@ -7,14 +7,18 @@ from typing import Any
 from collabllm.event_loop import run, run_blocking
 from collabllm.messages import Message
 
-TERMINAL_SIGNAL = "[[END OF CHAT]]"
+TERMINAL_SIGNAL = DEFAULT_TERMINAL_SIGNAL = "[[END OF CHAT]]"
+"""By which a user says that it has what it wanted."""
+GIVE_UP_SIGNAL = "[[GIVE UP]]"
+"""By which a user says that it is no use going on."""
 
 
 @dataclass(frozen=True)
 class UserTurnResult:
     """What a simulated user did in one turn; only `response` may reach the assistant.
 
-    `is_terminal` ends the conversation; `response` is then a goodbye that is not sent on.
+    `is_terminal` ends the conversation; `response` is then a goodbye that is not sent on. `gave_up`
+    tells that the user left without what it wanted.
     """
 
     response: str
@@ -22,6 +26,7 @@ class UserTurnResult:
     current_answer: str = ""
     is_terminal: bool = False
     raw_output: str = ""
+    gave_up: bool = False
 
 
 class UserModel:

@@ -116,7 +116,7 @@ class RuleBasedUser(UserModel):
         if not questions and self.is_finished(reply, spoken):
             return UserTurnResult("Thanks, that's it.", is_terminal=True)
         if self._stalled_turns(spoken) >= self.patience:
-            return UserTurnResult("I give up.", is_terminal=True)
+            return UserTurnResult("I give up.", is_terminal=True, gave_up=True)
         random_ = random.Random(f"{self.seed}-{seed}-{len(spoken)}-{self.opening}")
         told = self.facts_asked_for(questions if self.answers_several else questions[:1], known)
         if told:

@@ -1,0 +1,74 @@
+"""What made a result: versions, prompts and settings; a resumed run with others is refused."""
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from collabllm import __version__
+from collabllm.files import write_text
+from collabllm.prompts import prompt_hashes
+
+_LIBRARIES = ("torch", "transformers", "trl", "peft")
+
+
+@lru_cache(maxsize=1)
+def library_versions() -> dict[str, str]:
+    """Return the versions of this project and of the libraries that decide about results."""
+    found = {"collabllm": __version__}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class RunHeader:
+    """A JSON file beside the results of a run: its settings, versions, prompts and what it spent.
+
+    Args:
+        path: Of the file.
+        settings: All that decides about the results; JSON values.
+        resume: Go on with the run of the file.
+
+    Raises:
+        ValueError: If a setting differs from that of the run to go on with.
+    """
+
+    def __init__(self, path: str | Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+        self.path = Path(path)
+        before: dict[str, Any] = {}
+        if resume and self.path.is_file():
+            before = json.loads(self.path.read_text(encoding="utf-8"))
+            refuse_changes(before.get("settings", {}), settings)
+        self.spent_usd = float(before.get("spent_usd", 0.0))
+        self._content = {
+            "settings": dict(settings),
+            "versions": library_versions(),
+            "prompt_hashes": prompt_hashes(),
+        }
+
+    def write(self, spent_usd: float = 0.0) -> None:
+        """Write the file, with what was spent since the run was started or resumed."""
+        content = {**self._content, "spent_usd": self.spent_usd + spent_usd}
+        write_text(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def refuse_changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], ignored: Iterable[str] = ()
+) -> None:
+    """Compare settings of a run with those it is to go on with.
+
+    Raises:
+        ValueError: That names the setting, its former and its present value.
+    """
+    now = json.loads(json.dumps(dict(now)))
+    for name in sorted({*before, *now} - set(ignored)):
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"--resume: {name} was {before.get(name)!r} and is {now.get(name)!r} now; use the "
+                "former value, or another --output."
+            )

@@ -1,0 +1,109 @@
+"""Which fact a question asks for: by meaning, by cue words, counted in one place."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from collabllm.files import read_json_lines
+from collabllm.simulation import RuleBasedUser
+from collabllm.tasks import Fact, load_tasks
+from collabllm.tasks.embeddings import bundled_folder, has_bundled_encoder
+from collabllm.tasks.matching import facts_asked_for, find_asking
+
+IN3 = Path(__file__).parents[3] / "shared/data/in3/train.jsonl"
+needs_encoder = pytest.mark.skipif(not has_bundled_encoder(), reason="no bundled encoder")
+
+FACTS = (
+    Fact("Budget for the trip", "About 900 euros.", value="900 euros"),
+    Fact("Duration of the trip", "One week.", value="one week"),
+    Fact("Dietary restrictions", "I am vegetarian.", value="vegetarian"),
+)
+
+
+@needs_encoder
+def test_the_bundled_weights_are_the_published_ones():
+    weights = (bundled_folder() / "model.safetensors").read_bytes()
+
+    assert hashlib.sha256(weights).hexdigest() == (
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    )
+
+
+@needs_encoder
+@pytest.mark.parametrize(
+    ("reply", "names"),
+    [
+        ("How much money can you spend?", ["Budget for the trip"]),
+        ("Tell me how long the trip is.", ["Duration of the trip"]),
+        (
+            "I need to know:\n- your budget\n- how many days\n- anything you do not eat",
+            ["Budget for the trip", "Duration of the trip", "Dietary restrictions"],
+        ),
+        ("What is your favourite programming language?", []),
+        ("Here is a plan: museums on Monday, a picnic on Tuesday.", []),
+    ],
+)
+def test_questions_and_requests_are_matched_by_meaning(reply, names):
+    talk = [
+        {"role": "user", "content": "Plan a trip."},
+        {"role": "assistant", "content": reply},
+    ]
+
+    (asking,) = find_asking(FACTS, talk, "semantic")
+
+    assert [fact.name for fact in asking.asked] == names
+
+
+@needs_encoder
+def test_a_semantic_user_tells_what_is_asked_without_cue_words():
+    user = RuleBasedUser(FACTS, "Plan a trip.", matcher="semantic")
+    talk = [
+        {"role": "user", "content": "Plan a trip."},
+        {"role": "assistant", "content": "Any food you avoid? How many days?"},
+    ]
+
+    turn = user.generate(talk)
+
+    assert sorted(turn.response.split(". ")) == ["I am vegetarian", "One week."]
+    assert user.generate(talk) == turn
+
+
+def test_asked_and_needless_questions_are_counted_once_for_all():
+    facts = (Fact("guests", "We are 12.", ("guests",), "12"), Fact("place", "Here.", ("place",)))
+    talk = [
+        {"role": "user", "content": "plan a party"},
+        {"role": "assistant", "content": "How many guests? What colour?"},
+        {"role": "user", "content": "We are 12."},
+        {"role": "assistant", "content": "Which place? How many guests? Any guests?"},
+        {"role": "assistant", "content": "Done."},
+    ]
+
+    found = find_asking(facts, talk, "cues")
+
+    assert [[fact.name for fact in reply.asked] for reply in found] == [["guests"], ["place"], []]
+    assert [reply.num_needless for reply in found] == [1, 2, 0]
+
+
+@needs_encoder
+@pytest.mark.slow
+def test_recall_and_precision_on_in3():
+    """Own inquiries find their fact; inquiries of another row find none."""
+    if not IN3.is_file():
+        pytest.skip("../shared/data/in3 is not here")
+    rows = [row for row in read_json_lines(IN3) if row["vague"] and row["missing_details"]][:150]
+    tasks = {task.opening: task for task in load_tasks(IN3)}
+    own = right = found = foreign = strayed = 0
+    for row, other in zip(rows, rows[7:] + rows[:7], strict=True):
+        facts = tasks[row["task"]].facts
+        for detail in row["missing_details"]:
+            asked = facts_asked_for(facts, [detail["inquiry"]], set(), "semantic")
+            own += 1
+            found += len(asked)
+            right += detail["description"] in [fact.name for fact in asked]
+        for detail in other["missing_details"]:
+            foreign += 1
+            strayed += bool(facts_asked_for(facts, [detail["inquiry"]], set(), "semantic"))
+    assert right / own > 0.88, "recall"
+    assert right / found > 0.80, "precision among the task's own facts"
+    assert strayed / foreign < 0.08, "questions for nothing that find a fact"

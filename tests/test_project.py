@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"messages", "prompts", "logging_utils", "flags", "hub", "trackers", "__init__", "data"}
-    | {"allocator", "errors", "event_loop", "files", "settings", "__main__", "provenance"},
-    {"models", "data_processing", "servers", "cli"},
+    | {"allocator", "errors", "event_loop", "files", "settings", "__main__"},
+    {"models", "data_processing", "servers", "cli", "provenance"},
     {"tasks"},
     {"simulation"},
     {"rewards"},

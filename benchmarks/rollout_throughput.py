@@ -3,7 +3,7 @@
 The user is a server on loopback that answers after half a second; the assistant is the bundled
 model, greedy, with a fixed reply length, so that all three ways write the same number of tokens.
 
-uv run python benchmarks/rollout_throughput.py [--num_conversations 16] [--ours_only]
+uv run python benchmarks/rollout_throughput.py [--num_conversations 16 32 64] [--ours_only]
 """
 
 import argparse
@@ -106,7 +106,8 @@ def main() -> None:
     parser.add_argument("--num_conversations", type=int, nargs="+", default=[16])
     parser.add_argument("--max_turns", type=int, default=3)
     parser.add_argument("--max_new_tokens", type=int, default=48)
-    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--dtype", default="auto", help="of ours; the baselines are in float32")
     parser.add_argument("--batching", default="auto", choices=("auto", "continuous", "padded"))
     parser.add_argument("--ours_only", action="store_true", help="without the two baselines")
     args = parser.parse_args()
@@ -163,7 +164,8 @@ def generate(
 
 def measure_one_at_a_time(tasks: list[Task], client: OpenAIClient, args: Any) -> Result:
     """(a) One conversation after the other, plain generate."""
-    model, tokenizer = load_base_model(BUNDLED_MODEL), load_tokenizer(BUNDLED_MODEL)
+    model = load_base_model(BUNDLED_MODEL, dtype=torch.float32)
+    tokenizer = load_tokenizer(BUNDLED_MODEL)
     started, encoded = time.perf_counter(), 0
     for task in tasks:
         user, talk = make_user(task, client), start(task)
@@ -177,7 +179,8 @@ def measure_one_at_a_time(tasks: list[Task], client: OpenAIClient, args: Any) ->
 
 def measure_lock_step(tasks: list[Task], client: OpenAIClient, args: Any) -> Result:
     """(b) All users answer, then all assistants in one padded batch, turn by turn."""
-    model, tokenizer = load_base_model(BUNDLED_MODEL), load_tokenizer(BUNDLED_MODEL)
+    model = load_base_model(BUNDLED_MODEL, dtype=torch.float32)
+    tokenizer = load_tokenizer(BUNDLED_MODEL)
     started, encoded = time.perf_counter(), 0
     for first in range(0, len(tasks), args.concurrency):
         group = tasks[first : first + args.concurrency]
@@ -199,7 +202,11 @@ def measure_lock_step(tasks: list[Task], client: OpenAIClient, args: Any) -> Res
 def measure_ours(tasks: list[Task], client: OpenAIClient, args: Any) -> Result:
     """(c) `simulate` with a LocalAssistant."""
     with FixedLength(
-        BUNDLED_MODEL, max_new_tokens=args.max_new_tokens, do_sample=False, batching=args.batching
+        BUNDLED_MODEL,
+        max_new_tokens=args.max_new_tokens,
+        do_sample=False,
+        batching=args.batching,
+        dtype=args.dtype,
     ) as assistant:
         counter = count_encoded(assistant)
         started = time.perf_counter()

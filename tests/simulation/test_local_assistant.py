@@ -13,7 +13,7 @@ from collabllm.event_loop import run
 from collabllm.messages import fold_system, merge_consecutive
 from collabllm.models import load_base_model
 from collabllm.simulation import ChatSimulator, LocalAssistant, ShardedUserModel, TerminationReason
-from collabllm.simulation.assistant.engines.padded import PrefixStore
+from collabllm.simulation.assistant.engines.prefix_store import PrefixStore
 from collabllm.tasks import demo_tasks
 from tests.tokenizers_for_tests import make_tokenizer
 from tests.training.conftest import save_tiny_model
@@ -26,7 +26,7 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def assistant(tiny):
-    with LocalAssistant(str(tiny), max_new_tokens=12, do_sample=False) as local:
+    with LocalAssistant(str(tiny), max_new_tokens=12, do_sample=False, dtype="float32") as local:
         yield local
 
 
@@ -50,10 +50,12 @@ async def gather(assistant, prompts):
 @pytest.mark.parametrize("batching", ["continuous", "padded"])
 def test_greedy_replies_are_the_same_alone_as_in_a_batch_and_as_generate(tiny, batching):
     prompts = [f"{'long ' * (i % 4)}question {i}" for i in range(9)]
-    with LocalAssistant(str(tiny), max_new_tokens=12, do_sample=False, batching=batching) as local:
+    with LocalAssistant(
+        str(tiny), max_new_tokens=12, do_sample=False, batching=batching, dtype="float32"
+    ) as local:
         alone = [local.generate(user(prompt)) for prompt in prompts]
         together = [reply.text for reply in run(gather(local, prompts))]
-        model = load_base_model(str(tiny))
+        model = load_base_model(str(tiny), dtype=torch.float32)
         expected = []
         for prompt in prompts:
             ids = torch.tensor([local.tokenize(user(prompt))])
@@ -70,7 +72,7 @@ def test_a_seeded_reply_is_the_same_alone_as_in_any_batch(tiny):
         calls = (local.agenerate(user(prompts[i]), seed=100 + i) for i in indices)
         return {i: r.text for i, r in zip(indices, await asyncio.gather(*calls), strict=True)}
 
-    with LocalAssistant(str(tiny), max_new_tokens=12, temperature=1.0) as local:
+    with LocalAssistant(str(tiny), max_new_tokens=12, temperature=1.0, dtype="float32") as local:
         together = run(sample(local, range(6)))
         in_pairs = {**run(sample(local, [5, 0])), **run(sample(local, [2, 4]))}
         alone = {**run(sample(local, [1])), **run(sample(local, [3]))}
@@ -90,10 +92,14 @@ def test_later_turns_read_the_same_history_from_the_cache(tiny, batching):
         return await asyncio.gather(*(local.agenerate(talk) for talk in talks))
 
     talks = [user(f"{'long ' * (3 * i)}question {i}") for i in range(4)]
-    with LocalAssistant(str(tiny), max_new_tokens=9, do_sample=False, batching=batching) as local:
+    with LocalAssistant(
+        str(tiny), max_new_tokens=9, do_sample=False, batching=batching, dtype="float32"
+    ) as local:
         for turn in range(3):
             replies = [reply.text for reply in run(go_on(local, talks))]
-            with LocalAssistant(str(tiny), max_new_tokens=9, do_sample=False) as fresh:
+            with LocalAssistant(
+                str(tiny), max_new_tokens=9, do_sample=False, dtype="float32"
+            ) as fresh:
                 assert replies == [fresh.generate(talk) for talk in talks]
             talks = [
                 [*talk, {"role": "assistant", "content": reply}, *user(f"and {turn}?")]
@@ -210,7 +216,7 @@ def test_4bit_generates(tiny):
 def test_templates_that_refuse_a_system_prompt_get_it_in_the_first_message(tiny, assistant):
     talk = [{"role": "system", "content": "be brief"}, *user("hi"), *user("there")]
     gemma = LocalAssistant.__new__(LocalAssistant)
-    gemma.tokenizer = make_tokenizer("gemma")
+    gemma.tokenizer, gemma._template_options = make_tokenizer("gemma"), {}
 
     text = gemma.tokenizer.decode(gemma.tokenize(talk))
 
@@ -228,6 +234,8 @@ def test_a_tokenizer_without_a_template_is_refused(tiny):
         LocalAssistant(str(tiny), tokenizer=tokenizer)
     with pytest.raises(ValueError, match="batching must be auto"):
         LocalAssistant(str(tiny), batching="fast")
+    with pytest.raises(ValueError, match="dtype must be auto.*'bf16'"):
+        LocalAssistant(str(tiny), dtype="bf16")
 
 
 def test_a_closed_assistant_says_so(tiny):
@@ -236,3 +244,23 @@ def test_a_closed_assistant_says_so(tiny):
 
     with pytest.raises(RuntimeError, match="make a new LocalAssistant"):
         local.generate(user("hi"))
+
+
+def test_thoughts_are_kept_from_the_reply_also_when_the_template_opens_them(tiny):
+    class Says:
+        async def generate(self, prompt_ids, max_new_tokens, seed=None):
+            return list(local.tokenizer(self.text, add_special_tokens=False).input_ids), False
+
+    with LocalAssistant(str(tiny), max_new_tokens=4, enable_thinking=True) as local:
+        started, local._engine = local._engine, Says()
+        plain = local.tokenizer.chat_template
+        replies = []
+        for opening in ("", "{% if enable_thinking %}<think>\n{% endif %}"):
+            local.tokenizer.chat_template = plain + opening
+            for text in ("<think>hm</think>4", "hm</think>4", "hm"):
+                local._engine.text = text
+                reply = run(local.agenerate(user("2+2")))
+                replies.append((reply.reasoning, reply.text))
+        local._engine = started
+
+    assert replies == [("hm", "4"), ("hm", "4"), ("", "hm"), ("hm", "4"), ("hm", "4"), ("hm", "")]

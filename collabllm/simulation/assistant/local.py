@@ -13,11 +13,13 @@ from collabllm.messages import Message, fold_system, merge_consecutive
 from collabllm.models import load_adapter, load_base_model, load_tokenizer
 from collabllm.servers.reasoning import split_reasoning
 from collabllm.simulation.assistant.base import Assistant, AssistantReply
-from collabllm.simulation.assistant.engines.base import Engine
+from collabllm.simulation.assistant.engines.base import Engine, keep_special_ids_only
 from collabllm.simulation.assistant.engines.continuous import ContinuousEngine
 from collabllm.simulation.assistant.engines.padded import PaddedEngine
 
 logger = logging.getLogger(__name__)
+
+_TAIL_TOKENS = 8
 
 
 class LocalAssistant(Assistant):
@@ -31,8 +33,9 @@ class LocalAssistant(Assistant):
         max_new_tokens: Most tokens of a reply.
         temperature: Of sampling.
         do_sample: Sample, or take the likeliest token each time. In float32, greedy replies are
-            the same alone as in a batch, and so are sampled ones of one seed in padded batches;
-            continuous batching has one random stream for all and does not honour seeds.
+            the same alone as in a batch, and so are sampled ones of one seed in padded batches; in
+            bf16 most are. Continuous batching has one random stream for all and does not honour
+            seeds.
         top_p: Of sampling.
         top_k: Number of likeliest tokens to sample from, as many as in transformers by default; 0
             is all of them.
@@ -40,8 +43,15 @@ class LocalAssistant(Assistant):
             reused cache), or `auto`: continuous on a GPU where the model supports it, else padded,
             which is faster on a CPU.
         max_context: Most tokens of prompt and reply; the model's own context by default.
+        dtype: Of the weights: `float32`, `bfloat16`, `float16`, or `auto` for what this machine
+            computes fastest in.
+        enable_thinking: Switch a hybrid model's thoughts on or off, by its chat template.
+        reasoning_effort: For chat templates that take it: `low`, `medium`, `high`.
         model: A model to use instead of loading `model_path`; needs `tokenizer`.
         tokenizer: Its tokenizer.
+
+    The settings given here are all that counts for sampling: the model's own generation config
+    says only which tokens end a reply.
 
     Raises:
         FileNotFoundError: If a local path is not there.
@@ -62,11 +72,16 @@ class LocalAssistant(Assistant):
         top_k: int = 50,
         batching: str = "auto",
         max_context: int | None = None,
+        dtype: str = "auto",
+        enable_thinking: bool | None = None,
+        reasoning_effort: str | None = None,
         model: Any = None,
         tokenizer: Any = None,
     ) -> None:
         if batching not in ("auto", "continuous", "padded"):
             raise ValueError(f"batching must be auto, continuous or padded, got {batching!r}.")
+        if dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype must be auto, float32, bfloat16 or float16, got {dtype!r}.")
         self.name = lora_path or model_path
         self.max_new_tokens = max_new_tokens
         self.tokenizer: Any = tokenizer or load_tokenizer(model_path)
@@ -74,10 +89,20 @@ class LocalAssistant(Assistant):
             raise ValueError(f"{model_path} has no chat template; use a chat (instruct) model.")
         if model is None:
             placed = None if device_map == "auto" else device_map
-            model = load_base_model(model_path, use_4bit=use_4bit, device_map=placed)
+            import torch
+
+            model = load_base_model(
+                model_path,
+                use_4bit=use_4bit,
+                device_map=placed,
+                dtype=None if dtype == "auto" else getattr(torch, dtype),
+            )
             if lora_path:
                 model = load_adapter(model, lora_path)
         self.model: Any = model.eval()
+        self._own_config = keep_special_ids_only(model)
+        given = {"enable_thinking": enable_thinking, "reasoning_effort": reasoning_effort}
+        self._template_options = {k: v for k, v in given.items() if v is not None}
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", 4096)
         self.max_context = min(max_context or context, context)
         sampling: dict[str, Any] = {"do_sample": do_sample}
@@ -115,9 +140,12 @@ class LocalAssistant(Assistant):
         limit = min(self.max_new_tokens, room)
         ids, stopped = await self._engine.generate(prompt_ids, limit, seed)
         text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        reasoning, text = split_reasoning(text)
+        opened = self.tokenizer.decode(prompt_ids[-_TAIL_TOKENS:]).rstrip().endswith("<think>")
+        if opened and not text.startswith("<think>"):
+            text = f"<think>{text}"
+        reasoning, visible = split_reasoning(text)
         finish_reason = "stop" if stopped else "length"
-        return AssistantReply(text, len(prompt_ids), len(ids), finish_reason, reasoning)
+        return AssistantReply(visible, len(prompt_ids), len(ids), finish_reason, reasoning)
 
     def count_tokens(self, text: str) -> int:
         """Count by the model's tokenizer."""
@@ -129,14 +157,20 @@ class LocalAssistant(Assistant):
         for attempt in (merged, fold_system(merged)):
             with contextlib.suppress(TemplateError):
                 encoded = self.tokenizer.apply_chat_template(
-                    attempt, add_generation_prompt=True, return_dict=True
+                    attempt,
+                    add_generation_prompt=True,
+                    return_dict=True,
+                    **self._template_options,
                 )
                 return list(encoded["input_ids"])
         raise ValueError("The chat template refuses the conversation, even without a system role.")
 
     def close(self) -> None:
-        """Stop generating and free the model's memory."""
+        """Stop generating and free the model's memory; a second call does nothing."""
+        if self.model is None:
+            return
         self._engine.close()
+        self.model.generation_config = self._own_config
         self.model = None
         import gc
 

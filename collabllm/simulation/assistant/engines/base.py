@@ -1,6 +1,15 @@
-"""What every engine of a local assistant offers, and how a reply ends."""
+"""What every engine of a local assistant offers, how a reply ends, and which settings count."""
 
+import logging
 from typing import Any, Protocol
+
+from transformers import GenerationConfig
+
+logger = logging.getLogger(__name__)
+
+STOPPED = "The local engine has stopped; make a new LocalAssistant."
+_KEPT = ("eos_token_id", "pad_token_id", "bos_token_id")
+_OURS = ("do_sample", "temperature", "top_p", "top_k", "max_new_tokens", "max_length")
 
 
 class Engine(Protocol):
@@ -9,11 +18,15 @@ class Engine(Protocol):
     async def generate(
         self, prompt_ids: list[int], max_new_tokens: int, seed: int | None = None
     ) -> tuple[list[int], bool]:
-        """Return the new ids, and whether the model ended by itself."""
+        """Return the new ids, and whether the model ended by itself.
+
+        Raises:
+            RuntimeError: If the engine fails, or has stopped.
+        """
         ...
 
     def close(self) -> None:
-        """Stop; no call may be under way."""
+        """Stop; calls under way fail."""
         ...
 
 
@@ -22,3 +35,27 @@ def end_ids(model: Any, tokenizer: Any) -> list[int]:
     found = model.generation_config.eos_token_id
     ids = list(found) if isinstance(found, list) else [found]
     return sorted({i for i in (*ids, tokenizer.eos_token_id) if i is not None})
+
+
+def keep_special_ids_only(model: Any) -> GenerationConfig:
+    """Let a model's own generation config say how replies end, and nothing about sampling.
+
+    What a model brings there, such as a repetition penalty, cannot count in every engine: with it,
+    the same settings would sample from two distributions.
+
+    Returns:
+        The model's own config, to be given back to it at the end.
+    """
+    own: GenerationConfig = model.generation_config
+    values = own.to_diff_dict()
+    model.generation_config = GenerationConfig(**{k: v for k, v in values.items() if k in _KEPT})
+    dropped = {
+        name: value
+        for name, value in values.items()
+        if name not in (*_KEPT, *_OURS, "transformers_version")
+        and not name.startswith("_")
+        and not isinstance(value, bool)
+    }
+    if dropped:
+        logger.info("Of the model's generation config this is not used: %s", dropped)
+    return own

@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
-from collabllm.simulation.assistant.engines.base import end_ids
+from collabllm.event_loop import get_loop
+from collabllm.simulation.assistant.engines.base import STOPPED, end_ids
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,7 @@ _CPU_PAGE_TOKENS = 32
 _CPU_CACHE_TOKENS = 32_768
 _CPU_BATCH_TOKENS = 512
 _PROBE_TIMEOUT_S = 120.0
+_WATCH_S = 2.0
 
 
 class ContinuousEngine:
@@ -79,8 +81,15 @@ class ContinuousEngine:
     ) -> tuple[list[int], bool]:
         """Queue the prompt and wait for its end; a cancelled call leaves the batch.
 
-        The manager has one random stream for all requests, so `seed` is not honoured.
+        The manager has one random stream for all requests, so `seed` is not honoured. It hands a
+        batch of results to the loop of one of them, so all calls go through one loop that stays.
         """
+        call = self._generate(prompt_ids, max_new_tokens)
+        if asyncio.get_running_loop() is get_loop():
+            return await call
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, get_loop()))
+
+    async def _generate(self, prompt_ids: list[int], max_new_tokens: int) -> tuple[list[int], bool]:
         request_id = uuid.uuid4().hex
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._manager.register_result_handler(
@@ -93,17 +102,25 @@ class ContinuousEngine:
             eos_token_id=self._eos,
         )
         if accepted is None:
-            raise RuntimeError("The local engine has stopped; make a new LocalAssistant.")
+            raise RuntimeError(STOPPED)
         try:
-            result = await done
+            while not (await asyncio.wait([done], timeout=_WATCH_S))[0]:
+                self._check_thread()
         except asyncio.CancelledError:
             self._manager.cancel_request(request_id)
             raise
+        result = done.result()
         if result.error:
             raise RuntimeError(f"The local engine failed: {result.error}")
         ids = list(result.generated_tokens)
         return ids, bool(ids) and ids[-1] in self._eos
 
+    def _check_thread(self) -> None:
+        """Raise if the engine's thread has ended, so that nobody waits for it."""
+        if not self._manager.is_running():
+            failure = self._manager.background_thread_status.fatal_error
+            raise RuntimeError(f"The local engine failed: {failure}" if failure else STOPPED)
+
     def close(self) -> None:
-        """Stop the engine's thread and free its cache."""
+        """Stop the engine's thread, fail what is under way, and free the cache."""
         self._manager.stop(block=True, timeout=30, hard_stop=True)

@@ -3,10 +3,11 @@
 The user is a server on loopback that answers after half a second; the assistant is the bundled
 model, greedy, with a fixed reply length, so that all three ways write the same number of tokens.
 
-uv run python benchmarks/rollout_throughput.py [--num_conversations 16 32 64] [--ours_only]
+uv run python benchmarks/rollout_throughput.py --num_conversations 32 64 --baseline_conversations 8
 """
 
 import argparse
+import itertools
 import json
 import threading
 import time
@@ -110,22 +111,33 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="of ours; the baselines are in float32")
     parser.add_argument("--batching", default="auto", choices=("auto", "continuous", "padded"))
     parser.add_argument("--ours_only", action="store_true", help="without the two baselines")
+    parser.add_argument("--baseline_conversations", type=int, help="of the first two ways, once")
     args = parser.parse_args()
     configure_logging()
-    ThreadingHTTPServer.request_queue_size = 128  # the default of 5 makes later callers wait 1 s
+    ThreadingHTTPServer.request_queue_size = 512  # the default of 5 makes later callers wait 1 s
     server = ThreadingHTTPServer(("127.0.0.1", 0), UserServer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     client = OpenAIClient(f"http://127.0.0.1:{server.server_port}/v1", "none")
     results = []
+    if args.baseline_conversations and not args.ours_only:
+        tasks = make_tasks(args.baseline_conversations)
+        results += [measure(tasks, client, args) for measure in BASELINES]
     for number in args.num_conversations:
-        goals = [task.single_turn_prompt for task in demo_tasks() * 4][:number]
-        tasks = [Task(str(i), f"conversation number {i}: {goal}") for i, goal in enumerate(goals)]
-        if not args.ours_only:
-            results.append(measure_one_at_a_time(tasks, client, args))
-            results.append(measure_lock_step(tasks, client, args))
+        tasks = make_tasks(number)
+        if not args.ours_only and not args.baseline_conversations:
+            results += [measure(tasks, client, args) for measure in BASELINES]
         results.append(measure_ours(tasks, client, args))
     print_results(results)
     server.shutdown()
+
+
+def make_tasks(number: int) -> list[Task]:
+    """Make tasks that no two conversations share."""
+    goals = itertools.islice(itertools.cycle(demo_tasks()), number)
+    return [
+        Task(str(i), f"conversation number {i}: {task.single_turn_prompt}")
+        for i, task in enumerate(goals)
+    ]
 
 
 def make_user(task: Task, client: OpenAIClient) -> UserModel:
@@ -197,6 +209,9 @@ def measure_lock_step(tasks: list[Task], client: OpenAIClient, args: Any) -> Res
             for talk, text in zip(talks, texts, strict=True):
                 talk.append({"role": "assistant", "content": text})
     return finish("(b) lock step", tasks, args, started, encoded)
+
+
+BASELINES = (measure_one_at_a_time, measure_lock_step)
 
 
 def measure_ours(tasks: list[Task], client: OpenAIClient, args: Any) -> Result:

@@ -13,7 +13,9 @@ from collabllm.messages import Message, to_chat
 from collabllm.servers.cache import ResponseCache
 from collabllm.servers.completion import Completion, UnreadableAnswerError
 from collabllm.servers.connection import Connection, describe_failure
-from collabllm.servers.failures import REPLACEMENTS, StatusError, backoff_s
+from collabllm.servers.failures import StatusError, backoff_s
+from collabllm.servers.pool import ServerPool, conversation_affinity
+from collabllm.servers.refusals import RefusedSettings
 from collabllm.servers.usage import UsageLedger
 
 __all__ = ["Completion", "OpenAIClient", "shared_client"]
@@ -26,13 +28,14 @@ _PREFLIGHT_TOKENS = 16
 
 
 class OpenAIClient:
-    """Calls one server; share it among all assistants, users and judges of a run.
+    """Calls one server, or several of one model; share it among all roles of a run.
 
     Args:
-        base_url: Of an OpenAI-compatible server; OPENAI_BASE_URL or OpenAI's by default.
+        base_url: Of an OpenAI-compatible server; OPENAI_BASE_URL or OpenAI's by default. Of several
+            servers, each conversation keeps to one, and those that fail are left out for a while.
         api_key: OPENAI_API_KEY by default; local servers need none.
-        max_concurrency: Most requests at once.
-        tokens_per_minute: Most tokens a minute, by the server's count; None for no limit.
+        max_concurrency: Most requests at once, for each server.
+        tokens_per_minute: Most tokens a minute of each server, by its count; None for no limit.
         max_retries: Tries after the first one; 14 of them outlast the restart of a server.
         timeout_s: Seconds until a request counts as failed.
         ledger: Counts tokens and cost; a new one by default.
@@ -41,7 +44,7 @@ class OpenAIClient:
 
     def __init__(
         self,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         *,
         max_concurrency: int = 64,
@@ -53,8 +56,13 @@ class OpenAIClient:
     ) -> None:
         self.ledger = ledger or UsageLedger()
         self.revisions: dict[str, str] = {}  # of adapters, by the server's name of them
-        self.refused: dict[str, set[str]] = {}  # settings that a model does not take
-        self._server = Connection(base_url, api_key, max_concurrency, tokens_per_minute)
+        self._refused = RefusedSettings()
+        urls = [base_url] if base_url is None or isinstance(base_url, str) else list(base_url)
+        if not urls or len(set(urls)) < len(urls):
+            raise ValueError(f"base_url needs one address or several different ones, got {urls}.")
+        self._pool = ServerPool(
+            [Connection(url, api_key, max_concurrency, tokens_per_minute) for url in urls]
+        )
         self._max_retries = max_retries
         self._timeout_s = timeout_s
         self._cache = cache
@@ -63,14 +71,14 @@ class OpenAIClient:
         return f"OpenAIClient(base_url={self.address!r})"
 
     @property
-    def base_url(self) -> str:
-        """The server's address."""
-        return self._server.base_url
+    def address(self) -> str:
+        """The server's address, or all of them, without names and passwords."""
+        return ", ".join(sorted(server.address for server in self._pool.servers))
 
     @property
-    def address(self) -> str:
-        """The server's address without a name and password in it."""
-        return self._server.address
+    def refused(self) -> Mapping[str, set[str]]:
+        """Settings that were left out or renamed, by model."""
+        return self._refused.by_model
 
     async def complete(
         self,
@@ -79,6 +87,7 @@ class OpenAIClient:
         *,
         role: str,
         keep_if: Callable[[Completion], bool] | None = None,
+        affinity: str | None = None,
         **settings: Any,
     ) -> Completion:
         """Ask for one completion.
@@ -89,6 +98,8 @@ class OpenAIClient:
             role: Who pays in the ledger: `assistant`, `user` or `judge`.
             keep_if: Says whether the cache may keep an answer, so that an unreadable one is asked
                 for again when a run is repeated. Empty ones are never kept.
+            affinity: Of several servers, requests of one affinity go to one; by default those
+                whose conversation begins alike.
             **settings: Of the chat completions API, in its older names (`max_tokens`); the fields
                 of `extra_body` are sent as they are.
 
@@ -101,9 +112,11 @@ class OpenAIClient:
         """
         extra = settings.pop("extra_body", None) or {}
         request = {"model": model, "messages": to_chat(messages), **settings, **extra}
+        if affinity is None:
+            affinity = conversation_affinity(request["messages"])
         if self._cache is None:
             self.ledger.check_limit(model)
-            return await self._send_with_retries(request, role, self._max_retries)
+            return await self._send_with_retries(request, role, affinity)
         identity = {
             "server": self.address,
             "adapter": self.revisions.get(model, ""),
@@ -113,7 +126,7 @@ class OpenAIClient:
         if stored is not None:
             return Completion(**stored)
         self.ledger.check_limit(model)
-        completion = await self._send_with_retries(request, role, self._max_retries)
+        completion = await self._send_with_retries(request, role, affinity)
         if completion.text.strip() and (keep_if is None or keep_if(completion)):
             self._cache.put(identity, vars(completion))
         return completion
@@ -122,87 +135,78 @@ class OpenAIClient:
         """Ask for one short answer, so that a run that cannot work ends before it begins.
 
         Raises:
-            ServerError: With address and cause, if the server does not answer.
+            ServerError: With address and cause, if no server answers; one of several may fail.
             ValueError: If there is a cost limit and the model has no price.
         """
         self.ledger.require_prices([model])
         if self._cache is not None and self._cache.mode == "replay":
             return
         request = {"model": model, "messages": _PREFLIGHT, "max_tokens": _PREFLIGHT_TOKENS}
-        await self._send_with_retries(request, role, min(self._max_retries, _PREFLIGHT_RETRIES))
+        failures = []
+        for server in self._pool.servers:
+            try:
+                await self._send_with_retries(request, role, "", ServerPool([server]))
+            except ServerError as error:
+                failures.append(error)
+        if len(failures) == len(self._pool.servers):
+            raise failures[0]
+        for failure in failures:
+            logger.warning("Going on without a server: %s", failure)
 
-    async def post(self, path: str, content: Mapping[str, Any], timeout_s: float) -> str:
-        """Send one request without retries, such as to load an adapter; return the answer's text.
+    async def post(self, path: str, content: Mapping[str, Any], timeout_s: float) -> None:
+        """Send one request to each server without retries, such as to load an adapter.
 
         Raises:
-            StatusError: If the server answers with an error status.
+            StatusError: If a server answers with an error status.
             ServerError: If there is no answer.
         """
-        try:
-            return await self._server.post(path, content, timeout_s)
-        except (httpx2.HTTPError, TimeoutError) as error:
-            failure = describe_failure(error, timeout_s)
-            raise ServerError(f"{self.address}: {failure}.") from None
+        for server in self._pool.servers:
+            try:
+                await server.post(path, content, timeout_s)
+            except (httpx2.HTTPError, TimeoutError) as error:
+                failure = describe_failure(error, timeout_s)
+                raise ServerError(f"{server.address}: {failure}.") from None
 
     async def _send_with_retries(
-        self, request: dict[str, Any], role: str, max_retries: int
+        self, request: dict[str, Any], role: str, affinity: str, only: ServerPool | None = None
     ) -> Completion:
-        model, failures = request["model"], 0
+        """Send a request until it is answered; `only` is for a preflight, with few retries."""
+        pool = only or self._pool
+        max_retries = min(self._max_retries, _PREFLIGHT_RETRIES) if only else self._max_retries
+        failures = 0
         while True:
-            sent = self._adapt(request)
-            pause_s = None
+            server, sent, pause_s = pool.choose(affinity), self._refused.adapt(request), None
             try:
-                completion = await self._server.complete(sent, self._timeout_s)
+                completion = await server.complete(sent, self._timeout_s)
             except StatusError as error:
-                if self._learn_refusal(sent, error):
+                if self._refused.learn(sent, error):
                     continue
-                if error.is_context_full:
-                    raise ContextFullError("The server says that the context is full.") from None
-                if not error.is_passing:
-                    raise ServerError(
-                        f"{self.address} refused the request ({error.label}).{error.hint(model)}"
-                    ) from None
+                _raise_if_lasting(error, server.address, request["model"])
                 failure, pause_s = describe_failure(error, self._timeout_s), error.retry_after_s
             except (httpx2.HTTPError, TimeoutError, UnreadableAnswerError) as error:
                 failure = describe_failure(error, self._timeout_s)
             else:
+                pool.succeeded(server)
                 tokens = completion.prompt_tokens, completion.completion_tokens
-                self.ledger.add(role, model, *tokens, self.address)
+                self.ledger.add(role, request["model"], *tokens, server.address)
                 return completion
             failures += 1
             if failures > max_retries:
-                raise ServerError(f"{self.address} failed {failures} times; last: {failure}.")
-            if pause_s is None:
+                raise ServerError(f"{server.address} failed {failures} times; last: {failure}.")
+            if pause_s is not None:
+                server.pause.extend(pause_s)
+                continue
+            pool.failed(server)
+            if not pool.has_other(server):
                 await asyncio.sleep(backoff_s(failures))
-            else:
-                self._server.pause.extend(pause_s)
 
-    def _adapt(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Leave out or rename what this model has refused before."""
-        adapted = dict(request)
-        for name in self.refused.get(request["model"], ()):
-            value = adapted.pop(name, None)
-            replacement = REPLACEMENTS[name]
-            if replacement and value is not None:
-                adapted[replacement] = value
-        return adapted
 
-    def _learn_refusal(self, sent: Mapping[str, Any], error: StatusError) -> bool:
-        """Remember the setting that the model does not take; True if it was among those sent."""
-        name = error.refused_setting(sent)
-        if name is None:
-            return False
-        refused = self.refused.setdefault(sent["model"], set())
-        if name not in refused:
-            refused.add(name)
-            instead = REPLACEMENTS[name]
-            logger.warning(
-                "%s refuses %s; going on %s.",
-                sent["model"],
-                name,
-                f"with {instead}" if instead else "without it",
-            )
-        return True
+def _raise_if_lasting(error: StatusError, address: str, model: str) -> None:
+    if error.is_context_full:
+        raise ContextFullError("The server says that the context is full.") from None
+    if not error.is_passing:
+        text = f"{address} refused the request ({error.label}).{error.hint(model)}"
+        raise ServerError(text) from None
 
 
 @lru_cache(maxsize=32)

@@ -102,10 +102,11 @@ class ContinuousEngine:
             eos_token_id=self._eos,
         )
         if accepted is None:
-            raise RuntimeError(STOPPED)
+            raise self._stopped()
         try:
             while not (await asyncio.wait([done], timeout=_WATCH_S))[0]:
-                self._check_thread()
+                if not self._manager.is_running():
+                    raise self._stopped()
         except asyncio.CancelledError:
             self._manager.cancel_request(request_id)
             raise
@@ -115,11 +116,10 @@ class ContinuousEngine:
         ids = list(result.generated_tokens)
         return ids, bool(ids) and ids[-1] in self._eos
 
-    def _check_thread(self) -> None:
-        """Raise if the engine's thread has ended, so that nobody waits for it."""
-        if not self._manager.is_running():
-            failure = self._manager.background_thread_status.fatal_error
-            raise RuntimeError(f"The local engine failed: {failure}" if failure else STOPPED)
+    def _stopped(self) -> RuntimeError:
+        """Say why the engine's thread has ended."""
+        failure = self._manager.background_thread_status.fatal_error
+        return RuntimeError(f"The local engine failed: {failure}" if failure else STOPPED)
 
     def close(self) -> None:
         """Stop the engine's thread, fail what is under way, and free the cache."""

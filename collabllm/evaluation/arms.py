@@ -116,10 +116,14 @@ class ArmPool:
 
     def _switch(self, lora_path: str | None) -> Any:
         """Return the model with the adapter in use, or with none."""
-        from collabllm.models import load_adapter, load_base_model, load_tokenizer
+        from collabllm.models import choose_dtype, load_adapter, load_base_model, load_tokenizer
 
         if self._model is None:
-            self._model = load_base_model(self.args.hf_model_path, use_4bit=self.args.use_4bit)
+            self._model = load_base_model(
+                self.args.hf_model_path,
+                use_4bit=self.args.use_4bit,
+                dtype=choose_dtype(generating=True),
+            )
             self._tokenizer = load_tokenizer(self.args.hf_model_path)
         if lora_path is None:
             if self._adapters:

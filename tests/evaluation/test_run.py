@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 
 from collabllm import models
@@ -178,8 +179,6 @@ def test_means_are_logged_to_a_tracker_when_asked(tmp_path, monkeypatch):
 
 
 def save_adapter(folder, base, seed):
-    import torch
-
     torch.manual_seed(seed)
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     get_peft_model(models.load_base_model(str(base)), config).save_pretrained(folder)
@@ -194,6 +193,8 @@ def test_local_arms_share_one_copy_of_the_weights_and_do_not_mix(tmp_path, monke
     monkeypatch.setattr(
         models, "load_base_model", lambda *args, **kwargs: loads.append(1) or load(*args, **kwargs)
     )
+    # Only in float32 are replies the same alone as in a batch.
+    monkeypatch.setattr(models, "choose_dtype", lambda **_: torch.float32)
     words = ["--hf_model_path", str(base), "--temperature", "0", "--max_new_tokens", "12"]
     words += ["--num_tasks", "3", "--max_turns", "1", "--output", str(tmp_path / "e")]
     for arm in ("name=base", f"name=one,lora_path={adapters[0]}"):
@@ -208,7 +209,9 @@ def test_local_arms_share_one_copy_of_the_weights_and_do_not_mix(tmp_path, monke
         replies[arm] = {r["task_id"]: r["messages"] for r in records}
     assert replies["base"] == replies["base again"]
     for arm, adapter in (("base", None), ("one", adapters[0]), ("two", adapters[1])):
-        with LocalAssistant(str(base), adapter, max_new_tokens=12, do_sample=False) as alone:
+        with LocalAssistant(
+            str(base), adapter, max_new_tokens=12, do_sample=False, dtype="float32"
+        ) as alone:
             for messages in replies[arm].values():
                 assert messages[-1]["content"] == alone.generate(messages[:-1])
     texts = [json.dumps(replies[arm]) for arm in ("base", "one", "two")]

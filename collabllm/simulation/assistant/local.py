@@ -10,7 +10,7 @@ from jinja2.exceptions import TemplateError
 
 from collabllm.errors import ContextFullError
 from collabllm.messages import Message, fold_system, merge_consecutive
-from collabllm.models import load_adapter, load_base_model, load_tokenizer
+from collabllm.models import choose_dtype, load_adapter, load_base_model, load_tokenizer
 from collabllm.servers.reasoning import split_reasoning
 from collabllm.simulation.assistant.base import Assistant, AssistantReply
 from collabllm.simulation.assistant.engines.base import Engine, keep_special_ids_only
@@ -95,7 +95,7 @@ class LocalAssistant(Assistant):
                 model_path,
                 use_4bit=use_4bit,
                 device_map=placed,
-                dtype=None if dtype == "auto" else getattr(torch, dtype),
+                dtype=choose_dtype(generating=True) if dtype == "auto" else getattr(torch, dtype),
             )
             if lora_path:
                 model = load_adapter(model, lora_path)

@@ -17,7 +17,7 @@ from transformers import LogitsProcessorList
 
 from collabllm.simulation.assistant.engines.base import STOPPED, end_ids
 from collabllm.simulation.assistant.engines.cpu_attention import use_grouped_attention
-from collabllm.simulation.assistant.engines.prefix_store import Layers, PrefixStore, to_cache
+from collabllm.simulation.assistant.engines.prefix_store import Layers, PrefixStore, build_cache
 from collabllm.simulation.assistant.engines.seeded_sampling import SeededSampling
 
 logger = logging.getLogger(__name__)
@@ -137,12 +137,13 @@ class PaddedEngine:
         """Generate for a batch; each row is [padding, cached, padding, new prompt, reply]."""
         found = [self._store.find(request.prompt_ids) for request in batch]
         ids, mask, old_width = self._lay_out([request.prompt_ids for request in batch], found)
+        longest = max(request.max_new_tokens for request in batch)
         with torch.no_grad():
             output = self._model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                past_key_values=to_cache(found, old_width) if old_width else None,
-                max_new_tokens=max(request.max_new_tokens for request in batch),
+                past_key_values=build_cache(self._model, found, old_width, ids.shape[1] + longest),
+                max_new_tokens=longest,
                 eos_token_id=self._eos,
                 pad_token_id=self._eos[0],
                 return_dict_in_generate=True,

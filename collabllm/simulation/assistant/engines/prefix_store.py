@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 _MAX_BYTES = 2**30
@@ -66,7 +66,7 @@ class PrefixStore:
             cache: What `generate` leaves, shape [rows, heads, width + reply, head_dim] a layer.
         """
         layers = getattr(cache, "layers", ())
-        if not layers or any(type(layer) is not DynamicLayer for layer in layers):
+        if not layers or not isinstance(layers[0], RoomyLayer):
             return
         width, total = mask.shape[1], layers[0].keys.shape[2]
         for row, row_ids in enumerate(ids):
@@ -89,17 +89,62 @@ class PrefixStore:
         self._prefixes.clear()
 
 
-def to_cache(found: Sequence[Layers], width: int) -> DynamicCache:
-    """Put stored prefixes into one left-padded cache, shape [batch, heads, width, head_dim]."""
+class RoomyLayer(DynamicLayer):
+    """A layer with room for what will be generated; transformers' own is copied for each token.
+
+    Args:
+        num_tokens: Most tokens that it will hold.
+    """
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__()
+        self._num_tokens = num_tokens
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Take the memory for keys and values, shape [batch, heads, num_tokens, head_dim]."""
+        super().lazy_initialization(key_states, value_states)
+        batch, heads, _, head_dim = key_states.shape
+        self._all_keys = key_states.new_empty(batch, heads, self._num_tokens, head_dim)
+        self._all_values = self._all_keys.new_empty(
+            batch, heads, self._num_tokens, value_states.shape[-1]
+        )
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add keys and values, shape [batch, heads, new, head_dim]; return all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        self._all_keys[:, :, start:end] = key_states
+        self._all_values[:, :, start:end] = value_states
+        self.keys, self.values = self._all_keys[:, :, :end], self._all_values[:, :, :end]
+        return self.keys, self.values
+
+
+def build_cache(model: Any, found: Sequence[Layers], width: int, num_tokens: int) -> Cache | None:
+    """Make a cache for a batch, with stored prefixes padded on the left.
+
+    Args:
+        model: It has to have plain attention layers only, else there is no such cache.
+        found: Stored layers of each row; none for a row without a prefix.
+        width: Of the longest prefix.
+        num_tokens: Most tokens of a row, padding included.
+    """
+    layers = DynamicCache(config=model.config.get_text_config()).layers
+    if not layers or any(type(layer) is not DynamicLayer for layer in layers):
+        return None
     cache = DynamicCache()
-    example = next(layers for layers in found if layers)
+    cache.layers = [RoomyLayer(num_tokens) for _ in layers]
+    example = next((stored for stored in found if stored), [])
     for layer_idx, (keys, values) in enumerate(example):
         pair = []
         for which, tensor in enumerate((keys, values)):
             padded = tensor.new_zeros(len(found), tensor.shape[0], width, tensor.shape[2])
-            for row, layers in enumerate(found):
-                if layers:
-                    stored = layers[layer_idx][which]
+            for row, rows in enumerate(found):
+                if rows:
+                    stored = rows[layer_idx][which]
                     padded[row, :, width - stored.shape[1] :] = stored
             pair.append(padded)
         cache.update(pair[0], pair[1], layer_idx)

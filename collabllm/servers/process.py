@@ -1,0 +1,104 @@
+"""Start a model server, wait until it answers, and stop it with all that it started."""
+
+import atexit
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import httpx2
+
+from collabllm.errors import ServerError
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+_STOP_TIMEOUT_S = 20.0
+_TAIL_LINES = 20
+# Runs the command, and ends its whole process group when the input ends, which happens however
+# this process ends: first by SIGTERM, after a while by SIGKILL.
+_WATCH = """
+exec 3<&0
+trap : TERM
+"$@" </dev/null & server=$!
+(trap "" TERM; cat >/dev/null; kill 0; sleep 20; kill -9 0) <&3 &
+wait $server; status=$?
+while kill -0 $server 2>/dev/null; do wait $server; status=$?; done
+exit $status
+"""
+
+
+class ServerProcess:
+    """A server in a process group of its own, which ends when this process does, even by SIGKILL.
+
+    Args:
+        words: The command.
+        url: Where it will answer `/health`.
+        start_timeout_s: Seconds until it has to.
+        environment: Variables added to this process's own.
+
+    Raises:
+        ServerError: If it ends or does not answer in time, with the end of its log.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        url: str,
+        start_timeout_s: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.url = url
+        handle, name = tempfile.mkstemp(prefix="collabllm-server-", suffix=".log")
+        self.log = Path(name)
+        logger.info("Starting %s; its log is %s", shlex.join(words), self.log)
+        with os.fdopen(handle, "wb") as log:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", _WATCH, "sh", *words],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},
+            )
+        atexit.register(self.stop)
+        try:
+            self._wait(shlex.join(words), start_timeout_s)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self, command: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if (status := self._process.poll()) is not None:
+                raise ServerError(f"{command} ended with status {status}. {self._tail()}")
+            with contextlib.suppress(httpx2.HTTPError):
+                if httpx2.get(f"{self.url}/health", timeout=5).status_code == 200:
+                    return
+            time.sleep(_POLL_S)
+        raise ServerError(f"{command} did not answer within {timeout_s:g} s. {self._tail()}")
+
+    def _tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+        return "Its log ends:\n" + "\n".join(lines)
+
+    def stop(self) -> None:
+        """End the server and all that it started; a second call does nothing."""
+        atexit.unregister(self.stop)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            logger.warning("The server did not end by itself; it is killed.")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.log.unlink(missing_ok=True)

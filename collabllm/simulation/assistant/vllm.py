@@ -1,0 +1,85 @@
+"""An assistant on GPUs: starts a vLLM server of its own, and stops it at the end."""
+
+import shlex
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from collabllm.servers.client import OpenAIClient
+from collabllm.servers.process import ServerProcess
+from collabllm.simulation.assistant.openai import OpenAIAssistant
+
+
+class VllmAssistant(OpenAIAssistant):
+    """Serves a model with vLLM, which has an environment of its own, and answers through it.
+
+    Args:
+        model_path: Hub id or folder, as vLLM takes it.
+        lora_path: A LoRA adapter to load; `load_lora` loads others later.
+        command: Starts the server; `--model`, `--host`, `--port` and `--enable-lora` are added.
+            `uvx vllm serve` needs nothing installed; a container works, too, where it shares this
+            machine's network.
+        options: Further words for the command, such as `--data-parallel-size 2`.
+        max_lora_rank: Largest rank of an adapter.
+        start_timeout_s: Seconds until the server has to answer.
+        client_options: As in `OpenAIClient`, such as `ledger` and `max_concurrency`.
+        **settings: As in `OpenAIAssistant`.
+
+    Raises:
+        ServerError: If the server ends or does not answer in time, with the end of its log.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        lora_path: str | None = None,
+        *,
+        command: str | Sequence[str] = "vllm serve",
+        options: Sequence[str] = (),
+        max_lora_rank: int = 64,
+        start_timeout_s: float = 900.0,
+        client_options: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+        port = _free_port()
+        words += ["--model", model_path, "--host", "127.0.0.1", "--port", str(port)]
+        words += ["--enable-lora", "--max-lora-rank", str(max_lora_rank), *options]
+        self.server = ServerProcess(
+            words,
+            f"http://127.0.0.1:{port}",
+            start_timeout_s,
+            {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
+        )
+        client = OpenAIClient(f"{self.server.url}/v1", "none", **(client_options or {}))
+        super().__init__(model_path, client=client, **settings)
+        if lora_path:
+            try:
+                self.load_lora(Path(lora_path).name, str(Path(lora_path).resolve()))
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Stop the server."""
+        self.server.stop()
+
+    def __enter__(self) -> "VllmAssistant":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

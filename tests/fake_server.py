@@ -27,7 +27,7 @@ class FakeServer:
     random one of FAULTS. Counts what it delivered in full, by model.
     """
 
-    def __init__(self, answer, fault_rate=0.0, delay_s=0.0, seed=0, faults=FAULTS):
+    def __init__(self, answer, fault_rate=0.0, delay_s=0.0, seed=0, faults=FAULTS, port=0):
         self.answer, self.fault_rate, self.delay_s, self.faults = (
             answer,
             fault_rate,
@@ -56,11 +56,12 @@ class FakeServer:
         class Server(ThreadingHTTPServer):
             request_queue_size = 512
             daemon_threads = True
+            allow_reuse_address = True
 
             def handle_error(self, request, client_address):
                 pass
 
-        self.http = Server(("127.0.0.1", 0), Handler)
+        self.http = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def __enter__(self):

@@ -4,6 +4,7 @@ import asyncio
 import email.utils
 import json
 import logging
+import threading
 import time
 
 import pytest
@@ -275,6 +276,39 @@ def test_a_server_that_comes_back_after_a_while_is_waited_for(monkeypatch):
         assert ask(client).text == "ok"
     with pytest.raises(ServerError, match=r"failed 15 times; last: ConnectError"):
         ask(OpenAIClient("http://127.0.0.1:9/v1", KEY))
+
+
+def test_callers_under_way_outlast_a_server_that_is_gone_for_a_while():
+    """Forty callers; the port is closed for two seconds, sockets under way included."""
+    before = FakeServer(lambda body: "before", faults=("drop",))
+    port = before.http.server_port
+
+    async def many(client):
+        return await asyncio.gather(*(talk(client) for _ in range(40)))
+
+    async def talk(client):
+        return [(await client.complete(HI, "m", role="user")).text for _ in range(3)]
+
+    def restart():
+        before.fault_rate = 1.0  # what is under way is dropped
+        before.__exit__()
+        time.sleep(2)
+        after.append(FakeServer(lambda body: "after", port=port).__enter__())
+
+    after = []
+    before.delay_s = 0.1
+    with before:
+        client = OpenAIClient(before.url, KEY)
+        timer = threading.Timer(0.15, restart)
+        timer.start()
+        texts = run(many(client))
+        timer.join()
+    after[0].__exit__()
+
+    assert [len(talk) for talk in texts] == [3] * 40
+    assert {talk[-1] for talk in texts} == {"after"}
+    usage = client.ledger.by_role()["user"].requests
+    assert usage == 120 == sum(s.delivered["m", "requests"] for s in (before, after[0]))
 
 
 def test_the_time_limit_holds_for_an_answer_that_trickles():

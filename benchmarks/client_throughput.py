@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from collabllm.simulation import OpenAIAssistant, OpenAIClient, ShardedUserModel, simulate
+from collabllm.simulation import OpenAIAssistant, OpenAIClient, RuleBasedUser, simulate
 from collabllm.tasks import Task, demo_tasks
 
 REPLY = "Thank you. To go on I need to know more: which of the details that you have matters most?"
@@ -65,7 +65,7 @@ def measure(base_url: str, num_conversations: int, args: argparse.Namespace) -> 
         records = simulate(
             tasks,
             OpenAIAssistant("model", client=client),
-            lambda task, seed: ShardedUserModel((), task.single_turn_prompt),
+            lambda task, seed: RuleBasedUser((), task.single_turn_prompt),
             max_turns=args.max_turns,
             concurrency=args.concurrency,
             output=Path(folder) / "records.jsonl",

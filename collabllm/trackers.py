@@ -38,7 +38,7 @@ def log_results(
     flat = {k: v for k, v in settings.items() if isinstance(v, (str, int, float))}
     accelerator.init_trackers("collabllm-evaluation", config=flat)
     values = {
-        f"{s['arm']}/{s['user']}/{s['num_known']}/{s['metric']}": s["mean"]
+        f"{s['arm']}/{s['user']}/{s['num_told']}/{s['metric']}": s["mean"]
         for s in summaries
         if s["mean"] is not None
     }

@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add_run_arguments(parser)
     add_judge_arguments(parser)
     add(
-        "--num_known",
+        "--num_told",
         type=int,
         nargs="+",
         default=[0],

@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         help="a simulated user, several times; default: sharded",
     )
     add_task_arguments(parser)
-    add("--num_known", type=int, nargs="+", default=[0], help="facts told in the openings")
+    add("--num_told", type=int, nargs="+", default=[0], help="facts told in the openings")
     add_run_arguments(parser)
     add_judge_arguments(parser)
     add("--metrics", nargs="+", default=["facts_elicited", "facts_used", "over_asking"])

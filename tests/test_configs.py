@@ -37,7 +37,7 @@ def test_the_arms_of_a_file_are_all_taken_unless_the_command_line_names_some():
 
     assert [arm.name for arm in from_file.arm] == ["base", "proactive base", "SFT", "SFT+DPO"]
     assert [arm.name for arm in given.arm] == ["x"]
-    assert from_file.num_known == [0, 1, 2, 3]
+    assert from_file.num_told == [0, 1, 2, 3]
 
 
 def test_the_weights_of_a_file_arrive_as_numbers():

@@ -32,7 +32,7 @@ from collabllm.rewards.multiturn import RewardEstimate, RewardSettings
 from collabllm.rewards.registry import LOUD_MISSING_SHARE, MetricTools, check_metrics
 from collabllm.simulation.arguments import load_chosen_tasks
 from collabllm.simulation.assistant import Assistant
-from collabllm.simulation.session import Sides
+from collabllm.simulation.session import Session
 from collabllm.tasks import Task, open_with
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def run_build(args: argparse.Namespace) -> Path | None:
         ValueError: If a flag does not fit, or a resumed build has other settings.
     """
     tasks = [
-        open_with(task, args.num_known[idx % len(args.num_known)])
+        open_with(task, args.num_told[idx % len(args.num_told)])
         for idx, task in enumerate(load_chosen_tasks(args))
     ]
     settings = build_settings(args)
@@ -64,24 +64,24 @@ def run_build(args: argparse.Namespace) -> Path | None:
     planned = args.plan or args.lint
     state = {"spent_usd": 0.0} if planned else _read_state(folder, args)
     with ExitStack() as stack:
-        sides = Sides(args, stack, state["spent_usd"])
-        tools = build_tools(args, sides)
+        session = Session(args, stack, state["spent_usd"])
+        tools = build_tools(args, session)
         check_metrics(settings.reward.weights, replace(tools, count_tokens=len))
-        user_factory = sides.build_user_factory()
+        user_factory = session.build_user_factory()
         if args.plan:
-            print_plan(args, len(tasks), settings, sides)
+            print_plan(args, len(tasks), settings, session)
             return None
         hub = None
         if args.push_to_hub and not args.lint:
             hub = prepare_hub("true", args.push_to_hub, args.push_to_hub, repo_type="dataset")
-        assistant = sides.build_assistant()
+        assistant = session.build_assistant()
         if args.lint:
             tasks, settings = tasks[:_LINTED_TASKS], replace(settings, max_turns=1)
             groups = build_dataset(tasks, assistant, user_factory, settings, tools=tools)
             print_lint([c.estimate for group in groups for c in group.candidates], settings.reward)
             return None
         with DatasetWriter(folder / DATA_FILE, resume=args.resume) as writer:
-            build = _Build(args, folder, settings, sides, writer, state)
+            build = _Build(args, folder, settings, session, writer, state)
             left = [task for task in tasks if task.task_id not in writer.done]
             build.run(left, assistant, user_factory, tools)
         build.finish()
@@ -140,12 +140,12 @@ class _Build:
         args: argparse.Namespace,
         folder: Path,
         settings: BuildSettings,
-        sides: Sides,
+        session: Session,
         writer: DatasetWriter,
         state: dict[str, Any],
     ) -> None:
         self.args, self.folder, self.settings = args, folder, settings
-        self.sides, self.writer, self.state = sides, writer, state
+        self.session, self.writer, self.state = session, writer, state
         self.spent_before = state["spent_usd"]
         self.lost: Counter[str] = Counter(state["lost"])
         self.failed: Counter[str] = Counter()
@@ -201,7 +201,7 @@ class _Build:
                 self.linted = None
 
     def _spent(self) -> float:
-        return float(self.spent_before) + self.sides.ledger.cost_usd
+        return float(self.spent_before) + self.session.ledger.cost_usd
 
     def _write_state(self) -> None:
         self.state |= {
@@ -224,7 +224,7 @@ class _Build:
         usage = {
             role: f"{used.requests:,} requests, {used.prompt_tokens:,} prompt and "
             f"{used.completion_tokens:,} completion tokens"
-            for role, used in self.sides.ledger.by_role().items()
+            for role, used in self.session.ledger.by_role().items()
         }
         facts = {
             "usage": usage,
@@ -258,7 +258,7 @@ def print_lint(estimates: Sequence[RewardEstimate], settings: RewardSettings) ->
 
 
 def print_plan(
-    args: argparse.Namespace, num_tasks: int, settings: BuildSettings, sides: Sides
+    args: argparse.Namespace, num_tasks: int, settings: BuildSettings, session: Session
 ) -> None:
     """Print what the build would take; a local assistant's speed is measured on one batch."""
     assumptions = Assumptions(turns=settings.max_turns)
@@ -266,7 +266,7 @@ def print_plan(
     if args.assistant_model:
         models["assistant"] = args.assistant_model
     else:
-        speed = _measure_speed(sides.build_assistant(), args.max_new_tokens)
+        speed = _measure_speed(session.build_assistant(), args.max_new_tokens)
         assumptions = replace(assumptions, assistant_tokens_per_s=speed)
     if args.user == "openai":
         models["user"] = args.user_model

@@ -14,7 +14,7 @@ from collabllm.data_processing.loading import load_multiturn_dataset
 from collabllm.data_processing.splitting import is_eval_task, task_key
 from collabllm.prompts import load_prompt
 from collabllm.simulation.assistant import Assistant, OpenAIAssistant
-from collabllm.simulation.session import Sides
+from collabllm.simulation.session import Session
 from collabllm.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -79,11 +79,11 @@ class ArmPool:
 
     Args:
         args: Flags of the local model and of generation.
-        sides: Ledger and clients of the run.
+        session: Ledger and clients of the run.
     """
 
-    def __init__(self, args: argparse.Namespace, sides: Sides) -> None:
-        self.args, self.sides = args, sides
+    def __init__(self, args: argparse.Namespace, session: Session) -> None:
+        self.args, self.session = args, session
         self._model: Any = None
         self._tokenizer: Any = None
         self._adapters: dict[str, str] = {}
@@ -96,7 +96,7 @@ class ArmPool:
                 arm.model,
                 temperature=self.args.temperature,
                 max_tokens=self.args.max_new_tokens,
-                client=self.sides.client(arm.base_url),
+                client=self.session.client(arm.base_url),
                 tokenizer_path=self.args.tokenizer_path,
             )
             return

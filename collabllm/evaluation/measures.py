@@ -70,7 +70,7 @@ def score_replies(
 def to_score(
     arm: str,
     user: str,
-    num_known: int | None,
+    num_told: int | None,
     record: Record,
     values: Mapping[str, MetricValue],
     replies: Sequence[Mapping[str, int]],
@@ -80,7 +80,7 @@ def to_score(
     return {
         "arm": arm,
         "user": user,
-        "num_known": num_known,
+        "num_told": num_told,
         "task_id": record.task_id,
         "rollout_idx": record.rollout_idx,
         "termination_reason": str(reason),

@@ -28,7 +28,7 @@ def aggregate(
     Returns:
         `summaries`, `differences`, `over_asking`, `terminations` and `audit`; see the README.
     """
-    groups = list(dict.fromkeys((score["user"], score["num_known"]) for score in scores))
+    groups = list(dict.fromkeys((score["user"], score["num_told"]) for score in scores))
     table = _Table(scores)
     summaries = [
         table.summary(group, arm, metric, seed)
@@ -61,7 +61,7 @@ class _Table:
         self.values: dict[tuple[Group, str, str], dict[str, list[float]]] = defaultdict(dict)
         self.missing: dict[tuple[Group, str, str], Counter[str]] = defaultdict(Counter)
         for score in scores:
-            group = (score["user"], score["num_known"])
+            group = (score["user"], score["num_told"])
             for metric, value in score["values"].items():
                 if value is not None:
                     rollouts = self.values[group, score["arm"], metric]
@@ -75,7 +75,7 @@ class _Table:
         found = asdict(estimate(values, seed)) if values else {"mean": None}
         return {
             "user": group[0],
-            "num_known": group[1],
+            "num_told": group[1],
             "arm": arm,
             "metric": metric,
             **found,
@@ -97,7 +97,7 @@ def _differences(
         first = table.values.get((group, arm, metric), {})
         second = table.values.get((group, reference, metric), {})
         if first.keys() & second.keys():
-            named = {"user": group[0], "num_known": group[1], "arm": arm, "reference": reference}
+            named = {"user": group[0], "num_told": group[1], "arm": arm, "reference": reference}
             found.append({**named, "metric": metric, **asdict(compare(first, second, seed))})
     tested = [d for d in found if d["metric"] not in DESCRIPTIVE]
     adjusted = holm([d["p_value"] for d in tested])
@@ -108,12 +108,12 @@ def _differences(
 def _over_asking(table: _Table, user: str, arm: str, seed: int) -> dict[str, Any]:
     """Collect how often the first reply asks, by the number of facts that the opening tells."""
     curve = []
-    for (name, num_known), other, metric in table.values:
-        if (name, other, metric) == (user, arm, FIRST_REPLY_ASKS) and num_known is not None:
-            values = table.values[(name, num_known), arm, metric]
-            curve.append({"num_known": num_known, **asdict(estimate(values, seed))})
-    curve.sort(key=lambda point: point["num_known"])
-    vague = next((point for point in curve if point["num_known"] == 0), None)
+    for (name, num_told), other, metric in table.values:
+        if (name, other, metric) == (user, arm, FIRST_REPLY_ASKS) and num_told is not None:
+            values = table.values[(name, num_told), arm, metric]
+            curve.append({"num_told": num_told, **asdict(estimate(values, seed))})
+    curve.sort(key=lambda point: point["num_told"])
+    vague = next((point for point in curve if point["num_told"] == 0), None)
     complete = curve[-1] if len(curve) > 1 else None
     return {"user": user, "arm": arm, "needed": vague, "needless": complete, "curve": curve}
 
@@ -121,10 +121,10 @@ def _over_asking(table: _Table, user: str, arm: str, seed: int) -> dict[str, Any
 def _terminations(scores: Iterable[Score]) -> list[dict[str, Any]]:
     counts: dict[tuple[str, int | None, str], Counter[str]] = defaultdict(Counter)
     for score in scores:
-        key = (score["user"], score["num_known"], score["arm"])
+        key = (score["user"], score["num_told"], score["arm"])
         counts[key][score["termination_reason"]] += 1
     return [
-        {"user": user, "num_known": known, "arm": arm, "counts": dict(found)}
+        {"user": user, "num_told": known, "arm": arm, "counts": dict(found)}
         for (user, known, arm), found in counts.items()
     ]
 

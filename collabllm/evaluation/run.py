@@ -32,7 +32,7 @@ from collabllm.simulation.arguments import load_chosen_tasks
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.batch import Record, simulate
 from collabllm.simulation.endings import TerminationReason
-from collabllm.simulation.session import Sides
+from collabllm.simulation.session import Session
 from collabllm.simulation.transcripts import read_transcripts
 from collabllm.tasks import Task, open_with
 from collabllm.trackers import log_results
@@ -81,12 +81,12 @@ def run_evaluation(args: argparse.Namespace) -> Path:
     folder = Path(args.output)
     _check_settings(folder, args)
     with ExitStack() as stack:
-        sides = Sides(args, stack)
-        tools = build_tools(args, sides)
+        session = Session(args, stack)
+        tools = build_tools(args, session)
         check_metrics(args.metrics, replace(tools, count_tokens=len))
         scores = stack.enter_context(ScoreWriter(folder / _SCORES_FILE, resume=args.resume))
-        pool = ArmPool(args, sides)
-        evaluation = _Evaluation(args, folder, sides, tools, scores)
+        pool = ArmPool(args, session)
+        evaluation = _Evaluation(args, folder, session, tools, scores)
         for arm in arms:
             with pool.assistant(arm) as assistant:
                 for user in users:
@@ -123,21 +123,21 @@ class _Evaluation:
         self,
         args: argparse.Namespace,
         folder: Path,
-        sides: Sides,
+        session: Session,
         tools: MetricTools,
         scores: ScoreWriter,
     ) -> None:
-        self.args, self.folder, self.sides = args, folder, sides
+        self.args, self.folder, self.session = args, folder, session
         self.tools, self.scores = tools, scores
 
     def meet(self, arm: Arm, assistant: Assistant, user: UserSpec, tasks: Sequence[Task]) -> None:
         """Simulate what is left of this pair, and score what has no score yet."""
         tools = replace(self.tools, count_tokens=assistant.count_tokens)
         variants = {
-            variant.task_id: (variant, num_known)
-            for num_known in self.args.num_known
+            variant.task_id: (variant, num_told)
+            for num_told in self.args.num_told
             for task in tasks
-            for variant in [open_with(task, num_known)]
+            for variant in [open_with(task, num_told)]
         }
         file = self.folder / "transcripts" / f"{arm.name}--{user.name}.jsonl"
         waiting: list[tuple[Record, Future[dict[str, MetricValue]]]] = []
@@ -153,7 +153,7 @@ class _Evaluation:
         for record in simulate(
             [variant for variant, _ in variants.values()],
             assistant,
-            user.build_factory(self.sides),
+            user.build_factory(self.session),
             max_turns=self.args.max_turns,
             num_rollouts=self.args.num_rollouts,
             concurrency=self.args.concurrency,
@@ -161,13 +161,13 @@ class _Evaluation:
             output=file,
             resume=self.args.resume,
             system_prompt=arm.prompt(self.args.system_prompt),
-            ledger=self.sides.ledger,
+            ledger=self.session.ledger,
         ):
             if record.result.termination_reason is not TerminationReason.CANCELLED:
                 score(record)
         for record, future in waiting:
-            task, num_known = variants[record.task_id]
-            known = num_known if task.facts else None
+            task, num_told = variants[record.task_id]
+            known = num_told if task.facts else None
             replies = score_replies(record.result.messages, task, tools)
             values = future.result()
             self.scores.write(to_score(arm.name, user.name, known, record, values, replies))
@@ -189,8 +189,8 @@ class _Evaluation:
                 if isinstance(value, (str, int, float, list, type(None)))
                 and name not in ("arm", "user")
             },
-            "usage": {role: vars(used) for role, used in self.sides.ledger.by_role().items()},
-            "cost_usd": self.sides.ledger.cost_usd,
+            "usage": {role: vars(used) for role, used in self.session.ledger.by_role().items()},
+            "cost_usd": self.session.ledger.cost_usd,
             "prompt_hashes": prompt_hashes(),
             "signatures": signatures(),
             "versions": {"collabllm": __version__, **{n: version(n) for n in _LIBRARIES}},

@@ -4,10 +4,10 @@ import argparse
 from dataclasses import dataclass
 
 from collabllm.simulation.batch import UserFactory
-from collabllm.simulation.session import Sides
+from collabllm.simulation.session import Session
 from collabllm.simulation.user_models import OpenAIUserModel, UserModel
 from collabllm.simulation.user_models.personas import TRAITS, Persona
-from collabllm.simulation.user_models.rule_based import ShardedUserModel
+from collabllm.simulation.user_models.rule_based import RuleBasedUser
 from collabllm.tasks import Task
 
 _KINDS = ("sharded", "openai")
@@ -32,11 +32,11 @@ class UserSpec:
     patience: int = 2
     one_at_a_time: bool = False
 
-    def build_factory(self, sides: Sides) -> UserFactory:
+    def build_factory(self, session: Session) -> UserFactory:
         """Make the factory of these users."""
         if self.kind == "sharded":
             return self._make_sharded
-        client = sides.client(self.base_url)
+        client = session.client(self.base_url)
 
         def make_user(task: Task, seed: int) -> UserModel:
             persona = Persona(self.traits)
@@ -49,7 +49,7 @@ class UserSpec:
         return make_user
 
     def _make_sharded(self, task: Task, seed: int) -> UserModel:
-        user = ShardedUserModel.from_task(task, seed=seed, patience=self.patience)
+        user = RuleBasedUser.from_task(task, seed=seed, patience=self.patience)
         user.answers_several = not self.one_at_a_time
         return user
 

@@ -4,7 +4,7 @@ import argparse
 
 from collabllm.rewards.judge import Judge
 from collabllm.rewards.registry import MetricTools
-from collabllm.simulation.session import Sides
+from collabllm.simulation.session import Session
 
 
 def add_judge_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,9 +19,9 @@ def add_judge_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build_tools(args: argparse.Namespace, sides: Sides) -> MetricTools:
+def build_tools(args: argparse.Namespace, session: Session) -> MetricTools:
     """Make the tools that the flags name; the tokenizer is the assistant's, added later."""
     judge = None
     if args.judge_model:
-        judge = Judge(sides.client(args.judge_base_url), args.judge_model)
+        judge = Judge(session.client(args.judge_base_url), args.judge_model)
     return MetricTools(judge=judge, allow_unsafe_code=args.allow_unsafe_code)

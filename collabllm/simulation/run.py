@@ -14,7 +14,7 @@ from collabllm.servers.usage import UsageLedger
 from collabllm.simulation.arguments import load_chosen_tasks
 from collabllm.simulation.audit import audit_rates
 from collabllm.simulation.batch import Record, simulate
-from collabllm.simulation.session import Sides
+from collabllm.simulation.session import Session
 from collabllm.simulation.simulator import ChatSimulator
 
 logger = logging.getLogger(__name__)
@@ -29,12 +29,12 @@ def run_simulation(args: argparse.Namespace) -> Path | None:
     """
     tasks = load_chosen_tasks(args)
     with ExitStack() as stack:
-        sides = Sides(args, stack)
-        user_factory = sides.build_user_factory()
+        session = Session(args, stack)
+        user_factory = session.build_user_factory()
         output = None if args.interactive else Path(args.output)
         if output and output.exists() and not args.resume:
             raise FileExistsError(f"{output} exists; use --resume, or another --output.")
-        assistant = sides.build_assistant()
+        assistant = session.build_assistant()
         system_prompt = args.system_prompt
         if args.interactive:
             prefix: list[Any] = []
@@ -56,10 +56,10 @@ def run_simulation(args: argparse.Namespace) -> Path | None:
                 resume=args.resume,
                 token_budget=args.token_budget,
                 system_prompt=system_prompt,
-                ledger=sides.ledger,
+                ledger=session.ledger,
             )
         )
-    print_report(records, sides.ledger)
+    print_report(records, session.ledger)
     print(f"Transcripts: {output}")
     return output
 

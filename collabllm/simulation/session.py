@@ -10,13 +10,13 @@ from collabllm.simulation.assistant import Assistant, OpenAIAssistant
 from collabllm.simulation.batch import UserFactory
 from collabllm.simulation.user_models import OpenAIUserModel, UserModel
 from collabllm.simulation.user_models.personas import Persona
-from collabllm.simulation.user_models.rule_based import ShardedUserModel
+from collabllm.simulation.user_models.rule_based import RuleBasedUser
 from collabllm.tasks import Task
 
 _MIN_REQUESTS = 64  # at once and a server; a conversation may wait for several metrics
 
 
-class Sides:
+class Session:
     """What all conversations of a run share: ledger, cache, and one client a server.
 
     Args:
@@ -83,7 +83,7 @@ class Sides:
         """Make the factory of users that the flags name."""
         args = self.args
         if args.user == "sharded":
-            return lambda task, seed: ShardedUserModel.from_task(task, seed=seed)
+            return lambda task, seed: RuleBasedUser.from_task(task, seed=seed)
         client = self.client(args.user_base_url)
 
         def make_user(task: Task, seed: int) -> UserModel:

@@ -25,7 +25,7 @@ from collabllm.simulation import (
     OpenAIAssistant,
     OpenAIClient,
     OpenAIUserModel,
-    ShardedUserModel,
+    RuleBasedUser,
 )
 from collabllm.tasks import Task
 from scripts.build_dataset import main
@@ -60,7 +60,7 @@ class PartyAssistant(Assistant):
 
 
 def sharded(task, seed):
-    return ShardedUserModel.from_task(task, seed=seed)
+    return RuleBasedUser.from_task(task, seed=seed)
 
 
 def settings(**changes):

@@ -12,12 +12,12 @@ from collabllm.evaluation.users import UserSpec, parse_user
 from collabllm.tasks import demo_tasks
 
 
-def score(arm, task, value, *, asks=0.0, num_known=0, user="sharded", missing=None, rollout=0):
+def score(arm, task, value, *, asks=0.0, num_told=0, user="sharded", missing=None, rollout=0):
     values = {"m": value, "first_reply_asks": asks}
     return {
         "arm": arm,
         "user": user,
-        "num_known": num_known,
+        "num_told": num_told,
         "task_id": task,
         "rollout_idx": rollout,
         "termination_reason": "max_turns",
@@ -32,7 +32,7 @@ def score(arm, task, value, *, asks=0.0, num_known=0, user="sharded", missing=No
 SCORES = [
     *(score("base", t, v, asks=0.0) for t, v in (("a", 0.0), ("b", 0.2), ("c", 0.1))),
     *(score("sft", t, v, asks=1.0) for t, v in (("a", 0.5), ("b", 0.6), ("c", 0.4))),
-    *(score(arm, f"{t}+3", 1.0, num_known=3) for arm in ("base", "sft") for t in "abc"),
+    *(score(arm, f"{t}+3", 1.0, num_told=3) for arm in ("base", "sft") for t in "abc"),
 ]
 
 
@@ -46,7 +46,7 @@ def results_of(scores):
 def test_differences_are_paired_by_task_and_corrected_over_metrics():
     results = results_of(SCORES)
 
-    (m,) = [d for d in results["differences"] if d["metric"] == "m" and d["num_known"] == 0]
+    (m,) = [d for d in results["differences"] if d["metric"] == "m" and d["num_told"] == 0]
     assert m["arm"] == "sft"
     assert m["mean"] == pytest.approx(0.4)
     assert m["p_value"] == 0.25
@@ -61,7 +61,7 @@ def test_over_asking_has_two_numbers_and_a_curve():
     (sft,) = [entry for entry in results["over_asking"] if entry["arm"] == "sft"]
     assert sft["needed"]["mean"] == 1.0
     assert sft["needless"]["mean"] == 0.0
-    assert [point["num_known"] for point in sft["curve"]] == [0, 3]
+    assert [point["num_told"] for point in sft["curve"]] == [0, 3]
 
 
 def test_a_missing_value_is_counted_and_not_zero():
@@ -70,7 +70,7 @@ def test_a_missing_value_is_counted_and_not_zero():
     summary = next(
         s
         for s in results_of(scores)["summaries"]
-        if (s["arm"], s["metric"], s["num_known"]) == ("sft", "m", 0)
+        if (s["arm"], s["metric"], s["num_told"]) == ("sft", "m", 0)
     )
 
     assert summary["mean"] == pytest.approx(0.5)

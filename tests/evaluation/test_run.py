@@ -58,7 +58,7 @@ def read(file):
 def test_arms_meet_the_same_users_on_the_same_tasks(tmp_path, capsys):
     folder = tmp_path / "e"
     with FakeServer(answer) as server:
-        main(flags(server, folder, "--num_known", "0", "3", "--num_rollouts", "2"))
+        main(flags(server, folder, "--num_told", "0", "3", "--num_rollouts", "2"))
 
     asker = read(folder / "transcripts/asker--sharded.jsonl")
     talker = read(folder / "transcripts/talker--sharded.jsonl")
@@ -70,14 +70,14 @@ def test_arms_meet_the_same_users_on_the_same_tasks(tmp_path, capsys):
     assert len(asker) == 24
     results = results_of(folder)
     difference = next(
-        d for d in results["differences"] if (d["metric"], d["num_known"]) == ("facts_elicited", 0)
+        d for d in results["differences"] if (d["metric"], d["num_told"]) == ("facts_elicited", 0)
     )
     assert (difference["arm"], difference["reference"]) == ("talker", "asker")
     assert difference["mean"] < 0
     (asking, silent) = results["over_asking"]
     assert (asking["needed"]["mean"], asking["needless"]["mean"]) == (1.0, 1.0)
     assert (silent["needed"]["mean"], silent["needless"]["mean"]) == (0.0, 0.0)
-    first = next(s for s in read(folder / "scores.jsonl") if s["num_known"] == 0)["replies"][0]
+    first = next(s for s in read(folder / "scores.jsonl") if s["num_told"] == 0)["replies"][0]
     assert (first["questions"], first["tokens"]) == (3, 19)  # 74 bytes, 4 a token
     assert first["facts_told"] + first["needless"] == 3
     assert results["usage"]["assistant"]["requests"] == len(server.requests)

@@ -18,7 +18,7 @@ from collabllm.rewards import (
     register_metric,
 )
 from collabllm.rewards.multiturn import combine
-from collabllm.simulation import Assistant, AssistantReply, ShardedUserModel, TerminationReason
+from collabllm.simulation import Assistant, AssistantReply, RuleBasedUser, TerminationReason
 from collabllm.tasks import Fact, Task
 
 PARTY = Task(
@@ -48,7 +48,7 @@ class RuleAssistant(Assistant):
 
 
 def sharded(task, seed):
-    return ShardedUserModel.from_task(task, seed=seed)
+    return RuleBasedUser.from_task(task, seed=seed)
 
 
 def test_a_reply_is_worth_what_follows_it():

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from collabllm.rewards import MultiturnReward
-from collabllm.simulation import LocalAssistant, ShardedUserModel
+from collabllm.simulation import LocalAssistant, RuleBasedUser
 from collabllm.tasks import demo_tasks
 from tests.rewards.test_multiturn import OPENING, PARTY, RuleAssistant, sharded
 from tests.training.conftest import save_tiny_model
@@ -56,7 +56,7 @@ def test_grpo_steps_train_on_it(tmp_path):
     with LocalAssistant(str(folder), max_new_tokens=8, do_sample=False) as assistant:
         reward = Recorded(
             assistant,
-            lambda task, seed: ShardedUserModel.from_task(task, seed=seed),
+            lambda task, seed: RuleBasedUser.from_task(task, seed=seed),
             weights={"repetition": -1.0},
             window=1,
             num_samples=2,

@@ -12,7 +12,7 @@ from collabllm.simulation import (
     OpenAIAssistant,
     OpenAIClient,
     OpenAIUserModel,
-    ShardedUserModel,
+    RuleBasedUser,
 )
 from collabllm.tasks import demo_tasks
 
@@ -71,7 +71,7 @@ def test_a_seed_gives_one_reply(client):
 def test_it_talks_as_assistant_with_the_rule_based_user(client):
     task = demo_tasks()[0]
     simulator = ChatSimulator(
-        OpenAIAssistant("smollm2", max_tokens=24, client=client), ShardedUserModel.from_task(task)
+        OpenAIAssistant("smollm2", max_tokens=24, client=client), RuleBasedUser.from_task(task)
     )
     result = simulator.rollout([], 2)
 

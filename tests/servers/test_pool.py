@@ -11,7 +11,7 @@ from collabllm.event_loop import run
 from collabllm.servers.client import OpenAIClient
 from collabllm.servers.connection import Connection
 from collabllm.servers.pool import ServerPool
-from collabllm.simulation import OpenAIAssistant, ShardedUserModel, simulate
+from collabllm.simulation import OpenAIAssistant, RuleBasedUser, simulate
 from collabllm.tasks import Task
 from tests.fake_server import FakeServer
 
@@ -98,7 +98,7 @@ def test_a_run_over_three_servers_of_which_one_dies_and_comes_back(monkeypatch):
             simulate(
                 tasks,
                 OpenAIAssistant("m", client=client),
-                lambda task, seed: ShardedUserModel((), task.single_turn_prompt),
+                lambda task, seed: RuleBasedUser((), task.single_turn_prompt),
                 max_turns=3,
                 concurrency=20,
                 progress=False,

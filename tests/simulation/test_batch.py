@@ -15,7 +15,7 @@ from collabllm.simulation import (
     OpenAIAssistant,
     OpenAIClient,
     OpenAIUserModel,
-    ShardedUserModel,
+    RuleBasedUser,
     UsageLedger,
     simulate,
 )
@@ -34,7 +34,7 @@ class EchoAssistant(Assistant):
 
 
 def sharded(task, seed):
-    return ShardedUserModel.from_task(task, seed=seed)
+    return RuleBasedUser.from_task(task, seed=seed)
 
 
 def make_tasks(number):
@@ -180,7 +180,7 @@ def test_the_cost_limit_leaves_a_file_that_can_be_resumed(tmp_path):
 
 SCRIPT = """
 import asyncio, sys
-from collabllm.simulation import Assistant, AssistantReply, ShardedUserModel, simulate
+from collabllm.simulation import Assistant, AssistantReply, RuleBasedUser, simulate
 from collabllm.tasks import demo_tasks
 
 class Slow(Assistant):
@@ -189,7 +189,7 @@ class Slow(Assistant):
         return AssistantReply("noted")
 
 tasks = demo_tasks()[:160]
-for record in simulate(tasks, Slow(), lambda t, s: ShardedUserModel.from_task(t, seed=s),
+for record in simulate(tasks, Slow(), lambda t, s: RuleBasedUser.from_task(t, seed=s),
                        max_turns=2, concurrency=4, output=sys.argv[1], resume="resume" in sys.argv,
                        progress=False):
     print("done", flush=True)

@@ -12,7 +12,7 @@ from collabllm.errors import ContextFullError
 from collabllm.event_loop import run
 from collabllm.messages import fold_system, merge_consecutive
 from collabllm.models import load_base_model
-from collabllm.simulation import ChatSimulator, LocalAssistant, ShardedUserModel, TerminationReason
+from collabllm.simulation import ChatSimulator, LocalAssistant, RuleBasedUser, TerminationReason
 from collabllm.simulation.assistant.engines.prefix_store import PrefixStore
 from collabllm.tasks import demo_tasks
 from tests.tokenizers_for_tests import make_tokenizer
@@ -138,7 +138,7 @@ def test_two_users_of_one_assistant_in_threads(assistant):
     results = {}
 
     def talk(name):
-        sharded = ShardedUserModel.from_task(demo_tasks()[0])
+        sharded = RuleBasedUser.from_task(demo_tasks()[0])
         results[name] = ChatSimulator(assistant, sharded).rollout([], 2).messages
 
     threads = [threading.Thread(target=talk, args=(name,)) for name in "ab"]
@@ -162,7 +162,7 @@ def test_a_full_context_ends_only_its_own_conversation(tiny):
 
         failed, fine = run(both())
         prefix = user("x" * 200)
-        result = ChatSimulator(local, ShardedUserModel((), "x")).rollout(prefix, 1)
+        result = ChatSimulator(local, RuleBasedUser((), "x")).rollout(prefix, 1)
 
     assert isinstance(failed, ContextFullError)
     assert fine.completion_tokens == 8

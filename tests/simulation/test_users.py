@@ -10,7 +10,6 @@ from collabllm.simulation import (
     OpenAIUserModel,
     Persona,
     RuleBasedUser,
-    ShardedUserModel,
     UserModel,
 )
 from collabllm.simulation.user_models import TERMINAL_SIGNAL
@@ -138,7 +137,7 @@ def say(user, *texts):
 
 
 def test_the_sharded_user_opens_vaguely_and_answers_what_is_asked():
-    user = ShardedUserModel(FACTS, "plan a party")
+    user = RuleBasedUser(FACTS, "plan a party")
 
     assert user.generate([]).response == "plan a party"
     assert say(user, "plan a party", "How many guests?").response == "We are 12."
@@ -148,13 +147,13 @@ def test_the_sharded_user_opens_vaguely_and_answers_what_is_asked():
 
 
 def test_the_sharded_user_may_answer_one_question_at_a_time():
-    user = ShardedUserModel(FACTS, "plan a party", answers_several=False)
+    user = RuleBasedUser(FACTS, "plan a party", answers_several=False)
 
     assert say(user, "plan a party", "How many guests? And where?").response == "We are 12."
 
 
 def test_the_sharded_user_has_no_preference_about_anything_else():
-    user = ShardedUserModel(FACTS, "plan a party")
+    user = RuleBasedUser(FACTS, "plan a party")
 
     turn = say(user, "plan a party", "What color is the cake?")
 
@@ -167,7 +166,7 @@ def test_the_sharded_user_has_no_preference_about_anything_else():
 
 
 def test_the_sharded_user_ends_when_the_answer_has_what_is_needed():
-    user = ShardedUserModel(FACTS, "plan a party")
+    user = RuleBasedUser(FACTS, "plan a party")
     asked = ("plan a party", "How many? Where?", "We are 12. At the lake.")
 
     done = "Party At The Lake for 12: boats from three, grill and lemonade, music until ten."
@@ -177,7 +176,7 @@ def test_the_sharded_user_ends_when_the_answer_has_what_is_needed():
 
 
 def test_the_sharded_user_gives_up_when_patience_runs_out():
-    user = ShardedUserModel(FACTS, "plan a party", patience=2)
+    user = RuleBasedUser(FACTS, "plan a party", patience=2)
     first = say(user, "plan a party", "Parties are nice.").response
     second = say(user, "plan a party", "Parties are nice.", first, "So nice.").response
 
@@ -189,7 +188,7 @@ def test_the_sharded_user_gives_up_when_patience_runs_out():
 
 def test_the_sharded_user_is_deterministic_by_seed():
     def turn(seed):
-        return say(ShardedUserModel(FACTS, "p", seed=seed), "p", "What color?").response
+        return say(RuleBasedUser(FACTS, "p", seed=seed), "p", "What color?").response
 
     assert turn(1) == turn(1)
     assert len({turn(seed) for seed in range(10)}) > 1

@@ -6,7 +6,7 @@ import pytest
 
 from collabllm.data import demo_generator
 from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
-from collabllm.simulation import ShardedUserModel
+from collabllm.simulation import RuleBasedUser
 from collabllm.tasks import Fact, Opening, Task, choose_side, demo_tasks, load_tasks, open_with
 
 KIND = "single_turn_metadata.kind"
@@ -39,7 +39,7 @@ def test_the_tasks_of_a_dataset_split_by_goal_as_training_does(tmp_path):
 
 def test_openings_tell_as_many_facts_as_asked_for():
     task = next(task for task in demo_tasks() if len(task.facts) == 3)
-    user = ShardedUserModel.from_task(task)
+    user = RuleBasedUser.from_task(task)
 
     told = [
         len(user.facts_told([{"role": "user", "content": open_with(task, n).opening}]))

@@ -106,12 +106,12 @@ def curve_chart(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         entries: Of `over_asking`: `arm`, `user` and a `curve` of points.
     """
     width, height, left, bottom = 420.0, 180.0, 40.0, 24.0
-    most = max((p["num_known"] for e in entries for p in e["curve"]), default=0)
+    most = max((p["num_told"] for e in entries for p in e["curve"]), default=0)
     if not most:
         return {"lines": []}
 
     def place(point: Mapping[str, Any], key: str, idx: int) -> tuple[float, float]:
-        x = left + (width - left - 30) * point["num_known"] / most + _DODGE * idx
+        x = left + (width - left - 30) * point["num_told"] / most + _DODGE * idx
         return x, 8 + (height - bottom - 8) * (1 - min(max(point[key], 0.0), 1.0))
 
     lines = [
@@ -123,7 +123,7 @@ def curve_chart(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                     "y": place(p, "mean", idx)[1],
                     "low": place(p, "low", idx)[1],
                     "high": place(p, "high", idx)[1],
-                    "text": f"{entry['arm']}, {p['num_known']} facts told: {p['mean']:.2f} "
+                    "text": f"{entry['arm']}, {p['num_told']} facts told: {p['mean']:.2f} "
                     f"[{p['low']:.2f}, {p['high']:.2f}]",
                 }
                 for p in entry["curve"]

@@ -13,7 +13,7 @@ def from_transcript(
     line: Mapping[str, Any], arm: str | None = None, score: Mapping[str, Any] | None = None
 ) -> Conversation:
     """Show one line of a transcript file, with the scores of an evaluation where there are some."""
-    title = group_title(score["user"], score["num_known"]) if score else f"user {line['user']}"
+    title = group_title(score["user"], score["num_told"]) if score else f"user {line['user']}"
     values = score["values"] if score else {}
     return {
         "task": line["task_id"],

@@ -95,7 +95,7 @@ def _describe(results: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -
         "curve": curve_chart([e for e in results["over_asking"] if len(e["curve"]) > 1]),
         "endings": endings,
         "terminations": [
-            {**t, "title": group_title(t["user"], t["num_known"])} for t in results["terminations"]
+            {**t, "title": group_title(t["user"], t["num_told"])} for t in results["terminations"]
         ],
         "audit": results["audit"],
         "usage": results["usage"],
@@ -116,7 +116,7 @@ def _describe_group(
     arms: Sequence[str],
 ) -> dict[str, Any]:
     def of_group(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        return [e for e in entries if (e["user"], e["num_known"]) == group]
+        return [e for e in entries if (e["user"], e["num_told"]) == group]
 
     summaries = {(s["arm"], s["metric"]): s for s in of_group(results["summaries"])}
     differences = of_group(results["differences"])

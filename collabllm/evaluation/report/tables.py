@@ -8,18 +8,18 @@ from collabllm.evaluation.measures import DESCRIPTIVE
 Results = Mapping[str, Any]
 
 
-def group_title(user: str, num_known: int | None) -> str:
+def group_title(user: str, num_told: int | None) -> str:
     """Name a group of conversations for people."""
-    if num_known is None:
+    if num_told is None:
         return f"user {user}"
-    facts = "1 fact" if num_known == 1 else f"{num_known} facts"
-    told = "vague openings" if num_known == 0 else f"openings that tell {facts}"
+    facts = "1 fact" if num_told == 1 else f"{num_told} facts"
+    told = "vague openings" if num_told == 0 else f"openings that tell {facts}"
     return f"user {user}, {told}"
 
 
 def groups_of(results: Results) -> list[tuple[str, int | None]]:
     """Return the groups in the order of the results."""
-    found = ((s["user"], s["num_known"]) for s in results["summaries"])
+    found = ((s["user"], s["num_told"]) for s in results["summaries"])
     return list(dict.fromkeys(found))
 
 
@@ -98,7 +98,7 @@ def _over_asking(results: Results) -> str:
     found = [entry for entry in results["over_asking"] if len(entry["curve"]) > 1]
     if not found:
         return ""
-    known = [point["num_known"] for point in found[0]["curve"]]
+    known = [point["num_told"] for point in found[0]["curve"]]
     rows = [
         [
             entry["arm"],
@@ -119,7 +119,7 @@ def _by_arm_and_metric(
     return {
         (entry["arm"], entry["metric"]): entry
         for entry in entries
-        if (entry["user"], entry["num_known"]) == group
+        if (entry["user"], entry["num_told"]) == group
     }
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rollout_throughput import FixedLength, UserServer, generate
 
-from collabllm.data_engine import BuildSettings, build_dataset
+from collabllm.data_engine import GrowthSettings, grow_conversations
 from collabllm.data_processing import DEFAULT_SYSTEM_PROMPT
 from collabllm.logging_utils import configure_logging
 from collabllm.messages import Message
@@ -121,14 +121,14 @@ def measure_ours(
     tasks: Sequence[Task], make_user: UserFactory, args: argparse.Namespace
 ) -> tuple[int, float]:
     """Build one turn of every task."""
-    settings = BuildSettings(
+    settings = GrowthSettings(
         RewardSettings(WEIGHTS, window=1, num_samples=args.num_samples),
         num_candidates=args.num_candidates,
         max_turns=1,
     )
     with Distinct(BUNDLED_MODEL, max_new_tokens=args.max_new_tokens, do_sample=False) as assistant:
         started = time.perf_counter()
-        groups = list(build_dataset(tasks, assistant, make_user, settings, concurrency=32))
+        groups = list(grow_conversations(tasks, assistant, make_user, settings, concurrency=32))
         seconds = time.perf_counter() - started
     return sum(len(group.candidates) for group in groups), seconds
 

@@ -11,7 +11,7 @@ from collabllm import __version__
 from collabllm.files import write_text
 from collabllm.prompts import prompt_hashes
 
-_LIBRARIES = ("torch", "transformers", "trl", "peft")
+_LIBRARIES = ("openai", "peft", "torch", "transformers", "trl")
 
 
 @lru_cache(maxsize=1)
@@ -45,15 +45,21 @@ class RunHeader:
             before = json.loads(self.path.read_text(encoding="utf-8"))
             refuse_changes(before.get("settings", {}), settings)
         self.spent_usd = float(before.get("spent_usd", 0.0))
+        self.before = before
         self._content = {
             "settings": dict(settings),
             "versions": library_versions(),
             "prompt_hashes": prompt_hashes(),
         }
 
-    def write(self, spent_usd: float = 0.0) -> None:
-        """Write the file, with what was spent since the run was started or resumed."""
-        content = {**self._content, "spent_usd": self.spent_usd + spent_usd}
+    def write(self, spent_usd: float = 0.0, **facts: Any) -> None:
+        """Write the file, with what was spent since the run was started or resumed.
+
+        Args:
+            spent_usd: Dollars.
+            facts: Further JSON values; a resumed run finds them in `before`.
+        """
+        content = {**self._content, "spent_usd": self.spent_usd + spent_usd, **facts}
         write_text(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -62,13 +68,15 @@ def refuse_changes(
 ) -> None:
     """Compare settings of a run with those it is to go on with.
 
+    A setting that the former version of the program did not have is not compared.
+
     Raises:
         ValueError: That names the setting, its former and its present value.
     """
     now = json.loads(json.dumps(dict(now)))
-    for name in sorted({*before, *now} - set(ignored)):
+    for name in sorted((set(before) & set(now)) - set(ignored)):
         if before.get(name) != now.get(name):
             raise ValueError(
                 f"--resume: {name} was {before.get(name)!r} and is {now.get(name)!r} now; use the "
-                "former value, or another --output."
+                "former value, or another --output_dir."
             )

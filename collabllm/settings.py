@@ -5,13 +5,15 @@ class with `_argument_group_name` is a group in `--help`.
 """
 
 import argparse
+import copy
 import dataclasses
 import difflib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from trl.scripts.utils import TrlParser
@@ -19,6 +21,7 @@ from trl.scripts.utils import TrlParser
 S = TypeVar("S")
 
 _MAX_HINTS = 3
+_OURS = ("least", "most", "positional", "decides")  # in a field's metadata, unknown to argparse
 
 
 def setting(
@@ -29,6 +32,10 @@ def setting(
     choices: Sequence[Any] | None = None,
     metavar: str | None = None,
     aliases: Sequence[str] = (),
+    least: float | None = None,
+    most: float | None = None,
+    positional: bool = False,
+    decides: bool = True,
 ) -> Any:
     """Make the field of a settings dataclass.
 
@@ -39,8 +46,14 @@ def setting(
         choices: Allowed values, where `Literal` cannot say them.
         metavar: What stands for the value in `--help`.
         aliases: Other spellings of the flag, with their dashes.
+        least: Smallest allowed number; `Settings` checks it.
+        most: Largest allowed number; `Settings` checks it.
+        positional: Given as a word without a flag's name; a text, and required.
+        decides: Whether results depend on it; a resumed run may change what does not decide.
     """
     metadata: dict[str, Any] = {"help": help.replace("%", "%%")}
+    ours = {"least": least, "most": most, "positional": positional, "decides": decides}
+    metadata |= {name: value for name, value in ours.items() if value is not None}
     if repeated:
         metadata["action"] = _Repeat
     if choices is not None:
@@ -52,6 +65,34 @@ def setting(
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Settings:
+    """Base of settings: checks bounds and choices, whoever makes the object."""
+
+    def __post_init__(self) -> None:
+        """Check every field; subclasses call this first, and then check what is theirs.
+
+        Raises:
+            ValueError: If a number is out of bounds, or a value is not among the choices.
+        """
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            least, most = field.metadata.get("least"), field.metadata.get("most")
+            for number in value if isinstance(value, list) else [value]:
+                if not isinstance(number, int | float):
+                    continue
+                if least is not None and not number >= least:
+                    raise ValueError(f"{field.name} must be at least {least}, got {number}.")
+                if most is not None and not number <= most:
+                    raise ValueError(f"{field.name} must be at most {most}, got {number}.")
+            if get_origin(hints[field.name]) is Literal:
+                choices = get_args(hints[field.name])
+                if value not in choices:
+                    allowed = ", ".join(map(str, choices))
+                    raise ValueError(f"{field.name} must be one of {allowed}, got {value!r}.")
 
 
 def parse_settings(
@@ -117,6 +158,18 @@ def to_settings(settings: type[S], given: S | None, arguments: Mapping[str, Any]
     if given is None:
         return settings(**arguments)
     return dataclasses.replace(given, **arguments)  # type: ignore[type-var]
+
+
+def deciding_values(settings: Any) -> dict[str, Any]:
+    """Return the fields that results depend on, as JSON values."""
+    values = dataclasses.asdict(settings)
+    found = {
+        field.name: values[field.name]
+        for field in dataclasses.fields(settings)
+        if field.metadata.get("decides", True)
+    }
+    decided: dict[str, Any] = json.loads(json.dumps(found))
+    return decided
 
 
 def to_yaml(settings: Any) -> str:
@@ -243,9 +296,19 @@ class _Parser(TrlParser):
             title = vars(owner).get("_argument_group_name")
             group = self.add_argument_group(title) if title and own else self
             for name in own:
-                field = fields.pop(name)
-                field.type = hints[name]
-                self._parse_dataclass_field(group, field)
+                self._add_field(group, fields.pop(name), hints[name])
+
+    def _add_field(self, group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
+        field = copy.copy(field)
+        field.type = _argument_type(field.name, hint)
+        metadata = {name: value for name, value in field.metadata.items() if name not in _OURS}
+        if field.metadata.get("positional"):
+            group.add_argument(field.name, **metadata)
+            return
+        if field.type is not hint:
+            metadata.setdefault("metavar", "JSON")
+        field.metadata = metadata  # type: ignore[assignment]
+        self._parse_dataclass_field(group, field)
 
     def read(self, argv: Sequence[str] | None) -> tuple[Any, dict[str, Any]]:
         words = _with_underscores(sys.argv[1:] if argv is None else argv)
@@ -254,7 +317,9 @@ class _Parser(TrlParser):
         file = only_config.parse_known_args(words)[0].config
         try:
             config = load_config(file) if file else {}
-            config = {name: value for name, value in config.items() if value is not None}
+            config = {
+                self._name_of(name): value for name, value in config.items() if value is not None
+            }
             rest = {name: value for name, value in config.items() if name not in self.names}
             self.set_defaults_with_config(
                 **{name: value for name, value in config.items() if name in self.names}
@@ -265,6 +330,11 @@ class _Parser(TrlParser):
             return found, {**rest, **self._read_rest(unknown)}
         except (OSError, TypeError, ValueError) as error:
             self.error(str(error))
+
+    def _name_of(self, key: str) -> str:
+        """Return the field that a key of a config file names, which may be an alias."""
+        action = self._option_string_actions.get(f"--{key}")
+        return key if action is None or key == f"no_{action.dest}" else action.dest
 
     def _read_rest(self, words: Sequence[str]) -> dict[str, Any]:
         """Read `--name value` words that are not ours."""
@@ -287,6 +357,21 @@ class _Parser(TrlParser):
         """End with one sentence instead of the whole usage."""
         print(f"{self.prog}: {message}\n(--help lists the flags.)", file=sys.stderr)
         raise SystemExit(2)
+
+
+def _argument_type(name: str, hint: Any) -> Any:
+    """Return what reads a flag's word: a type, or a function for mappings in JSON."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if any(get_origin(part) is dict or part is dict for part in parts) and str not in parts:
+
+        def read(word: str) -> dict[str, Any]:
+            try:
+                return parse_json(word, f"--{name}")
+            except ValueError as error:
+                raise argparse.ArgumentTypeError(str(error)) from None
+
+        return read
+    return hint
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -3,30 +3,35 @@
 uv run python scripts/merge_adapter.py --lora_path outputs/RUN --output_dir merged
 """
 
-from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from collabllm.cli import run_script
 from collabllm.logging_utils import configure_logging
+from collabllm.settings import Settings, parse_settings, setting
 
 
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    """Read the flags."""
-    parser = ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--lora_path", required=True, help="folder or Hub id of the adapter")
-    parser.add_argument("--output_dir", required=True, help="folder for the merged model")
-    parser.add_argument("--hf_model_path", help="base model; default: what the adapter names")
-    return parser.parse_args(argv)
+@dataclass(kw_only=True)
+class MergeSettings(Settings):
+    """Which adapter, into what."""
+
+    lora_path: str = setting(help="folder or Hub id of the adapter", metavar="ADAPTER")
+    output_dir: str = setting(
+        help="folder for the merged model", metavar="DIR", aliases=("--output",)
+    )
+    hf_model_path: str | None = setting(
+        None, "base model; by default what the adapter names", metavar="MODEL"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Merge, and say how far the merged model's logits are from the adapter's."""
-    args = parse_args(argv)
+    settings = parse_settings(MergeSettings, argv, description=__doc__.splitlines()[0])
     configure_logging()
     from collabllm.training.merging import merge_adapter  # torch loads here
 
-    difference = merge_adapter(args.lora_path, args.output_dir, args.hf_model_path)
-    print(f"Merged model: {args.output_dir}. Largest logit difference: {difference:.3g}")
+    difference = merge_adapter(settings.lora_path, settings.output_dir, settings.hf_model_path)
+    print(f"Merged model: {settings.output_dir}. Largest logit difference: {difference:.3g}")
 
 
 if __name__ == "__main__":

@@ -1,36 +1,40 @@
 """Show the conversations of a transcript file or a dataset in a browser.
 
-uv run python scripts/view.py outputs/demo_transcripts.jsonl
+uv run python scripts/view.py outputs/simulation/transcripts.jsonl
 """
 
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from collabllm.cli import run_script
 from collabllm.logging_utils import configure_logging
+from collabllm.settings import Settings, parse_settings, setting
 
 
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    """Read the flags."""
-    parser = ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+@dataclass(kw_only=True)
+class ViewSettings(Settings):
+    """What to show, and where to write the page."""
+
+    file: str = setting(
+        help="transcript file, or dataset: file, folder, Hub id, demo", positional=True
     )
-    parser.add_argument("file", help="transcript file, or dataset: file, folder, Hub id, demo")
-    parser.add_argument("--split", default="train", help="split of a Hub dataset")
-    parser.add_argument("--limit", type=int, default=500, help="most conversations to show")
-    parser.add_argument("--output", help="HTML file to write; default: the input's name")
-    return parser.parse_args(argv)
+    dataset_split: str = setting(
+        "train", "split of a Hub dataset", metavar="SPLIT", aliases=("--split",)
+    )
+    limit: int = setting(500, "most conversations to show", least=1)
+    output_file: str | None = setting(
+        None, "HTML file to write; by default the input's name", metavar="FILE",
+        aliases=("--output",),
+    )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the page and print its path."""
-    args = parse_args(argv)
+    settings = parse_settings(ViewSettings, argv, description=__doc__.splitlines()[0])
     configure_logging()
     from collabllm.evaluation.report.view import view
 
-    print(f"Open in a browser: {view(args)}")
+    print(f"Open in a browser: {view(**asdict(settings))}")
 
 
 if __name__ == "__main__":

@@ -4,36 +4,40 @@ from pathlib import Path
 
 import pytest
 
-from scripts import build_dataset, evaluate, simulate_chats, train_dpo, train_sft
+from collabllm.data_engine.settings import BuildSettings
+from collabllm.settings import parse_settings
+from collabllm.simulation.settings import SimulationSettings
+from scripts import evaluate, train_dpo, train_sft
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = {
-    "demo.yaml": train_sft,
-    "demo_build.yaml": build_dataset,
-    "demo_dpo.yaml": train_dpo,
-    "demo_simulate.yaml": simulate_chats,
-    "loop_build.yaml": build_dataset,
-    "loop_dpo.yaml": train_dpo,
-    "loop_evaluate.yaml": evaluate,
+READERS = {
+    "demo.yaml": train_sft.parse_args,
+    "demo_build.yaml": lambda words: parse_settings(BuildSettings, words),
+    "demo_dpo.yaml": train_dpo.parse_args,
+    "demo_simulate.yaml": lambda words: parse_settings(SimulationSettings, words),
+    "loop_build.yaml": lambda words: parse_settings(BuildSettings, words),
+    "loop_dpo.yaml": train_dpo.parse_args,
+    "loop_evaluate.yaml": evaluate.parse_args,
 }
 
 
+def read(name, *words):
+    return READERS[name](["--config", str(ROOT / "configs" / name), *words])
+
+
 def test_there_is_no_preset_without_a_script():
-    assert {path.name for path in (ROOT / "configs").glob("*.yaml")} == set(SCRIPTS)
+    assert {path.name for path in (ROOT / "configs").glob("*.yaml")} == set(READERS)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_a_preset_is_read_by_its_script(name):
-    args = SCRIPTS[name].parse_args(["--config", str(ROOT / "configs" / name)])
-
-    assert str(args.config).endswith(name)
+@pytest.mark.parametrize("name", READERS)
+def test_a_preset_is_read_by_its_script_and_the_command_line_wins(name):
+    assert read(name).system_prompt.startswith("You help")
+    assert read(name, "--system_prompt", "Be brief.").system_prompt == "Be brief."
 
 
 def test_the_arms_of_a_file_are_all_taken_unless_the_command_line_names_some():
-    config = ["--config", str(ROOT / "configs/loop_evaluate.yaml")]
-
-    from_file = evaluate.parse_args(config)
-    given = evaluate.parse_args([*config, "--arm", "name=x"])
+    from_file = read("loop_evaluate.yaml")
+    given = read("loop_evaluate.yaml", "--arm", "name=x")
 
     assert [arm.name for arm in from_file.arm] == ["base", "proactive base", "SFT", "SFT+DPO"]
     assert [arm.name for arm in given.arm] == ["x"]
@@ -41,6 +45,6 @@ def test_the_arms_of_a_file_are_all_taken_unless_the_command_line_names_some():
 
 
 def test_the_weights_of_a_file_arrive_as_numbers():
-    args = build_dataset.parse_args(["--config", str(ROOT / "configs/demo_build.yaml")])
+    weights = read("demo_build.yaml").weights
 
-    assert args.weights == {"facts_elicited": 1.0, "facts_used": 0.5, "over_asking": -0.3}
+    assert weights == {"facts_elicited": 1.0, "facts_used": 0.5, "over_asking": -0.3}

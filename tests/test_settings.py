@@ -2,13 +2,14 @@ import dataclasses
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
 from collabllm.settings import (
+    Settings,
+    deciding_values,
     nearest_names,
-    parse_json,
     parse_settings,
     parse_settings_and_rest,
     read_mapping,
@@ -31,14 +32,22 @@ class Run(Model):
     learning_rate: float = setting(2e-5, "Peak learning rate.")
     num_told: list[int] = setting([0], "Facts told.")
     arm: list[str] = setting([], "A competitor.", repeated=True)
-    weights: dict[str, Any] | str | None = setting(None, "Metrics and weights, JSON.")
+    weights: dict[str, float] = setting({}, "Metrics and weights.")
     side: Literal["all", "train"] = setting("all", "Side of the split.")
     resume: bool = setting(False, "Go on.")
 
     def __post_init__(self) -> None:
-        self.weights = parse_json(self.weights, "--weights")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}.")
+
+
+@dataclass(kw_only=True)
+class Ship(Settings):
+    load: str = setting(help="What it carries.", positional=True)
+    output_dir: str = setting("outputs", "Folder.", aliases=("--output",), decides=False)
+    crew: float = setting(1, "People.", least=1)
+    sails: list[int] = setting([1], "Sizes.", most=3)
+    port: Literal["north", "south"] = setting("north", "Where it goes.")
 
 
 def failure(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -151,6 +160,35 @@ def test_mappings_are_read_from_words_json_and_yaml():
         read_mapping("base", "--arm")
     with pytest.raises(ValueError, match="'name' is given twice"):
         read_mapping("name=a,name=b", "--arm")
+
+
+def test_an_alias_is_a_flag_and_a_key_of_the_file(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text("output: a\n")
+
+    assert parse_settings(Ship, ["--config", str(file), "cargo"]).output_dir == "a"
+    assert parse_settings(Ship, ["--output", "b", "cargo"]) == Ship(output_dir="b", load="cargo")
+    assert parse_settings(Ship, ["cargo"]).output_dir == "outputs"
+    with pytest.raises(SystemExit):
+        parse_settings(Ship, [])
+    assert "the following arguments are required: load" in capsys.readouterr().err
+
+
+def test_bounds_and_choices_hold_from_python_too():
+    with pytest.raises(ValueError, match="crew must be at least 1, got 0"):
+        Ship(load="x", crew=0)
+    with pytest.raises(ValueError, match="sails must be at most 3, got 4"):
+        Ship(load="x", sails=[1, 4])
+    with pytest.raises(ValueError, match="port must be one of north, south, got 'east'"):
+        Ship(load="x", port="east")
+    with pytest.raises(ValueError, match="crew must be at least 1, got nan"):
+        Ship(load="x", crew=float("nan"))
+
+
+def test_what_does_not_decide_about_results_is_left_out():
+    assert deciding_values(Ship(load="x")) == {
+        "load": "x", "crew": 1, "sails": [1], "port": "north",
+    }  # fmt: skip
 
 
 def test_nearest_names_are_parts_initials_and_alikes():

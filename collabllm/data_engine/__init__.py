@@ -1,5 +1,13 @@
 """From single-turn tasks to a scored multi-turn dataset."""
 
-from collabllm.data_engine.grow import BuildSettings, TurnGroup, build_dataset
+from collabllm.data_engine.grow import GrowthSettings, TurnGroup, grow_conversations
+from collabllm.data_engine.run import build_dataset
+from collabllm.data_engine.settings import BuildSettings
 
-__all__ = ["BuildSettings", "TurnGroup", "build_dataset"]
+__all__ = [
+    "BuildSettings",
+    "GrowthSettings",
+    "TurnGroup",
+    "build_dataset",
+    "grow_conversations",
+]

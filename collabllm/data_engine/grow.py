@@ -21,7 +21,7 @@ from collabllm.tasks import Task
 
 
 @dataclass(frozen=True)
-class BuildSettings:
+class GrowthSettings:
     """How conversations grow.
 
     Of `num_candidates` replies a turn, the share `proactive_share` (rounded down) is written under
@@ -85,11 +85,11 @@ class TurnGroup:
 Contexts = Mapping[str, Sequence[Message]]
 
 
-def build_dataset(
+def grow_conversations(
     tasks: Sequence[Task],
     assistant: Assistant,
     user_factory: UserFactory,
-    settings: BuildSettings,
+    settings: GrowthSettings,
     *,
     tools: MetricTools | None = None,
     contexts: Contexts | None = None,
@@ -127,7 +127,7 @@ class _Builder:
         self,
         assistant: Assistant,
         user_factory: UserFactory,
-        settings: BuildSettings,
+        settings: GrowthSettings,
         tools: MetricTools | None,
     ) -> None:
         self.assistant, self.user_factory = assistant, user_factory

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from collabllm.data_engine.grow import BuildSettings
+from collabllm.data_engine.grow import GrowthSettings
 from collabllm.servers.prices import find_price
 
 _JUDGED = ("interactivity", "accuracy_judged")
@@ -57,7 +57,7 @@ class Plan:
 
 def plan_build(
     num_tasks: int,
-    settings: BuildSettings,
+    settings: GrowthSettings,
     max_new_tokens: int,
     models: Mapping[str, str],
     assumptions: Assumptions,

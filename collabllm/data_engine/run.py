@@ -1,36 +1,33 @@
 """What scripts/build_dataset.py does: plan or build, record, resume, describe, push."""
 
-import argparse
 import asyncio
-import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from collabllm import __version__
 from collabllm.data_engine.card import write_card
-from collabllm.data_engine.grow import BuildSettings, TurnGroup, build_dataset
+from collabllm.data_engine.grow import GrowthSettings, TurnGroup, grow_conversations
 from collabllm.data_engine.plan import Assumptions, plan_build
 from collabllm.data_engine.rows import DatasetWriter, to_rows
+from collabllm.data_engine.settings import BuildSettings
 from collabllm.errors import CostLimitError
 from collabllm.event_loop import run
 from collabllm.files import read_json_lines, sort_json_lines
 from collabllm.hub import prepare_hub, push_folder
 from collabllm.prompts import prompt_hashes
-from collabllm.rewards.arguments import build_tools
+from collabllm.provenance import RunHeader, library_versions
 from collabllm.rewards.lint import lint_rewards
 from collabllm.rewards.metrics.text import signatures
 from collabllm.rewards.multiturn import RewardEstimate, RewardSettings
 from collabllm.rewards.registry import LOUD_MISSING_SHARE, MetricTools, check_metrics
-from collabllm.simulation.arguments import load_chosen_tasks
+from collabllm.settings import deciding_values, to_settings
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.session import Session
 from collabllm.tasks import Task, open_with
@@ -38,98 +35,65 @@ from collabllm.tasks import Task, open_with
 logger = logging.getLogger(__name__)
 
 DATA_FILE = "train.jsonl"
-_STATE_FILE = "build.json"
+_HEADER_FILE = "build.json"
 _LINTED_TASKS = 10
-_LIBRARIES = ("openai", "torch", "transformers")
-_NOT_COMPARED = (
-    *("config", "resume", "concurrency", "max_cost", "push_to_hub", "plan", "lint"),
-    *("output", "cache", "cache_mode"),
-)
 _CALIBRATION_PROMPTS = 16
 
 
-def run_build(args: argparse.Namespace) -> Path | None:
-    """Build a dataset as the flags say; return its file, None for --plan and --lint.
+def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Path | None:
+    """Build a dataset as the settings say.
+
+    Args:
+        settings: All of them; the defaults where None.
+        arguments: Single settings by name, such as `num_tasks=4, max_turns=2`; they win.
+
+    Returns:
+        The dataset's file; None for `plan` and `lint`.
 
     Raises:
-        FileExistsError: If the output exists and --resume is not given.
-        ValueError: If a flag does not fit, or a resumed build has other settings.
+        FileExistsError: If the output exists and `resume` is False.
+        ValueError: If a setting does not fit, or a resumed build has others.
     """
+    settings = to_settings(BuildSettings, settings, arguments)
     tasks = [
-        open_with(task, args.num_told[idx % len(args.num_told)])
-        for idx, task in enumerate(load_chosen_tasks(args))
+        open_with(task, settings.num_told[idx % len(settings.num_told)])
+        for idx, task in enumerate(settings.load_tasks())
     ]
-    settings = build_settings(args)
-    folder = Path(args.output)
-    planned = args.plan or args.lint
-    state = {"spent_usd": 0.0} if planned else _read_state(folder, args)
+    growth = settings.to_growth()
+    folder = Path(settings.output_dir)
+    planned = settings.plan or settings.lint
+    header = RunHeader(
+        folder / _HEADER_FILE,
+        deciding_values(settings),
+        resume=settings.resume and not planned,
+    )
     with ExitStack() as stack:
-        session = Session(args, stack, state["spent_usd"])
-        tools = build_tools(args, session)
-        check_metrics(settings.reward.weights, replace(tools, count_tokens=len))
-        user_factory = session.build_user_factory()
-        if args.plan:
-            print_plan(args, len(tasks), settings, session)
+        session = Session(settings, stack, header.spent_usd)
+        tools = settings.build_tools(session)
+        check_metrics(growth.reward.weights, replace(tools, count_tokens=len))
+        user_factory = session.build_user_factory(settings)
+        if settings.plan:
+            print_plan(settings, len(tasks), session)
             return None
         hub = None
-        if args.push_to_hub and not args.lint:
-            hub = prepare_hub("true", args.push_to_hub, args.push_to_hub, repo_type="dataset")
-        assistant = session.build_assistant()
-        if args.lint:
-            tasks, settings = tasks[:_LINTED_TASKS], replace(settings, max_turns=1)
-            groups = build_dataset(tasks, assistant, user_factory, settings, tools=tools)
-            print_lint([c.estimate for group in groups for c in group.candidates], settings.reward)
+        if settings.push_to_hub and not settings.lint:
+            repo = settings.push_to_hub
+            hub = prepare_hub("true", repo, repo, repo_type="dataset")
+        assistant = session.build_assistant(settings)
+        if settings.lint:
+            tasks, growth = tasks[:_LINTED_TASKS], replace(growth, max_turns=1)
+            groups = grow_conversations(tasks, assistant, user_factory, growth, tools=tools)
+            print_lint([c.estimate for group in groups for c in group.candidates], growth.reward)
             return None
-        with DatasetWriter(folder / DATA_FILE, resume=args.resume) as writer:
-            build = _Build(args, folder, settings, session, writer, state)
+        with DatasetWriter(folder / DATA_FILE, resume=settings.resume) as writer:
+            build = _Build(settings, growth, session, writer, header)
             left = [task for task in tasks if task.task_id not in writer.done]
             build.run(left, assistant, user_factory, tools)
         build.finish()
         if hub:
-            push_folder(folder, hub, "Upload dataset", ["*.tmp", _STATE_FILE])
+            push_folder(folder, hub, "Upload dataset", ["*.tmp", _HEADER_FILE])
     print(f"Dataset: {folder / DATA_FILE}")
     return folder / DATA_FILE
-
-
-def build_settings(args: argparse.Namespace) -> BuildSettings:
-    """Read growth and reward from the flags."""
-    reward = RewardSettings(
-        args.weights, args.token_penalty, args.window, args.num_samples, args.sample_budget
-    )
-    return BuildSettings(
-        reward,
-        num_candidates=args.num_candidates,
-        proactive_share=args.proactive_share,
-        max_turns=args.max_turns,
-        system_prompt=args.system_prompt,
-        seed=args.seed,
-        keep_cut_replies=args.keep_cut_replies,
-    )
-
-
-def _read_state(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Read what a build to go on with has spent, and refuse other settings.
-
-    Raises:
-        ValueError: If a setting differs.
-    """
-    file = folder / _STATE_FILE
-    settings = _comparable(args)
-    if not args.resume or not file.is_file():
-        return {"spent_usd": 0.0, "settings": settings, "lost": {}}
-    state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    for name, value in settings.items():
-        before = state["settings"].get(name)
-        if before != value:
-            raise ValueError(
-                f"--resume: {name} was {before!r} and is {value!r} now; use the former value, or "
-                "another --output."
-            )
-    return state
-
-
-def _comparable(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(args).items() if name not in _NOT_COMPARED}
 
 
 class _Build:
@@ -137,17 +101,15 @@ class _Build:
 
     def __init__(
         self,
-        args: argparse.Namespace,
-        folder: Path,
         settings: BuildSettings,
+        growth: GrowthSettings,
         session: Session,
         writer: DatasetWriter,
-        state: dict[str, Any],
+        header: RunHeader,
     ) -> None:
-        self.args, self.folder, self.settings = args, folder, settings
-        self.session, self.writer, self.state = session, writer, state
-        self.spent_before = state["spent_usd"]
-        self.lost: Counter[str] = Counter(state["lost"])
+        self.settings, self.growth, self.folder = settings, growth, Path(settings.output_dir)
+        self.session, self.writer, self.header = session, writer, header
+        self.lost: Counter[str] = Counter(header.before.get("lost", {}))
         self.failed: Counter[str] = Counter()
         self.linted: list[RewardEstimate] | None = []
         self.num_ended = 0
@@ -156,15 +118,15 @@ class _Build:
         self, tasks: Sequence[Task], assistant: Assistant, user_factory: Any, tools: MetricTools
     ) -> None:
         """Build, and write each turn when it is there."""
-        self._write_state()
-        groups = build_dataset(
+        self._write_header()
+        groups = grow_conversations(
             tasks,
             assistant,
             user_factory,
-            self.settings,
+            self.growth,
             tools=tools,
             contexts=self.writer.contexts,
-            concurrency=self.args.concurrency,
+            concurrency=self.settings.concurrency,
         )
         started, candidates = time.perf_counter(), 0
         with closing(groups), tqdm(total=len(tasks), desc="Tasks", unit="task") as bar:  # type: ignore[type-var]
@@ -190,28 +152,21 @@ class _Build:
             self.lost.update(group.lost)
         else:
             self.failed.update(dict.fromkeys(group.lost, 1))
-        self._write_state()
+        self._write_header()
         if group.next_user is None:
             self.num_ended += 1
         if self.linted is not None:
             self.linted += [candidate.estimate for candidate in group.candidates]
             if self.num_ended == _LINTED_TASKS:
-                for warning in lint_rewards(self.linted, self.settings.reward):
+                for warning in lint_rewards(self.linted, self.growth.reward):
                     logger.warning("Reward lint: %s", warning)
                 self.linted = None
 
     def _spent(self) -> float:
-        return float(self.spent_before) + self.session.ledger.cost_usd
+        return self.header.spent_usd + self.session.ledger.cost_usd
 
-    def _write_state(self) -> None:
-        self.state |= {
-            "settings": _comparable(self.args),
-            "spent_usd": self._spent(),
-            "lost": dict(self.lost),
-        }
-        scratch = self.folder / f"{_STATE_FILE}.tmp"
-        scratch.write_text(json.dumps(self.state, indent=1), encoding="utf-8")
-        scratch.replace(self.folder / _STATE_FILE)
+    def _write_header(self) -> None:
+        self.header.write(self.session.ledger.cost_usd, lost=dict(self.lost))
 
     def finish(self) -> None:
         """Sort the rows, write the card, and say what was lost."""
@@ -233,9 +188,9 @@ class _Build:
             "failed": dict(self.failed),
             "prompt_hashes": prompt_hashes(),
             "signatures": signatures(),
-            "versions": {"collabllm": __version__, **{n: version(n) for n in _LIBRARIES}},
+            "versions": library_versions(),
         }
-        write_card(self.folder, rows, _comparable(self.args), facts)
+        write_card(self.folder, rows, deciding_values(self.settings), facts)
         for reason, number in self.lost.items():
             print(f"Lost candidates: {number} x {reason}")
         num_lost = sum(n for reason, n in self.lost.items() if reason.startswith("no reward"))
@@ -257,27 +212,32 @@ def print_lint(estimates: Sequence[RewardEstimate], settings: RewardSettings) ->
         print(f"- {warning}")
 
 
-def print_plan(
-    args: argparse.Namespace, num_tasks: int, settings: BuildSettings, session: Session
-) -> None:
+def print_plan(settings: BuildSettings, num_tasks: int, session: Session) -> None:
     """Print what the build would take; a local assistant's speed is measured on one batch."""
     assumptions = Assumptions(turns=settings.max_turns)
     models = {}
-    if args.assistant_model:
-        models["assistant"] = args.assistant_model
+    if settings.assistant_model:
+        models["assistant"] = settings.assistant_model
     else:
-        speed = _measure_speed(session.build_assistant(), args.max_new_tokens)
+        speed = _measure_speed(session.build_assistant(settings))
         assumptions = replace(assumptions, assistant_tokens_per_s=speed)
-    if args.user == "openai":
-        models["user"] = args.user_model
-    if args.judge_model:
-        models["judge"] = args.judge_model
-    plan = plan_build(num_tasks, settings, args.max_new_tokens, models, assumptions, args.prices)
+    if settings.user == "openai":
+        models["user"] = settings.user_model
+    if settings.judge_model:
+        models["judge"] = settings.judge_model
+    plan = plan_build(
+        num_tasks,
+        settings.to_growth(),
+        settings.max_new_tokens,
+        models,
+        assumptions,
+        settings.prices,
+    )
     print(plan.to_text())
     print(f"Assumed: {assumptions}. Replies of full length, no early end, full batches.")
 
 
-def _measure_speed(assistant: Assistant, max_new_tokens: int) -> float:
+def _measure_speed(assistant: Assistant) -> float:
     """Return new tokens a second of one batch of openings."""
     message = [{"role": "user", "content": "Write a long story about a river."}]
 

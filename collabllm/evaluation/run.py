@@ -25,14 +25,15 @@ from collabllm.evaluation.users import UserSpec
 from collabllm.event_loop import get_loop
 from collabllm.files import JsonLinesWriter, read_json_lines
 from collabllm.prompts import prompt_hashes
-from collabllm.rewards.arguments import build_tools
 from collabllm.rewards.metrics.text import signatures
 from collabllm.rewards.registry import LOUD_MISSING_SHARE, MetricTools, MetricValue, check_metrics
-from collabllm.simulation.arguments import load_chosen_tasks
+from collabllm.rewards.settings import JudgeSettings
+from collabllm.simulation.arguments import take
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.batch import Record, simulate
 from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.session import Session
+from collabllm.simulation.settings import RunSettings, TaskSettings
 from collabllm.simulation.transcripts import read_transcripts
 from collabllm.tasks import Task, open_with
 from collabllm.trackers import log_results
@@ -75,14 +76,14 @@ def run_evaluation(args: argparse.Namespace) -> Path:
     if reference not in names:
         raise ValueError(f"--reference {reference} is not an arm; arms: {', '.join(names)}.")
     users = args.user or [UserSpec("sharded")]
-    tasks = load_chosen_tasks(args)
+    tasks = take(TaskSettings, args).load_tasks()
     for arm in arms:
         check_not_trained_on(arm, tasks)
     folder = Path(args.output)
     _check_settings(folder, args)
     with ExitStack() as stack:
-        session = Session(args, stack)
-        tools = build_tools(args, session)
+        session = Session(take(RunSettings, args), stack)
+        tools = take(JudgeSettings, args).build_tools(session)
         check_metrics(args.metrics, replace(tools, count_tokens=len))
         scores = stack.enter_context(ScoreWriter(folder / _SCORES_FILE, resume=args.resume))
         pool = ArmPool(args, session)

@@ -20,6 +20,7 @@ _HOMES = {
     "UserTurnResult": "simulation.user_models",
     "audit_conversation": "simulation.audit",
     "simulate": "simulation.batch",
+    "simulate_chats": "simulation.run",
 }
 __all__ = [
     "Assistant",
@@ -39,6 +40,7 @@ __all__ = [
     "UserTurnResult",
     "audit_conversation",
     "simulate",
+    "simulate_chats",
 ]
 
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from collabllm.simulation.audit import audit_conversation
     from collabllm.simulation.batch import simulate
     from collabllm.simulation.endings import TerminationReason
+    from collabllm.simulation.run import simulate_chats
     from collabllm.simulation.simulator import ChatSimulator, RolloutResult
     from collabllm.simulation.user_models import OpenAIUserModel, UserModel, UserTurnResult
     from collabllm.simulation.user_models.personas import Persona

@@ -1,12 +1,21 @@
-"""Flags that all scripts with simulated conversations share."""
+"""Flags of scripts/evaluate.py, until it parses settings itself."""
 
+import dataclasses
 import json
 from argparse import ArgumentParser, Namespace
+from typing import TypeVar
 
 from collabllm.data_processing.dataset_utils import DEFAULT_SYSTEM_PROMPT
-from collabllm.tasks import DEMO_TASKS, Task, choose_side, load_tasks
+from collabllm.simulation.settings import BUNDLED_MODEL
+from collabllm.tasks import DEMO_TASKS
 
-BUNDLED_MODEL = "smollm2-135m-instruct"
+S = TypeVar("S")
+
+
+def take(settings: type[S], args: Namespace) -> S:
+    """Make settings of the flags that carry their names."""
+    names = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
+    return settings(**{name: getattr(args, name) for name in names})
 
 
 def add_model_arguments(parser: ArgumentParser, max_new_tokens: int = 256) -> None:
@@ -20,47 +29,22 @@ def add_model_arguments(parser: ArgumentParser, max_new_tokens: int = 256) -> No
     add("--system_prompt", default=DEFAULT_SYSTEM_PROMPT, help='assistant\'s; "" for none')
 
 
-def add_assistant_arguments(parser: ArgumentParser) -> None:
-    """Add the flags of one assistant, local or behind a server."""
-    add_model_arguments(parser)
-    add = parser.add_argument
-    add("--lora_path", help="local assistant: adapter")
-    add("--assistant_base_url", help="assistant behind a server: its address")
-    add("--assistant_model", help="assistant behind a server: its name there")
-
-
-def add_user_arguments(parser: ArgumentParser) -> None:
-    """Add the flags of the simulated user."""
-    add = parser.add_argument
-    add("--user", choices=("sharded", "openai"), default="sharded", help="who plays the user")
-    add("--user_model", default="gpt-4o-mini", help="openai user: model")
-    add("--user_base_url", help="openai user: address of the server")
-    add("--user_max_tokens", type=int, default=1024, help="openai user: most tokens of an answer")
-    add("--num_traits", type=int, default=0, help="openai user: random persona traits each")
-
-
 def add_task_arguments(parser: ArgumentParser) -> None:
     """Add the flags that choose tasks."""
     add = parser.add_argument
     add("--tasks", default=DEMO_TASKS, help="task file, dataset (Hub id or folder), or demo")
-    add("--tasks_split", default="train", help="split of a Hub dataset")
+    add("--dataset_split", "--tasks_split", default="train", help="split of a Hub dataset")
     add(
         "--task_columns",
         type=json.loads,
         metavar="JSON",
         help='columns of a foreign dataset, {"single_turn_prompt": "question", …}',
     )
+    add("--held_out_of", metavar="RUN", help="training run: take only tasks that it held out")
     add("--side", choices=("all", "train", "eval"), default="all", help="of the training's split")
     add("--eval_ratio", type=float, default=0.1, help="share held out in training")
     add("--split_by", default="single_turn_prompt", help="column that training split by")
     add("--num_tasks", type=int, help="take only the first tasks")
-
-
-def load_chosen_tasks(args: Namespace) -> list[Task]:
-    """Load the tasks that the flags name."""
-    limit = args.num_tasks if args.side == "all" else None
-    tasks = load_tasks(args.tasks, limit, args.tasks_split, args.task_columns)
-    return choose_side(tasks, args.side, args.eval_ratio, args.split_by)[: args.num_tasks]
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:
@@ -77,4 +61,4 @@ def add_run_arguments(parser: ArgumentParser) -> None:
     )
     add("--tokens_per_minute", type=int, help="limit of each server")
     add("--cache", metavar="FILE", help="SQLite file of server answers")
-    add("--cache_mode", choices=("record", "replay"), default="record", help="use of --cache")
+    add("--replay", metavar="FILE", help="file of --cache: all answers come from it")

@@ -1,67 +1,83 @@
-"""What scripts/simulate_chats.py does: build both sides from flags, simulate, report."""
+"""What scripts/simulate_chats.py does: build both sides from settings, simulate, report."""
 
-import argparse
 import logging
 from collections import Counter
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from collabllm.servers.usage import UsageLedger
-from collabllm.simulation.arguments import load_chosen_tasks
+from collabllm.settings import to_settings
+from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.audit import audit_rates
-from collabllm.simulation.batch import Record, simulate
+from collabllm.simulation.batch import Record, UserFactory, simulate
 from collabllm.simulation.session import Session
+from collabllm.simulation.settings import SimulationSettings
 from collabllm.simulation.simulator import ChatSimulator
+from collabllm.simulation.transcripts import read_transcripts
+from collabllm.tasks import Task
 
 logger = logging.getLogger(__name__)
 
 
-def run_simulation(args: argparse.Namespace) -> Path | None:
-    """Simulate what the flags say; return the transcript file, None in interactive mode.
+def simulate_chats(settings: SimulationSettings | None = None, **arguments: Any) -> list[Record]:
+    """Simulate what the settings say, write the transcripts, and print a report.
+
+    Args:
+        settings: All of them; the defaults where None.
+        arguments: Single settings by name, such as `num_tasks=4, max_turns=2`; they win.
+
+    Returns:
+        All conversations in the file of transcripts, those of a run gone on with included; none in
+        interactive mode.
 
     Raises:
-        FileExistsError: If the output exists and --resume is not given.
-        ValueError: If a flag does not fit.
+        FileExistsError: If there are transcripts and `resume` is False.
+        ValueError: If a setting does not fit.
     """
-    tasks = load_chosen_tasks(args)
+    settings = to_settings(SimulationSettings, settings, arguments)
+    tasks = settings.load_tasks()
+    file = settings.transcripts
+    if not settings.interactive and file.exists() and not settings.resume:
+        raise FileExistsError(f"{file} exists; use --resume, or another --output_dir.")
     with ExitStack() as stack:
-        session = Session(args, stack)
-        user_factory = session.build_user_factory()
-        output = None if args.interactive else Path(args.output)
-        if output and output.exists() and not args.resume:
-            raise FileExistsError(f"{output} exists; use --resume, or another --output.")
-        assistant = session.build_assistant()
-        system_prompt = args.system_prompt
-        if args.interactive:
-            prefix: list[Any] = []
-            if system_prompt:
-                prefix = [{"role": "system", "content": system_prompt}]
-            user = user_factory(tasks[0], args.seed)
-            ChatSimulator(assistant, user).interactive_rollout(prefix, args.max_turns)
-            return None
-        records = list(
-            simulate(
-                tasks,
-                assistant,
-                user_factory,
-                max_turns=args.max_turns,
-                num_rollouts=args.num_rollouts,
-                concurrency=args.concurrency,
-                seed=args.seed,
-                output=output,
-                resume=args.resume,
-                token_budget=args.token_budget,
-                system_prompt=system_prompt,
-                ledger=session.ledger,
-            )
-        )
+        session = Session(settings, stack)
+        user_factory = session.build_user_factory(settings)
+        assistant = session.build_assistant(settings)
+        if settings.interactive:
+            _talk(settings, tasks[0], assistant, user_factory)
+            return []
+        for _ in simulate(
+            tasks,
+            assistant,
+            user_factory,
+            max_turns=settings.max_turns,
+            num_rollouts=settings.num_rollouts,
+            concurrency=settings.concurrency,
+            seed=settings.seed,
+            output=file,
+            resume=settings.resume,
+            token_budget=settings.token_budget,
+            system_prompt=settings.system_prompt,
+            ledger=session.ledger,
+        ):
+            pass
+    records = [Record.from_json(line) for line in read_transcripts(file)]
     print_report(records, session.ledger)
-    print(f"Transcripts: {output}")
-    return output
+    print(f"Transcripts: {file}")
+    return records
+
+
+def _talk(
+    settings: SimulationSettings, task: Task, assistant: Assistant, user_factory: UserFactory
+) -> None:
+    prefix: list[Any] = []
+    if settings.system_prompt:
+        prefix = [{"role": "system", "content": settings.system_prompt}]
+    user = user_factory(task, settings.seed)
+    ChatSimulator(assistant, user).interactive_rollout(prefix, settings.max_turns)
 
 
 def print_report(records: list[Record], ledger: UsageLedger) -> None:

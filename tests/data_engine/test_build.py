@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from collabllm.data_engine import BuildSettings, build_dataset
+from collabllm.data_engine import GrowthSettings, build_dataset, grow_conversations
 from collabllm.data_engine.rows import DatasetWriter, to_rows
 from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
 from collabllm.errors import ServerError
@@ -65,11 +65,11 @@ def sharded(task, seed):
 
 def settings(**changes):
     reward = RewardSettings(WEIGHTS, **changes.pop("reward", {"window": 1, "num_samples": 2}))
-    return BuildSettings(reward, **{"num_candidates": 2, "max_turns": 3, **changes})
+    return GrowthSettings(reward, **{"num_candidates": 2, "max_turns": 3, **changes})
 
 
 def test_the_best_candidate_goes_on_with_a_user_message_of_one_of_its_futures():
-    groups = list(build_dataset([PARTY], PartyAssistant(), sharded, settings()))
+    groups = list(grow_conversations([PARTY], PartyAssistant(), sharded, settings()))
 
     assert [[c.estimate.reply for c in group.candidates] for group in groups] == [
         ["Here is a plan for 20 guests.", "How old is the child?"],
@@ -92,7 +92,7 @@ def test_the_best_candidate_goes_on_with_a_user_message_of_one_of_its_futures():
 
 
 def test_a_user_who_is_satisfied_ends_the_conversation():
-    groups = list(build_dataset([PARTY], PartyAssistant(), sharded, settings(max_turns=9)))
+    groups = list(grow_conversations([PARTY], PartyAssistant(), sharded, settings(max_turns=9)))
 
     assert len(groups) == 3
     assert groups[-1].termination_reason == "user_satisfied"
@@ -101,7 +101,7 @@ def test_a_user_who_is_satisfied_ends_the_conversation():
 def test_without_a_window_the_user_is_asked_for_the_next_message():
     flat = settings(reward={"window": 0}, max_turns=9)
 
-    groups = list(build_dataset([PARTY], PartyAssistant(), sharded, flat))
+    groups = list(grow_conversations([PARTY], PartyAssistant(), sharded, flat))
 
     assert groups[-1].termination_reason == "user_satisfied"
     assert all(len(c.estimate.futures) == 1 for group in groups for c in group.candidates)
@@ -111,7 +111,7 @@ def test_a_share_of_the_candidates_is_proactive_and_futures_never_are():
     assistant = PartyAssistant()
     few = settings(num_candidates=4, proactive_share=0.5, max_turns=1)
 
-    list(build_dataset([PARTY], assistant, sharded, few))
+    list(grow_conversations([PARTY], assistant, sharded, few))
 
     proactive = sum("Before you do anything" in system for system in assistant.systems)
     assert proactive == 2
@@ -120,7 +120,7 @@ def test_a_share_of_the_candidates_is_proactive_and_futures_never_are():
 
 def test_the_rows_are_the_dataset_format_and_train_as_one_row_a_conversation(tmp_path):
     with DatasetWriter(tmp_path / "train.jsonl") as writer:
-        for group in build_dataset([PARTY], PartyAssistant(), sharded, settings()):
+        for group in grow_conversations([PARTY], PartyAssistant(), sharded, settings()):
             writer.write(*to_rows(group))
 
     dataset = load_multiturn_dataset(tmp_path / "train.jsonl")
@@ -145,7 +145,7 @@ class DeadAssistant(Assistant):
 
 
 def test_a_turn_without_candidates_is_a_failure_and_no_row():
-    (group,) = build_dataset([PARTY], DeadAssistant(), sharded, settings())
+    (group,) = grow_conversations([PARTY], DeadAssistant(), sharded, settings())
 
     assert group.candidates == []
     assert group.lost == {"ServerError: down for good": 2}
@@ -177,13 +177,13 @@ def test_a_fifth_of_faulty_answers_loses_nothing_doubles_nothing_and_scores_noth
 
     with FakeServer(answer, fault_rate=0.2) as server:
         client = OpenAIClient(server.url, "k", max_retries=8, timeout_s=1.0)
-        build = BuildSettings(
+        build = GrowthSettings(
             RewardSettings({"interactivity": 1.0}, window=1, num_samples=2),
             num_candidates=2,
             max_turns=3,
         )
         groups = list(
-            build_dataset(
+            grow_conversations(
                 tasks,
                 OpenAIAssistant("assistant", client=client),
                 lambda task, seed: OpenAIUserModel(
@@ -260,6 +260,19 @@ def test_the_script_writes_dataset_card_and_state(tmp_path, capsys):
     assert json.loads((folder / "build.json").read_text())["spent_usd"] > 0
     with pytest.raises(FileExistsError, match="--resume"), FakeServer(answer) as server:
         main(flags(server, folder))
+
+
+def test_a_build_is_a_function_of_three_lines_that_goes_on_when_called_again(tmp_path):
+    with FakeServer(answer) as server:
+        given = {"assistant_model": "assistant", "assistant_base_url": server.url, "window": 1}
+        given |= {"weights": {"repetition": -1.0}, "num_samples": 1, "output_dir": str(tmp_path)}
+        file = build_dataset(**given, num_tasks=1, max_turns=1)
+        with pytest.raises(ValueError, match="num_tasks was 1 and is 2 now"):
+            build_dataset(**given, num_tasks=2, max_turns=1, resume=True)
+        again = build_dataset(**given, num_tasks=1, max_turns=1, resume=True)
+
+    assert file == again == tmp_path / "train.jsonl"
+    assert len({row["conv_id"] for row in read(tmp_path)}) == 1
 
 
 def test_a_build_killed_in_the_middle_goes_on_without_loss_or_doubles(tmp_path):

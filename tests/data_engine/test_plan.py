@@ -1,12 +1,12 @@
 """A plan's figures, worked out by hand."""
 
-from collabllm.data_engine import BuildSettings
+from collabllm.data_engine import GrowthSettings
 from collabllm.data_engine.plan import Assumptions, plan_build
 from collabllm.rewards import RewardSettings
 
 
 def test_calls_tokens_cost_and_time_of_a_plan():
-    settings = BuildSettings(
+    settings = GrowthSettings(
         RewardSettings({"interactivity": 1.0}, window=2, num_samples=3), num_candidates=2
     )
     assumptions = Assumptions(turns=4, server_calls_per_s=10.0, assistant_tokens_per_s=100.0)
@@ -28,7 +28,7 @@ def test_calls_tokens_cost_and_time_of_a_plan():
 
 
 def test_a_rule_based_user_costs_no_calls():
-    settings = BuildSettings(RewardSettings({"over_asking": -1.0}, window=0), num_candidates=3)
+    settings = GrowthSettings(RewardSettings({"over_asking": -1.0}, window=0), num_candidates=3)
 
     plan = plan_build(5, settings, 50, {}, Assumptions(turns=2))
 

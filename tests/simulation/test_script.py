@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from collabllm.simulation import UserTurnResult
+from collabllm.settings import parse_settings
+from collabllm.simulation import UserTurnResult, simulate_chats
+from collabllm.simulation.settings import SimulationSettings
 from collabllm.simulation.terminal import interactive_rollout
 from collabllm.simulation.transcripts import read_transcripts
-from scripts.simulate_chats import main, parse_args
+from scripts.simulate_chats import main
 from tests.fake_server import FakeServer, user_json
 from tests.simulation.test_simulator import QueueAssistant, QueueUser
 
@@ -60,14 +62,37 @@ def test_an_existing_output_and_unknown_flags_are_refused(tmp_path, capsys):
     with pytest.raises(FileExistsError, match="use --resume"):
         main(["--output", str(tmp_path / "t.jsonl")])
     with pytest.raises(SystemExit):
-        parse_args(["--max_turn", "3"])
-    assert "did you mean --max_turns?" in capsys.readouterr().err
+        main(["--max_turn", "3"])
+    assert "did you mean --max_turns or" in capsys.readouterr().err
 
 
 def test_the_demo_configuration_names_only_known_flags():
-    args = parse_args(["--config", str(ROOT / "configs/demo_simulate.yaml"), "--seed", "4"])
+    file = str(ROOT / "configs/demo_simulate.yaml")
+    settings = parse_settings(SimulationSettings, ["--config", file, "--seed", "4"])
 
-    assert (args.user, args.max_turns, args.seed) == ("sharded", 3, 4)
+    assert (settings.user, settings.max_turns, settings.seed) == ("sharded", 3, 4)
+
+
+def test_it_is_a_function_of_three_lines_that_can_be_called_again(tmp_path):
+    with FakeServer(lambda body: "reply") as server:
+        given = {"assistant_model": "a", "assistant_base_url": server.url, "max_turns": 1}
+        records = simulate_chats(**given, num_tasks=2, output_dir=str(tmp_path))
+        again = simulate_chats(**given, num_tasks=3, output_dir=str(tmp_path), resume=True)
+
+    assert [record.result.messages[-1]["content"] for record in records] == ["reply"] * 2
+    assert len(again) == 3
+    assert len(list(read_transcripts(tmp_path / "transcripts.jsonl"))) == 3
+
+
+def test_a_wrong_argument_is_named_with_what_it_may_be():
+    with pytest.raises(TypeError, match="num_task is not known; did you mean num_tasks"):
+        simulate_chats(num_task=2)
+    with pytest.raises(ValueError, match="num_tasks must be at least 1, got 0"):
+        simulate_chats(num_tasks=0)
+    with pytest.raises(ValueError, match="user must be one of sharded, openai, got 'opnai'"):
+        simulate_chats(user="opnai")
+    with pytest.raises(ValueError, match="--cache and --replay exclude each other"):
+        simulate_chats(cache="a", replay="b")
 
 
 def talk(monkeypatch, lines, assistant=None, user=None, **settings):

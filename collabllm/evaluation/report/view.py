@@ -1,6 +1,5 @@
 """What scripts/view.py does: the report's viewer for any transcript file or dataset."""
 
-import argparse
 import json
 from itertools import islice
 from pathlib import Path
@@ -12,31 +11,39 @@ from collabllm.evaluation.report.page import render
 from collabllm.simulation.transcripts import read_transcripts
 
 
-def view(args: argparse.Namespace) -> Path:
+def view(
+    file: str, dataset_split: str = "train", limit: int = 500, output_file: str | None = None
+) -> Path:
     """Write the page and return its path.
+
+    Args:
+        file: Transcript file, or dataset: file, folder, Hub id, or `demo`.
+        dataset_split: Split of a Hub dataset.
+        limit: Most conversations to show.
+        output_file: HTML file to write; by default the input's name.
 
     Raises:
         FileNotFoundError: If the file is not there.
         ValueError: If it is neither transcripts nor a multi-turn dataset.
     """
-    source = Path(args.file)
+    source = Path(file)
     if _is_transcript_file(source):
-        lines = islice(read_transcripts(source), args.limit)
+        lines = islice(read_transcripts(source), limit)
         conversations = [from_transcript(line) for line in lines]
     else:
-        dataset = load_multiturn_dataset(args.file, args.split)
+        dataset = load_multiturn_dataset(file, dataset_split)
         wanted: dict[Any, None] = {}
         for conv_id in dataset["conv_id"]:
             wanted.setdefault(conv_id)
-            if len(wanted) > args.limit:
+            if len(wanted) > limit:
                 break
-        chosen = set(list(wanted)[: args.limit])
+        chosen = set(list(wanted)[:limit])
         conversations = from_dataset(row for row in dataset if row["conv_id"] in chosen)
     if not conversations:
-        raise ValueError(f"{args.file}: has no conversations.")
-    name = source.stem if source.suffix else args.file.replace("/", "--")
-    output = Path(args.output or f"{name}.html")
-    return render(output, title=f"Conversations of {args.file}", conversations=conversations)
+        raise ValueError(f"{file}: has no conversations.")
+    name = source.stem if source.suffix else file.replace("/", "--")
+    output = Path(output_file or f"{name}.html")
+    return render(output, title=f"Conversations of {file}", conversations=conversations)
 
 
 def _is_transcript_file(path: Path) -> bool:

@@ -1,0 +1,70 @@
+"""Settings of `build_dataset`."""
+
+from dataclasses import dataclass
+
+from collabllm.data_engine.grow import GrowthSettings
+from collabllm.rewards.multiturn import RewardSettings
+from collabllm.rewards.settings import JudgeSettings
+from collabllm.settings import setting
+from collabllm.simulation.settings import (
+    AssistantSettings,
+    RunSettings,
+    TaskSettings,
+    UserSettings,
+)
+
+
+@dataclass(kw_only=True)
+class BuildSettings(JudgeSettings, RunSettings, TaskSettings, UserSettings, AssistantSettings):
+    """All that `build_dataset` does."""
+
+    _argument_group_name = "the dataset"
+
+    num_told: list[int] = setting(
+        [0], "facts told in the openings, the tasks taking turns", metavar="N", least=0
+    )
+    num_candidates: int = setting(3, "candidate replies of each turn", least=1)
+    proactive_share: float = setting(
+        0.5, "share of the candidates that is written under the proactive prompt", least=0, most=1
+    )
+    keep_cut_replies: bool = setting(
+        False, "let replies that --max_new_tokens cut be candidates, too"
+    )
+    max_turns: int = setting(4, "most turns of a conversation", least=1)
+    window: int = setting(2, "user messages simulated after a reply; 0 for none", least=0)
+    num_samples: int = setting(3, "futures of each reply", least=1)
+    sample_budget: int = setting(
+        0, "futures a turn may use on top, where the best two replies are undecided", least=0
+    )
+    weights: dict[str, float] = setting(
+        {"facts_elicited": 1.0, "over_asking": -0.5},
+        'metrics and their weights: {"document->bleu": 1, "interactivity": 1}',
+    )
+    token_penalty: float = setting(
+        0.0, "reward lost for each assistant token, capped at 1 in total", least=0
+    )
+    output_dir: str = setting(
+        "outputs/dataset", "folder of the dataset", metavar="DIR", aliases=("--output",),
+        decides=False,
+    )  # fmt: skip
+    resume: bool = setting(False, "go on with the build in --output_dir", decides=False)
+    push_to_hub: str | None = setting(
+        None, "private dataset repository to push to at the end", metavar="REPO", decides=False
+    )
+    plan: bool = setting(False, "print calls, tokens, cost and time, and stop", decides=False)
+    lint: bool = setting(False, "look at the rewards of 10 tasks, and stop", decides=False)
+
+    def to_growth(self) -> GrowthSettings:
+        """Return what decides about growth and reward."""
+        reward = RewardSettings(
+            self.weights, self.token_penalty, self.window, self.num_samples, self.sample_budget
+        )
+        return GrowthSettings(
+            reward,
+            num_candidates=self.num_candidates,
+            proactive_share=self.proactive_share,
+            max_turns=self.max_turns,
+            system_prompt=self.system_prompt,
+            seed=self.seed,
+            keep_cut_replies=self.keep_cut_replies,
+        )

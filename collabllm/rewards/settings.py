@@ -1,0 +1,30 @@
+"""Settings of stages that score conversations: what metrics need besides the conversation."""
+
+from dataclasses import dataclass
+
+from collabllm.rewards.judge import Judge
+from collabllm.rewards.registry import MetricTools
+from collabllm.settings import Settings, setting
+from collabllm.simulation.session import Session
+
+
+@dataclass(kw_only=True)
+class JudgeSettings(Settings):
+    """Who judges, and whether model-written code may run without isolation."""
+
+    _argument_group_name = "the metrics"
+
+    judge_model: str | None = setting(
+        None, "model that rates and extracts, for metrics that need one", metavar="NAME"
+    )
+    judge_base_url: str | None = setting(None, "address of the judge's server", metavar="URL")
+    allow_unsafe_code: bool = setting(
+        False, "run model-written code even where it cannot be isolated"
+    )
+
+    def build_tools(self, session: Session) -> MetricTools:
+        """Make the tools that metrics need; the assistant's token counter is added later."""
+        judge = None
+        if self.judge_model:
+            judge = Judge(session.client(self.judge_base_url), self.judge_model)
+        return MetricTools(judge=judge, allow_unsafe_code=self.allow_unsafe_code)

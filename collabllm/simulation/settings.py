@@ -1,0 +1,184 @@
+"""Settings of simulated conversations: parts that several stages share, and `simulate_chats`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from collabllm.data_processing.dataset_utils import DEFAULT_SYSTEM_PROMPT
+from collabllm.settings import Settings, setting
+from collabllm.tasks import DEMO_TASKS, Task, choose_side, load_tasks
+from collabllm.tasks.held_out import choose_held_out
+
+BUNDLED_MODEL = "smollm2-135m-instruct"
+TRANSCRIPTS_FILE = "transcripts.jsonl"
+
+
+@dataclass(kw_only=True)
+class ModelSettings(Settings):
+    """The local model, and how replies are generated, here or behind a server."""
+
+    _argument_group_name = "the assistant's model"
+
+    hf_model_path: str = setting(
+        BUNDLED_MODEL, "local assistant: Hub id, folder, or the bundled model", metavar="MODEL"
+    )
+    use_4bit: bool = setting(False, "local assistant: load the model in 4 bit (NF4)")
+    tokenizer_path: str | None = setting(
+        None, "assistant behind a server: its tokenizer, for exact token counts", metavar="MODEL"
+    )
+    max_new_tokens: int = setting(256, "most tokens of a reply", least=1)
+    temperature: float = setting(
+        0.7, "sampling temperature of the assistant; 0 always takes the likeliest token", least=0
+    )
+    system_prompt: str = setting(
+        DEFAULT_SYSTEM_PROMPT, 'system message of the assistant; "" for none', metavar="TEXT"
+    )
+
+
+@dataclass(kw_only=True)
+class AssistantSettings(ModelSettings):
+    """One assistant, local or behind a server."""
+
+    _argument_group_name = "the assistant"
+
+    lora_path: str | None = setting(
+        None, "local assistant: folder or Hub id of an adapter", metavar="ADAPTER"
+    )
+    assistant_base_url: str | None = setting(
+        None, "assistant behind a server: the server's address", metavar="URL"
+    )
+    assistant_model: str | None = setting(
+        None, "assistant behind a server: the server's name for the model", metavar="NAME"
+    )
+
+
+@dataclass(kw_only=True)
+class UserSettings(Settings):
+    """Who plays the user."""
+
+    _argument_group_name = "the simulated user"
+
+    user: Literal["sharded", "openai"] = setting(
+        "sharded", "sharded: rules that tell a fact when asked for it; openai: a language model"
+    )
+    user_model: str = setting("gpt-4o-mini", "openai user: model", metavar="NAME")
+    user_base_url: str | None = setting(None, "openai user: address of the server", metavar="URL")
+    user_max_tokens: int = setting(1024, "openai user: most tokens of an answer", least=1)
+    num_traits: int = setting(
+        0, "openai user: random persona traits of each simulated user", least=0
+    )
+
+
+@dataclass(kw_only=True)
+class TaskSettings(Settings):
+    """Which tasks the conversations are about."""
+
+    _argument_group_name = "the tasks"
+
+    tasks: str = setting(
+        DEMO_TASKS, "task file, dataset (Hub id or folder), or demo", metavar="TASKS"
+    )
+    dataset_split: str = setting(
+        "train", "split of a Hub dataset", metavar="SPLIT", aliases=("--tasks_split",)
+    )
+    task_columns: dict[str, str] | None = setting(
+        None, 'columns of a foreign dataset: {"single_turn_prompt": "question", ...}'
+    )
+    held_out_of: str | None = setting(
+        None, "folder of a training run: take only tasks that it held out", metavar="RUN"
+    )
+    side: Literal["all", "train", "eval"] = setting(
+        "all", "without a run: take the tasks on this side of a split by --split_by"
+    )
+    eval_ratio: float = setting(0.1, "with --side: share of tasks on the eval side", least=0)
+    split_by: str = setting(
+        "single_turn_prompt", "with --side: column that the split goes by", metavar="COLUMN"
+    )
+    num_tasks: int | None = setting(None, "take only the first tasks", least=1)
+
+    def __post_init__(self) -> None:
+        """Refuse two ways of choosing tasks at once."""
+        super().__post_init__()
+        if self.held_out_of and self.side != "all":
+            raise ValueError(
+                f"--held_out_of {self.held_out_of} knows the split; leave --side {self.side} out."
+            )
+
+    def load_tasks(self) -> list[Task]:
+        """Load the tasks that these settings name.
+
+        Raises:
+            FileNotFoundError: If a file or the run is not there.
+            ValueError: If there is no such task, or no such column.
+        """
+        every = self.side == "all" and not self.held_out_of
+        tasks = load_tasks(
+            self.tasks, self.num_tasks if every else None, self.dataset_split, self.task_columns
+        )
+        if self.held_out_of:
+            tasks = choose_held_out(tasks, self.held_out_of)
+        tasks = choose_side(tasks, self.side, self.eval_ratio, self.split_by)
+        return tasks[: self.num_tasks]
+
+
+@dataclass(kw_only=True)
+class RunSettings(Settings):
+    """Concurrency, seeds, costs, and the cache of server answers."""
+
+    _argument_group_name = "the run"
+
+    concurrency: int = setting(16, "most conversations at once", least=1, decides=False)
+    seed: int = setting(0, "seed of the whole run")
+    max_cost: float | None = setting(
+        None, "stop after this many dollars; --resume goes on", least=0, decides=False
+    )
+    prices: dict[str, tuple[float, float]] | None = setting(
+        None, 'dollars for a million tokens: {"model": [prompt, completion]}', decides=False
+    )
+    tokens_per_minute: int | None = setting(
+        None, "rate limit of each server", least=1, decides=False
+    )
+    cache: str | None = setting(
+        None,
+        "SQLite file: answers in it are taken, new ones are added",
+        metavar="FILE",
+        decides=False,
+    )
+    replay: str | None = setting(
+        None,
+        "SQLite file of --cache: all answers come from it, no server is asked",
+        metavar="FILE",
+        decides=False,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a cache that is written and replayed at once."""
+        super().__post_init__()
+        if self.cache and self.replay:
+            raise ValueError("--cache and --replay exclude each other; give one file to one.")
+
+
+@dataclass(kw_only=True)
+class SimulationSettings(RunSettings, TaskSettings, UserSettings, AssistantSettings):
+    """All that `simulate_chats` does."""
+
+    _argument_group_name = "the conversations"
+
+    num_rollouts: int = setting(1, "conversations of each task", least=1)
+    max_turns: int = setting(4, "most user messages of a conversation", least=0)
+    token_budget: int | None = setting(None, "most assistant tokens of a conversation", least=1)
+    output_dir: str = setting(
+        "outputs/simulation",
+        f"folder for {TRANSCRIPTS_FILE}; a name that ends in .jsonl is the file itself",
+        metavar="DIR",
+        aliases=("--output",),
+        decides=False,
+    )
+    resume: bool = setting(False, "go on with the transcripts in --output_dir", decides=False)
+    interactive: bool = setting(False, "talk yourself, about the first task", decides=False)
+
+    @property
+    def transcripts(self) -> Path:
+        """The file of transcripts."""
+        path = Path(self.output_dir)
+        return path if path.suffix == ".jsonl" else path / TRANSCRIPTS_FILE

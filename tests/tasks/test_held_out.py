@@ -1,0 +1,59 @@
+"""Tasks that a training run held out, by its own configuration."""
+
+import json
+
+import pytest
+import yaml
+
+from collabllm.data_processing.splitting import is_eval_task
+from collabllm.simulation.settings import TaskSettings
+from collabllm.tasks import demo_tasks
+from collabllm.tasks.held_out import choose_held_out
+
+
+def write_run(folder, **config):
+    folder.mkdir()
+    config = {"hf_dataset_path": "demo", "split_by": "single_turn_metadata.kind", **config}
+    (folder / "train_config.yaml").write_text(yaml.safe_dump({"eval_ratio": 0.2, **config}))
+    return folder
+
+
+def test_the_split_comes_from_the_run(tmp_path):
+    run = write_run(tmp_path / "run")
+    by_flags = TaskSettings(side="eval", eval_ratio=0.2, split_by="single_turn_metadata.kind")
+
+    tasks = TaskSettings(held_out_of=str(run)).load_tasks()
+
+    assert tasks == by_flags.load_tasks()
+    assert 0 < len(tasks) < len(demo_tasks())
+    assert TaskSettings(held_out_of=str(run), num_tasks=2).load_tasks() == tasks[:2]
+
+
+def test_what_a_later_training_saw_is_left_out_too(tmp_path):
+    sft = write_run(tmp_path / "sft")
+    held_out = choose_held_out(demo_tasks(), sft)
+    goals = [task.single_turn_prompt for task in held_out]
+    trained = next(g for g in goals if not is_eval_task(f"single_turn_prompt:{g}", 0.2))
+    row = {"prompt": [{"role": "user", "content": "hi"}], "completion": "what?", "score": 1.0}
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({**row, "conv_id": "a", "single_turn_prompt": trained}) + "\n")
+    dpo = write_run(
+        tmp_path / "dpo",
+        lora_path=str(sft),
+        hf_dataset_path=str(data),
+        split_by="single_turn_prompt",
+    )
+
+    left = choose_held_out(demo_tasks(), dpo)
+
+    assert [task.single_turn_prompt for task in left] == [g for g in goals if g != trained]
+
+
+def test_a_folder_without_a_training_and_two_splits_at_once_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no train_config.yaml; give the folder of a"):
+        choose_held_out(demo_tasks(), tmp_path)
+    with pytest.raises(ValueError, match="leave --side train out"):
+        TaskSettings(held_out_of=str(tmp_path), side="train")
+    run = write_run(tmp_path / "run", eval_ratio=0.0)
+    with pytest.raises(ValueError, match="none of .* tasks is held out"):
+        choose_held_out(demo_tasks(), run)

@@ -3,16 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from collabllm.messages import Message
 from collabllm.tasks.embeddings import BUNDLED_ENCODER, has_bundled_encoder, load_encoder
 from collabllm.tasks.requests import find_questions, split_question
 from collabllm.tasks.task import Fact
+from collabllm.tasks.words import contains_value, singular
 
 __all__ = [
     "Asking",
-    "adds_work",
     "contains_value",
     "facts_asked_for",
     "facts_told",
@@ -27,8 +26,6 @@ MIN_COSINE_OF_PART = 0.55
 """The same of a part of a question, which says less."""
 
 _QUESTION_WORDS = frozenset("how long many often what when where which who".split())
-_MIN_NEW_WORDS = 5
-_SHORT = 3  # letters of a value that must have the same case: "Go" is no "go"
 
 
 @dataclass(frozen=True)
@@ -74,35 +71,6 @@ def facts_told(facts: Sequence[Fact], messages: Sequence[Message]) -> set[str]:
         for fact in facts
         if fact.answer in said or (fact.value and contains_value(said, fact.value))
     }
-
-
-def contains_value(text: str, value: str) -> bool:
-    """Tell whether a value stands in a text, as whole words, whatever the case and spacing.
-
-    A value of up to three letters with a capital keeps its case.
-    """
-    return _value_pattern(value).search(text) is not None
-
-
-def adds_work(reply: str, said: str) -> bool:
-    """Tell whether a reply brings more than the user's own words: at least five other words.
-
-    Args:
-        reply: Of the assistant.
-        said: All that the user has said so far.
-    """
-    return len(_words(reply) - _words(said)) >= _MIN_NEW_WORDS
-
-
-def _words(text: str) -> set[str]:
-    return {_singular(word) for word in re.findall(r"[^\W_]{3,}", text.lower())}
-
-
-@lru_cache(maxsize=10_000)
-def _value_pattern(value: str) -> re.Pattern[str]:
-    words = r"\s+".join(map(re.escape, value.split()))
-    exact = len(value) <= _SHORT and value != value.lower()
-    return re.compile(rf"(?<!\w){words}(?!\w)", re.NOFLAG if exact else re.IGNORECASE)
 
 
 def facts_asked_for(
@@ -162,7 +130,7 @@ def _fact_texts(fact: Fact) -> list[str]:
 def _match_by_cues(facts: Sequence[Fact], questions: Sequence[str], known: set[str]) -> list[Fact]:
     asked: list[Fact] = []
     for question in questions:
-        words = {_singular(word) for word in re.findall(r"[a-z']+", question.lower())}
+        words = {singular(word) for word in re.findall(r"[a-z']+", question.lower())}
         scores = {
             fact.name: _cue_score(fact, question.lower(), words)
             for fact in facts
@@ -181,10 +149,5 @@ def _cue_score(fact: Fact, question: str, words: set[str]) -> float:
         if " " in cue:
             score += 2 * (cue in question)
         else:
-            score += (_singular(cue) in words) * (0.5 if cue in _QUESTION_WORDS else 1.5)
+            score += (singular(cue) in words) * (0.5 if cue in _QUESTION_WORDS else 1.5)
     return score
-
-
-def _singular(word: str) -> str:
-    """Take a plural's s off, so that a guest count asks for guests."""
-    return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word

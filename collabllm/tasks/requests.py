@@ -17,6 +17,16 @@ _REQUEST = re.compile(
 _STARTS_REQUEST = re.compile(
     r"^\s*(name|give me|share|specify|describe|state|send me|describe|list)\b(?! of)", re.IGNORECASE
 )
+# Ask for nothing that a task lacks: manners, and offers of more.
+_OFFER = re.compile(
+    r"\b(let me know (if|should|whether|when|how (it|this|that) go|what you think)|feel free to|"
+    r"(is there )?anything else (i can|i could|you|that you)|does (this|that|it) (help|work|look|"
+    r"sound)|how does (this|that|it) (look|sound)|what do you think|how are you|how can i help|"
+    r"(would you like|do you want|want|shall i|should i)( me to)? (to )?(adjust|change|revise|"
+    r"continue|expand|refine|modify|tweak|anything else|any changes|any help|"
+    r"help with anything))\b",
+    re.IGNORECASE,
+)
 _PART = re.compile(
     r"\s*[,;:()\u2013\u2014]\s+(?:and\s+|or\s+|plus\s+)?|\s+(?:and|plus|or)\s+", re.IGNORECASE
 )
@@ -28,7 +38,7 @@ def find_questions(text: str) -> list[str]:
 
     A sentence asks when it ends with a question mark (also a full-width one), or says so ("Tell me
     ...", "Please share ..."). The items of a list ask when the line before the list does. Code and
-    addresses are left out. Takes time linear in the text.
+    addresses are left out, and so are offers ("Let me know if ..."). Takes time linear in the text.
     """
     found: list[str] = []
     list_asks = False
@@ -53,7 +63,7 @@ def split_question(question: str) -> list[str]:
 
 
 def _asks(sentence: str) -> bool:
-    return (
+    return _OFFER.search(sentence) is None and (
         sentence.rstrip(" \"')*_").endswith(("?", "\uff1f"))
         or _REQUEST.search(sentence) is not None
         or _STARTS_REQUEST.search(sentence) is not None

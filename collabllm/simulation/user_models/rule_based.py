@@ -7,12 +7,12 @@ from collabllm.messages import Message
 from collabllm.simulation.user_models.base import TERMINAL_SIGNAL, UserModel, UserTurnResult
 from collabllm.tasks import Fact, Task
 from collabllm.tasks.matching import (
-    adds_work,
     contains_value,
     facts_asked_for,
     facts_told,
     find_questions,
 )
+from collabllm.tasks.results import is_result, user_words
 
 NO_PREFERENCE = (
     "I have no preference there.",
@@ -32,8 +32,8 @@ class RuleBasedUser(UserModel):
     """Plays a user by rules; free, reproducible, and the same for every assistant.
 
     It opens vaguely, answers a question about a fact it knows, says that it has no preference when
-    asked for anything else, and ends when a reply without a question contains every required value,
-    or when patience runs out.
+    asked for anything else, and ends when a reply without a question is a result (`tasks.results`:
+    more than its own words) and contains every required value, or when patience runs out.
 
     Args:
         shards: The facts of the task.
@@ -45,6 +45,7 @@ class RuleBasedUser(UserModel):
         required: Values that the final reply must contain; those of all facts by default.
         seed: Of the wording.
         matcher: How questions are matched with facts, as in `facts_asked_for`.
+        reference: A good result; what a reply adds must be like it. The goal where there is none.
         terminal_signal: As in `UserModel`.
     """
 
@@ -62,6 +63,7 @@ class RuleBasedUser(UserModel):
         required: Sequence[str] | None = None,
         seed: int = 0,
         matcher: str = "auto",
+        reference: str = "",
         terminal_signal: str = TERMINAL_SIGNAL,
     ) -> None:
         goal = single_turn_prompt or " ".join(fact.answer for fact in shards)
@@ -75,6 +77,7 @@ class RuleBasedUser(UserModel):
         )
         self.seed = seed
         self.matcher = matcher
+        self.reference = reference
 
     @classmethod
     def from_task(
@@ -101,6 +104,7 @@ class RuleBasedUser(UserModel):
             patience=patience,
             seed=seed,
             matcher=matcher,
+            reference=task.single_turn_completion,
         )
 
     async def agenerate(
@@ -128,10 +132,18 @@ class RuleBasedUser(UserModel):
         return facts_told(self.shards, messages)
 
     def is_finished(self, reply: str, messages: Sequence[Message] = ()) -> bool:
-        """Tell whether a reply has every required value, and more than what the user has said."""
-        said = " ".join(message["content"] for message in messages if message["role"] == "user")
-        return all(contains_value(reply, value) for value in self.required) and adds_work(
-            reply, said
+        """Tell whether a reply has every required value, and is more than what the user has said.
+
+        Args:
+            reply: Of the assistant.
+            messages: The conversation before it.
+        """
+        return all(contains_value(reply, value) for value in self.required) and is_result(
+            reply,
+            user_words(messages),
+            facts=self.shards,
+            reference=self.reference,
+            goal=self.single_turn_prompt,
         )
 
     def facts_asked_for(self, questions: Sequence[str], known: set[str]) -> list[Fact]:

@@ -1,0 +1,112 @@
+"""Tell a result from the user's own words: what a reply adds, and whether it is about the task.
+
+Whoever asks whether a conversation came to something asks here: the rule-based user before it ends,
+and the metric `facts_used`. A copy of what the user said is no result, whatever stands around it.
+"""
+
+import re
+from collections.abc import Sequence, Set
+
+from collabllm.messages import Message
+from collabllm.tasks.embeddings import has_bundled_encoder, load_encoder
+from collabllm.tasks.requests import find_questions
+from collabllm.tasks.task import Fact, Task
+from collabllm.tasks.words import contains_value, content_words
+
+MIN_NEW_WORDS = 6
+"""Words of its own that a result needs, or as many as a shorter reference has."""
+MIN_LIKENESS = 0.25
+"""Least cosine of what a reply adds and the reference; chosen on the bank, docs/simulation.md."""
+
+_SENTENCE = re.compile(r"[^.!?\n]+(?:[.](?=\w)[^.!?\n]+)*[.!?]*")
+_WORD = re.compile(r"\w+")
+_MIN_NEW_IN_SENTENCE = 2
+_RUN = 3
+
+
+def is_result(
+    reply: str, said: str, *, facts: Sequence[Fact] = (), reference: str = "", goal: str = ""
+) -> bool:
+    """Tell whether a reply brings a result: work of its own, on this task.
+
+    Args:
+        reply: Of the assistant.
+        said: All that the user had said before it.
+        facts: Of the task: their names and questions are no words of the reply's own.
+        reference: A good result; "" where there is none.
+        goal: What the user wants; stands in for a missing reference.
+    """
+    known = " ".join([said, *(f"{fact.name.replace('_', ' ')} {fact.question}" for fact in facts)])
+    wanted = len(content_words(reference))
+    least = min(MIN_NEW_WORDS, wanted) if wanted else MIN_NEW_WORDS
+    work = find_work(reply, known, min(least, _MIN_NEW_IN_SENTENCE))
+    if len(content_words(work) - content_words(known)) < least:
+        return False
+    model = reference if wanted >= MIN_NEW_WORDS else "" if reference else goal
+    if not model or not has_bundled_encoder():
+        return True
+    own, other = load_encoder().encode([work, model])
+    return float(own @ other) >= MIN_LIKENESS
+
+
+def find_work(reply: str, known: str, least: int = _MIN_NEW_IN_SENTENCE) -> str:
+    """Return the sentences of a reply that say something new, and ask nothing.
+
+    Runs of three words that are known are taken out first, so that a sentence cannot carry them.
+
+    Args:
+        reply: Of the assistant.
+        known: What is no news.
+        least: New words that make a sentence count.
+    """
+    old = content_words(known)
+    runs = set(_runs([word.lower() for word in _WORD.findall(known)]))
+    questions = set(find_questions(reply))
+    sentences = [sentence.strip() for sentence in _SENTENCE.findall(reply)]
+    kept = [_cut_runs(sentence, runs) for sentence in sentences if sentence not in questions]
+    return " ".join(sentence for sentence in kept if len(content_words(sentence) - old) >= least)
+
+
+def _runs(words: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(words[idx : idx + _RUN]) for idx in range(len(words) - _RUN + 1)]
+
+
+def _cut_runs(sentence: str, runs: Set[tuple[str, ...]]) -> str:
+    """Take out all words that belong to one of the runs."""
+    found = list(_WORD.finditer(sentence))
+    copied: set[int] = set()
+    for start, run in enumerate(_runs([match[0].lower() for match in found])):
+        if run in runs:
+            copied.update(range(start, start + _RUN))
+    kept, end = "", 0
+    for idx, match in enumerate(found):
+        if idx in copied:
+            kept, end = kept + sentence[end : match.start()], match.end()
+    return " ".join((kept + sentence[end:]).split())
+
+
+def share_of_values_used(task: Task, reply: str, said: str) -> float:
+    """Return the share of the values of a task's facts that stand in a result, in [0, 1].
+
+    0 where the reply is no result.
+
+    Raises:
+        ValueError: If no fact has a value.
+    """
+    values = [fact.value for fact in task.facts if fact.value]
+    if not values:
+        raise ValueError(f"Task {task.task_id}: no fact has a value.")
+    if not is_result(
+        reply,
+        said,
+        facts=task.facts,
+        reference=task.single_turn_completion,
+        goal=task.single_turn_prompt,
+    ):
+        return 0.0
+    return sum(contains_value(reply, value) for value in values) / len(values)
+
+
+def user_words(messages: Sequence[Message]) -> str:
+    """Return all that the user has said in a conversation."""
+    return " ".join(message["content"] for message in messages if message["role"] == "user")

@@ -1,0 +1,78 @@
+"""Words of a text: which carry meaning, which are new, and whether a value stands among them."""
+
+import re
+from functools import lru_cache
+
+_SHORT = 3  # letters of a value that must have the same case: "Go" is no "go"
+_NUMBERS = dict(
+    zip(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+        "fifteen sixteen seventeen eighteen nineteen twenty".split(),
+        map(str, range(21)),
+        strict=True,
+    )
+)
+_NUMBER_WORD = re.compile(rf"\b({'|'.join(_NUMBERS)})\b", re.IGNORECASE)
+_LIST_MARK = re.compile(r"^\s*\(?\d{1,2}[.)]\s", re.MULTILINE)
+_DASHES = re.compile(r"\s*[\u2010-\u2015]\s*|(?<=\d)\s+-\s+(?=\d)")
+# Words that say nothing about a task: grammar, and what anybody can write under any request.
+_EMPTY = frozenset(
+    """
+    able about above absolutely according account after again all already also although always and
+    any anything approach are aspect based been before being below best better both but can careful
+    carefully certainly chosen clear clearly come complete completely confirm consider could course
+    definitely detail did does doing done each either else ensure enjoy every everything exactly
+    fact final first following for from full fully further get give given glad good got great had
+    happy has have having help here hope how however idea important include including indeed
+    information input into it item its just keep kind know let like list make made many matter may
+    mention mentioned might mind more most much must need needed next nice not note noted now off
+    one only option other our out over perfect person place plan please point possible prefer
+    preference prepare prepared proceed provide provided put ready really recap received regarding
+    request requested requirement response result right said same say see set shall share should
+    since solution some something soon specific specified start step still such summarise summarize
+    summary sure tailor tailored take tell than thank thanks that the their them then there these
+    they thing this those through told too understand understood until upon use used using value
+    very want was way well were what when where which while who will wish with within without
+    wonderful work would write wrote yes yet you your
+    """.split()
+)
+
+
+def content_words(text: str) -> set[str]:
+    """Return the words that carry meaning, in lower case and the singular; numbers as digits."""
+    words = re.findall(r"[^\W_]+", _NUMBER_WORD.sub(_to_digits, text.lower()))
+    return {
+        singular(word)
+        for word in words
+        if (len(word) > 2 or word.isdigit()) and not {word, singular(word)} & _EMPTY
+    }
+
+
+def contains_value(text: str, value: str) -> bool:
+    """Tell whether a value stands in a text, as whole words, whatever the case and spacing.
+
+    A value of up to three letters with a capital keeps its case. "Ten days" is "10 days"; the
+    number of an item in a list is no value.
+    """
+    return _value_pattern(value).search(_comparable(text)) is not None
+
+
+def singular(word: str) -> str:
+    """Take a plural's s off, so that a guest count asks for guests."""
+    return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word
+
+
+@lru_cache(maxsize=10_000)
+def _value_pattern(value: str) -> re.Pattern[str]:
+    exact = len(value) <= _SHORT and value != value.lower()
+    words = r"\s+".join(map(re.escape, _comparable(value).split()))
+    return re.compile(rf"(?<!\w){words}(?!\w)", re.NOFLAG if exact else re.IGNORECASE)
+
+
+@lru_cache(maxsize=256)
+def _comparable(text: str) -> str:
+    return _NUMBER_WORD.sub(_to_digits, _DASHES.sub("-", _LIST_MARK.sub("\n", text)))
+
+
+def _to_digits(word: re.Match[str]) -> str:
+    return _NUMBERS[word[0].lower()]

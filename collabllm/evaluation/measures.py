@@ -14,6 +14,16 @@ from collabllm.tasks.matching import facts_told, find_asking, find_questions
 FIRST_REPLY_ASKS = "first_reply_asks"
 DESCRIPTIVE = ("num_turns", "num_tokens", "seconds")
 BUILT_IN = (FIRST_REPLY_ASKS, *DESCRIPTIVE)
+_LOWER_IS_BETTER = ("over_asking", "repetition", "token_amount")
+
+
+def direction(metric: str, opening: str) -> int:
+    """Return 1 where higher is better, -1 where lower is, 0 where neither can be said."""
+    if metric in DESCRIPTIVE:
+        return 0
+    if metric == FIRST_REPLY_ASKS:  # a question is needed, or it is needless
+        return {"none": 1, "all": -1}.get(opening, 0)
+    return -1 if metric.rpartition("->")[2] in _LOWER_IS_BETTER else 1
 
 
 async def measure(

@@ -1,140 +1,363 @@
-"""From the scores of conversations to what an evaluation reports."""
+"""The results of an evaluation as typed objects; results.json holds the same.
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+Everything that a report or a table shows stands here once. An *outcome* is a metric at one kind of
+opening. Means, differences and p-values are those of docs/evaluation.md.
+"""
 
-from collabllm.evaluation.measures import DESCRIPTIVE, FIRST_REPLY_ASKS
-from collabllm.evaluation.statistics import compare, estimate, holm, noise_floor
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
 
-Score = Mapping[str, Any]
-Group = tuple[str, int | None]
-"""User and number of facts told in the opening (None for tasks without facts)."""
+from collabllm.files import write_text
+
+RESULTS_FILE = "results.json"
+POOLED = "all users"
+"""The user of what is averaged over the whole panel."""
+
+NOT_RUN = "not run"
+"""Why a value is missing whose conversation was planned and has not ended."""
+
+Opening = Literal["none", "some", "all", "unasked"]
+OPENINGS: tuple[Opening, ...] = ("none", "some", "all", "unasked")
+"""What the first message tells: no fact, some, everything (nothing is missing); `unasked` are tasks
+without facts whose opening does not say the whole goal, so that nobody knows what is missing."""
+
+Verdict = Literal["better", "worse", "differs", "cannot tell"]
 
 
-def aggregate(
-    scores: Sequence[Score], arms: Sequence[str], reference: str, metrics: Sequence[str], seed: int
-) -> dict[str, Any]:
-    """Compute summaries, paired differences and over-asking from the scores of all conversations.
+@dataclass(frozen=True)
+class ArmInfo:
+    """One competitor, and its trainings: several adapters are seeds of one recipe."""
 
-    Args:
-        scores: Lines of the scores file.
-        arms: Names, in the order of the report.
-        reference: The arm that the others are compared with.
-        metrics: All measures to report.
-        seed: Of bootstrap and permutations.
+    name: str
+    training_seeds: list[str]
+    """Names of the adapters' folders; empty for a model without one."""
+    lora_paths: list[str]
+    system_prompt: str
+    """`default`, `proactive`, `none`, or the text."""
+    model: str
+    """Local model, or a server's name of it."""
+    base_url: str | None = None
 
-    Returns:
-        `summaries`, `differences`, `over_asking`, `terminations` and `audit`; see the README.
+
+@dataclass(frozen=True)
+class UserInfo:
+    """One kind of simulated user, with a sentence that says what it does."""
+
+    name: str
+    kind: str
+    description: str
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """One measure; `descriptive` ones (tokens, seconds) get no test and are never "better"."""
+
+    name: str
+    descriptive: bool
+    bounded: bool
+    """Whether all values lie in [0, 1]."""
+    better: dict[str, int]
+    """By opening: 1 where higher is better, -1 where lower is, 0 where neither."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was declared to decide, before anything ran."""
+
+    metric: str
+    opening: Opening
+
+    def __str__(self) -> str:
+        """Return `metric@opening`, as --primary takes it."""
+        return f"{self.metric}@{self.opening}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The mean of an arm with a user, over the tasks that it shares with the reference.
+
+    There is no interval (None) below 6 clusters of tasks, but `values` has the mean of each task.
+    `worst_low` and `worst_high` are the mean if all missing values were the least and the greatest
+    possible (0 and 1, or those seen).
     """
-    groups = list(dict.fromkeys((score["user"], score["num_told"]) for score in scores))
-    table = _Table(scores)
-    summaries = [
-        table.summary(group, arm, metric, seed)
-        for group in groups
-        for arm in arms
-        for metric in metrics
-    ]
-    differences = []
-    for group in groups:
-        for arm in arms:
-            if arm != reference:
-                differences += _differences(table, group, arm, reference, metrics, seed)
-    return {
-        "summaries": summaries,
-        "differences": differences,
-        "over_asking": [
-            _over_asking(table, user, arm, seed)
-            for user in dict.fromkeys(user for user, _ in groups)
-            for arm in arms
-        ],
-        "terminations": _terminations(scores),
-        "audit": _audit(scores),
-    }
+
+    arm: str
+    user: str
+    opening: Opening
+    metric: str
+    mean: float | None
+    low: float | None
+    high: float | None
+    num_tasks: int
+    num_planned: int
+    num_clusters: int
+    num_values: int
+    num_missing: int
+    missing_reasons: dict[str, int] = field(default_factory=dict)
+    worst_low: float | None = None
+    worst_high: float | None = None
+    noise_floor: float | None = None
+    values: list[float] = field(default_factory=list)
 
 
-class _Table:
-    """Values by group, arm, metric and task, and the reasons of those that are missing."""
+@dataclass(frozen=True)
+class Difference:
+    """An arm minus another on the tasks that both have, with its test.
 
-    def __init__(self, scores: Iterable[Score]) -> None:
-        self.values: dict[tuple[Group, str, str], dict[str, list[float]]] = defaultdict(dict)
-        self.missing: dict[tuple[Group, str, str], Counter[str]] = defaultdict(Counter)
-        for score in scores:
-            group = (score["user"], score["num_told"])
-            for metric, value in score["values"].items():
-                if value is not None:
-                    rollouts = self.values[group, score["arm"], metric]
-                    rollouts.setdefault(score["task_id"], []).append(value)
-            for metric, reason in score["missing"].items():
-                self.missing[group, score["arm"], metric][reason] += 1
-
-    def summary(self, group: Group, arm: str, metric: str, seed: int) -> dict[str, Any]:
-        values = self.values.get((group, arm, metric), {})
-        missing = self.missing.get((group, arm, metric), Counter())
-        found = asdict(estimate(values, seed)) if values else {"mean": None}
-        return {
-            "user": group[0],
-            "num_told": group[1],
-            "arm": arm,
-            "metric": metric,
-            **found,
-            "num_missing": sum(missing.values()),
-            "missing_reasons": dict(missing),
-            "noise_floor": noise_floor(values) if values else None,
-        }
-
-
-def _differences(
-    table: _Table, group: Group, arm: str, reference: str, metrics: Sequence[str], seed: int
-) -> list[dict[str, Any]]:
-    """Compare an arm with the reference in every metric.
-
-    `p_holm` is corrected for the number of quality metrics; None for `DESCRIPTIVE` ones.
+    `p_value` is two-sided and uncorrected, `p_corrected` holds for all that is shown (None for
+    descriptive metrics). `smallest_detectable` is the true difference that as many tasks would show
+    with 80% power, after correction. `worst_low` and `worst_high` are the mean difference if the
+    missing values of both arms were as bad, and as good, for the first arm as can be.
     """
-    found = []
-    for metric in metrics:
-        first = table.values.get((group, arm, metric), {})
-        second = table.values.get((group, reference, metric), {})
-        if first.keys() & second.keys():
-            named = {"user": group[0], "num_told": group[1], "arm": arm, "reference": reference}
-            found.append({**named, "metric": metric, **asdict(compare(first, second, seed))})
-    tested = [d for d in found if d["metric"] not in DESCRIPTIVE]
-    adjusted = holm([d["p_value"] for d in tested])
-    by_metric = {d["metric"]: p for d, p in zip(tested, adjusted, strict=True)}
-    return [{**d, "p_holm": by_metric.get(d["metric"])} for d in found]
+
+    arm: str
+    reference: str
+    user: str
+    opening: Opening
+    metric: str
+    primary: bool
+    better: int
+    mean: float
+    low: float | None
+    high: float | None
+    arm_mean: float
+    reference_mean: float
+    p_value: float | None
+    p_corrected: float | None
+    test: str
+    num_tasks: int
+    num_planned: int
+    num_clusters: int
+    wins: int
+    ties: int
+    losses: int
+    smallest_detectable: float | None
+    worst_low: float
+    worst_high: float
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What may be said: nothing unless the corrected p-value is below 0.05."""
+        if self.p_corrected is None or self.p_corrected >= 0.05 or self.mean == 0:
+            return "cannot tell"
+        if not self.better:
+            return "differs"
+        return "better" if self.mean * self.better > 0 else "worse"
+
+    @property
+    def missing_could_change_it(self) -> bool:
+        """Whether the missing values could turn the sign of the difference."""
+        if self.mean == 0:
+            return self.worst_low < 0 or self.worst_high > 0
+        return self.worst_low <= 0 if self.mean > 0 else self.worst_high >= 0
+
+    def reversed(self) -> "Difference":
+        """Return the same difference the other way round."""
+
+        def negate(value: float | None) -> float | None:
+            return None if value is None else -value
+
+        return replace(
+            self,
+            arm=self.reference,
+            reference=self.arm,
+            mean=-self.mean,
+            low=negate(self.high),
+            high=negate(self.low),
+            arm_mean=self.reference_mean,
+            reference_mean=self.arm_mean,
+            wins=self.losses,
+            losses=self.wins,
+            worst_low=-self.worst_high,
+            worst_high=-self.worst_low,
+            values=[-value for value in self.values],
+        )
 
 
-def _over_asking(table: _Table, user: str, arm: str, seed: int) -> dict[str, Any]:
-    """Collect how often the first reply asks, by the number of facts that the opening tells."""
-    curve = []
-    for (name, num_told), other, metric in table.values:
-        if (name, other, metric) == (user, arm, FIRST_REPLY_ASKS) and num_told is not None:
-            values = table.values[(name, num_told), arm, metric]
-            curve.append({"num_told": num_told, **asdict(estimate(values, seed))})
-    curve.sort(key=lambda point: point["num_told"])
-    vague = next((point for point in curve if point["num_told"] == 0), None)
-    complete = curve[-1] if len(curve) > 1 else None
-    return {"user": user, "arm": arm, "needed": vague, "needless": complete, "curve": curve}
+@dataclass(frozen=True)
+class Ranking:
+    """The order of the arms in one outcome, best first, with each user and over all."""
+
+    metric: str
+    opening: Opening
+    by_user: dict[str, list[str]]
+    changes: bool
+    """Whether two arms change places between two users."""
 
 
-def _terminations(scores: Iterable[Score]) -> list[dict[str, Any]]:
-    counts: dict[tuple[str, int | None, str], Counter[str]] = defaultdict(Counter)
-    for score in scores:
-        key = (score["user"], score["num_told"], score["arm"])
-        counts[key][score["termination_reason"]] += 1
-    return [
-        {"user": user, "num_told": known, "arm": arm, "counts": dict(found)}
-        for (user, known, arm), found in counts.items()
-    ]
+@dataclass(frozen=True)
+class AskingPoint:
+    """How often the first reply asks, where the opening tells this share of the facts."""
+
+    arm: str
+    user: str
+    share_told: float
+    mean: float
+    low: float | None
+    high: float | None
+    num_tasks: int
 
 
-def _audit(scores: Iterable[Score]) -> list[dict[str, Any]]:
-    """Return each user's rates of simulator faults, over all arms."""
-    found: dict[str, list[Mapping[str, bool]]] = defaultdict(list)
-    for score in scores:
-        found[score["user"]].append(score["audit"])
-    return [
-        {"user": user, **{name: sum(a[name] for a in audits) / len(audits) for name in audits[0]}}
-        for user, audits in found.items()
-    ]
+@dataclass(frozen=True)
+class Endings:
+    """How often the conversations of a group ended in which way."""
+
+    arm: str
+    user: str
+    opening: Opening
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How many conversations of an arm with a user were planned, ended, and failed."""
+
+    arm: str
+    user: str
+    planned: int
+    done: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class TestSetUse:
+    """One evaluation that opened the test tasks."""
+
+    date: str
+    output_dir: str
+    arms: list[str]
+    num_tasks: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that an evaluation found, and how it came about."""
+
+    arms: list[ArmInfo]
+    users: list[UserInfo]
+    reference: str
+    metrics: list[MetricInfo]
+    primary: list[Outcome]
+    cells: list[Cell]
+    differences: list[Difference]
+    rankings: list[Ranking]
+    asking: list[AskingPoint]
+    endings: list[Endings]
+    audit: dict[str, dict[str, float]]
+    """By user, the share of conversations with each fault of the simulator."""
+    progress: list[Progress]
+    num_tasks: int
+    num_clusters: int
+    cluster_by: str
+    num_rollouts: int
+    tasks: str
+    tasks_are: Literal["development", "test"]
+    test_set_uses: list[TestSetUse]
+    """Every evaluation so far that opened a task of this test set; this one is the last."""
+    usage: dict[str, dict[str, int]]
+    """By role, `requests`, `prompt_tokens` and `completion_tokens` of all runs of this folder."""
+    cost_usd: float
+    seed: int
+    date: str
+    command: str
+    versions: dict[str, str]
+    commit: str
+    prompt_hashes: dict[str, str]
+    signatures: dict[str, str]
+    settings: dict[str, Any]
+    notes: list[str]
+    """Sentences that a reader must not miss: what is incomplete, changed or unsure."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned conversation ended without failure."""
+        return all(p.done == p.planned for p in self.progress)
+
+    @property
+    def headline_user(self) -> str:
+        """The user of the primary outcomes: all of a panel, or the only one."""
+        return POOLED if len(self.users) > 1 else self.users[0].name
+
+    @property
+    def user_names(self) -> list[str]:
+        """All users, the pooled one first where there are several."""
+        names = [user.name for user in self.users]
+        return [POOLED, *names] if len(names) > 1 else names
+
+    @property
+    def openings(self) -> list[Opening]:
+        """The openings that occur, in their fixed order."""
+        found = {cell.opening for cell in self.cells}
+        return [opening for opening in OPENINGS if opening in found]
+
+    def primary_differences(self) -> list[Difference]:
+        """Return the primary outcomes of every arm against the reference."""
+        return [d for d in self.differences if d.primary]
+
+    def cell(self, arm: str, user: str, opening: str, metric: str) -> Cell | None:
+        """Return a cell, or None where the metric has no meaning."""
+        return next(
+            (
+                c
+                for c in self.cells
+                if (c.arm, c.user, c.opening, c.metric) == (arm, user, opening, metric)
+            ),
+            None,
+        )
+
+    def difference(
+        self, arm: str, other: str, user: str, opening: str, metric: str
+    ) -> Difference | None:
+        """Return arm minus other, whichever way it is kept; None where there is none."""
+        for d in self.differences:
+            if (d.user, d.opening, d.metric) == (user, opening, metric):
+                if (d.arm, d.reference) == (arm, other):
+                    return d
+                if (d.arm, d.reference) == (other, arm):
+                    return d.reversed()
+        return None
+
+
+_PARTS: dict[str, type] = {
+    "arms": ArmInfo,
+    "users": UserInfo,
+    "metrics": MetricInfo,
+    "primary": Outcome,
+    "cells": Cell,
+    "differences": Difference,
+    "rankings": Ranking,
+    "asking": AskingPoint,
+    "endings": Endings,
+    "progress": Progress,
+    "test_set_uses": TestSetUse,
+}
+
+
+def write_results(folder: Path, results: Results) -> Path:
+    """Write results.json at once."""
+    file = folder / RESULTS_FILE
+    text = json.dumps(asdict(results), indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(file, text + "\n")
+    return file
+
+
+def read_results(path: str | Path) -> Results:
+    """Read results.json, or that of a folder.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is not of this version.
+    """
+    file = Path(path) / RESULTS_FILE if Path(path).is_dir() else Path(path)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    missing = {f.name for f in fields(Results)} - found.keys()
+    if missing:
+        raise ValueError(
+            f"{file}: was written by another version; it lacks {', '.join(sorted(missing))}. Write "
+            "it anew: scripts/evaluate.py --resume with the settings of the folder."
+        )
+    parts = {name: [kind(**part) for part in found[name]] for name, kind in _PARTS.items()}
+    return Results(**{**{f.name: found[f.name] for f in fields(Results)}, **parts})

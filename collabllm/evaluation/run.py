@@ -18,9 +18,9 @@ from rich.markdown import Markdown
 from collabllm import __version__
 from collabllm.evaluation.arms import Arm, ArmPool, check_arms, check_not_trained_on
 from collabllm.evaluation.measures import BUILT_IN, measure, score_replies, to_score
+from collabllm.evaluation.report.aggregate import aggregate
 from collabllm.evaluation.report.page import write_report
 from collabllm.evaluation.report.tables import to_markdown, to_summary
-from collabllm.evaluation.results import aggregate
 from collabllm.evaluation.users import UserSpec
 from collabllm.event_loop import get_loop
 from collabllm.files import JsonLinesWriter, read_json_lines

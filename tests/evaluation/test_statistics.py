@@ -1,39 +1,60 @@
-"""Statistics against examples worked out by hand and against simulated data with known truth."""
+"""Statistics against examples worked out by hand."""
 
 import numpy as np
 import pytest
+from scipy.stats import permutation_test
 
+from collabllm.evaluation.hypotheses import correct, first_levels, mcnemar, p_value_of
+from collabllm.evaluation.hypotheses import sign_flip_test as flip
 from collabllm.evaluation.statistics import (
-    bootstrap_interval,
-    compare,
-    estimate,
-    holm,
-    mcnemar,
+    difference_interval,
+    mean_interval,
+    moments,
     noise_floor,
-    sign_permutation,
-    tasks_needed,
+    smallest_detectable,
 )
 
 
-def one_each(values):
-    return {f"t{i}": [value] for i, value in enumerate(values)}
+def column(values):
+    """Give tasks one seed: shape [tasks, 1]."""
+    return np.array(values, dtype=float)[:, None]
 
 
-def test_a_mean_weighs_tasks_and_not_rollouts():
-    result = estimate({"a": [1.0, 1.0, 1.0], "b": [0.0]})
-
-    assert result.mean == 0.5
-    assert (result.num_tasks, result.num_values) == (2, 4)
+def alone(number):
+    """Make every task a cluster of its own."""
+    return np.arange(number)
 
 
-def test_the_permutation_p_value_of_small_samples_is_exact():
+def test_the_p_value_of_few_tasks_counts_all_sign_patterns():
     # Of 2 ** 3 = 8 sign patterns of (1, 2, 3) two reach a sum of 6 or -6.
-    assert sign_permutation(np.array([1.0, 2.0, 3.0])) == 0.25
+    assert flip(np.array([1.0, 2.0, 3.0]), alone(3)) == 0.25
     # (1, 1, -1): sums 3, 1 (x3), -1 (x3), -3: all reach |1|.
-    assert sign_permutation(np.array([1.0, 1.0, -1.0])) == 1.0
-    assert sign_permutation(np.zeros(5)) == 1.0
-    many = np.full(20, 0.3)
-    assert sign_permutation(many) < 0.001
+    assert flip(np.array([1.0, 1.0, -1.0]), alone(3)) == 1.0
+    assert flip(np.zeros(5), alone(5)) == 1.0
+    assert flip(np.array([7.0]), alone(1)) == 1.0
+
+
+def test_a_p_value_is_never_0_whatever_the_unit():
+    generator = np.random.default_rng(0)
+    for size in (3, 8, 14, 40):
+        tokens = generator.integers(1, 3000, (200, size)) / 3 + 1e4
+        found = flip(tokens, alone(size))
+        assert found.min() >= min(2.0**-size, 1 / 20_000)
+
+
+def test_the_sign_flips_are_those_of_scipy_where_no_sums_are_equal():
+    generator = np.random.default_rng(1)
+    for _ in range(10):
+        sample = generator.normal(0.3, 1, 9)
+        theirs = permutation_test(
+            (sample,), np.mean, permutation_type="samples", n_resamples=1000, vectorized=True
+        )
+        assert flip(sample, alone(9)) == pytest.approx(theirs.pvalue)
+
+
+def test_tasks_of_a_cluster_flip_together():
+    # Two clusters with sums 3 and 3: of 4 patterns, ++ and -- reach 6.
+    assert flip(np.array([1.0, 2.0, 3.0, 0.0]), np.array([0, 0, 1, 1])) == 0.5
 
 
 def test_mcnemar_is_the_binomial_test_of_the_discordant_tasks():
@@ -43,94 +64,106 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant_tasks():
     assert mcnemar(np.zeros(4)) == 1.0
 
 
-def test_binary_metrics_get_mcnemar_and_others_a_permutation_test():
-    binary = compare(one_each([1.0, 1.0, 0.0]), one_each([0.0, 1.0, 0.0]))
-    graded = compare(one_each([0.9, 1.0, 0.5]), one_each([0.0, 1.0, 0.0]))
-    repeated = compare({"a": [1.0, 0.0]}, {"a": [0.0, 0.0]})
-
-    assert (binary.test, graded.test, repeated.test) == ("McNemar", "permutation", "permutation")
-    assert binary.mean == pytest.approx(1 / 3)
-    assert repeated.mean == 0.5
-
-
-def test_only_tasks_that_both_arms_have_are_compared():
-    first = {"a": [1.0], "b": [0.5], "c": []}
-    second = {"a": [0.0], "c": [1.0], "d": [1.0]}
-
-    assert compare(first, second).num_tasks == 1
-    with pytest.raises(ValueError, match="share no task"):
-        compare({"a": [1.0]}, {"b": [1.0]})
+def test_the_test_fits_the_data():
+    assert p_value_of(column([1, 0, 0]), alone(3)) == (1.0, "McNemar")
+    assert p_value_of(column([0.9, 0, 0.5]), alone(3)) == (0.5, "sign flips")
+    assert p_value_of(column([1, 1, 1]), np.array([0, 0, 1]))[1] == "sign flips"
+    p_value, test = p_value_of(np.array([[0.1, 0.9], [0.2, 0.8], [0.1, 0.9]]), alone(3))
+    assert test == "t over tasks and seeds"
+    assert p_value > 0.2  # three tasks agree, but two trainings do not
 
 
-def test_the_number_of_tasks_needed_is_that_of_the_z_test():
-    # Mean 0.5, standard deviation 1: ((1.959964 + 0.841621) * 1 / 0.5) ** 2 = 31.4.
-    differences = np.array([1.5, -0.5, 1.5, -0.5]) * 1.0
-    scaled = 0.5 + (differences - 0.5) / differences.std(ddof=1)
+def test_seeds_that_agree_to_the_letter_do_not_give_a_p_value_of_0():
+    p_value, _ = p_value_of(np.full((8, 3), 0.5), alone(8))
 
-    assert tasks_needed(scaled) == 32
-    assert tasks_needed(np.zeros(9)) is None
+    assert p_value == 2 / 2**8
 
 
-def test_the_noise_floor_is_the_standard_error_of_whole_repeats():
-    # Variances 0.5 and 0, mean 0.25; two tasks: sqrt(0.25 / 2).
-    assert noise_floor({"a": [0.0, 1.0], "b": [1.0, 1.0]}) == pytest.approx(0.3536, abs=1e-4)
+def test_nothing_seen_in_28_tasks_leaves_room_for_12_percent():
+    # Rule of three, exactly: 1 - 0.025 ** (1 / 28).
+    low, high = mean_interval(column([0.0] * 28), alone(28), bounded=True)
+    assert (low, high) == (0.0, pytest.approx(0.1234, abs=1e-4))
+    low, high = difference_interval(column([0.0] * 28), alone(28), bounded=True)
+    assert (low, high) == (pytest.approx(-0.1234, abs=1e-4), pytest.approx(0.1234, abs=1e-4))
+
+
+def test_the_interval_of_independent_zeros_and_ones_is_wilsons():
+    # 7 of 10 at 95%: Wilson gives [0.3968, 0.8922].
+    low, high = mean_interval(
+        column([1.0] * 7 + [0.0] * 3), alone(10), bounded=True, independent=True
+    )
+    assert (low, high) == (pytest.approx(0.3968, abs=1e-4), pytest.approx(0.8922, abs=1e-4))
+
+
+def test_the_interval_of_tokens_is_students():
+    # Mean 20, standard error 10 / sqrt(3), t of 2 degrees of freedom 4.3027.
+    low, high = mean_interval(column([10, 20, 30]), alone(3), bounded=False)
+    assert (low, high) == (pytest.approx(-4.841, abs=1e-3), pytest.approx(44.841, abs=1e-3))
+
+
+def test_equal_clusters_count_as_so_many_values():
+    values = column([1, 1, 2, 2, 6, 6])
+    found = moments(values, np.array([0, 0, 1, 1, 2, 2]))
+
+    # Means 1, 2, 6: variance 7, of the mean 7 / 3, with 2 degrees of freedom.
+    assert found.variance == pytest.approx(7 / 3)
+    assert found.df == pytest.approx(2)
+
+
+def test_seeds_add_their_own_variance():
+    # Seeds' means 0 and 2: variance 2, of their mean 1; tasks are all alike.
+    found = moments(np.array([[0.0, 2.0]] * 4), alone(4))
+
+    assert (found.mean, found.variance, found.df) == (1.0, 1.0, 1.0)
+
+
+def test_intervals_do_not_change_their_input_and_take_batches():
+    values = np.linspace(0, 1, 24).reshape(2, 12, 1)
+    before = values.copy()
+
+    low, high = mean_interval(values, alone(12), bounded=True)
+
+    assert low.shape == high.shape == (2,)
+    assert (values == before).all()
+    single = np.ravel(mean_interval(values[1], alone(12), bounded=True))
+    assert [low[1], high[1]] == pytest.approx(single)
+
+
+def test_the_smallest_difference_that_could_be_shown():
+    # Many tasks: (1.95996 + 0.84162) / 1.95996 of the half width.
+    assert smallest_detectable(0.1, 1e6) == pytest.approx(0.14294, abs=1e-4)
+    assert smallest_detectable(0.1, 1e6, level=0.01) > 0.14294
+
+
+def test_the_noise_floor_is_the_spread_of_whole_repeats():
+    # Variances 0.5 and 0, mean 0.25; of a mean of two rollouts 0.125; of two tasks 0.0625.
+    assert noise_floor({"a": [0.0, 1.0], "b": [1.0, 1.0]}) == pytest.approx(0.25)
     assert noise_floor({"a": [1.0], "b": [0.0]}) is None
 
 
-def test_holm_multiplies_step_by_step_and_never_falls():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_a_constant_sample_has_an_interval_of_its_value():
-    assert bootstrap_interval(np.array([0.5, 0.5, 0.5])) == (0.5, 0.5)
-    assert bootstrap_interval(np.array([0.5])) == (0.5, 0.5)
-
-
-@pytest.mark.parametrize("kind", ["normal", "binary", "skewed"])
-def test_95_percent_intervals_cover_the_truth_in_92_to_98_percent(kind):
-    """1,000 evaluations of 30 tasks with 3 rollouts each, whose true mean is known."""
-    generator = np.random.default_rng(7)
-    covered = 0
-    for seed in range(1000):
-        if kind == "normal":
-            tasks, truth = generator.normal(0.4, 1.0, 30), 0.4
-            values = tasks[:, None] + generator.normal(0, 0.5, (30, 3))
-        elif kind == "binary":
-            rates, truth = generator.beta(2, 3, 30), 0.4
-            values = (generator.random((30, 3)) < rates[:, None]).astype(float)
-        else:
-            values, truth = generator.gamma(2.0, 0.5, (30, 3)), 1.0
-        result = estimate({str(i): list(row) for i, row in enumerate(values)}, seed)
-        covered += result.low <= truth <= result.high
-
-    assert 920 <= covered <= 980
-
-
-def test_paired_intervals_cover_the_true_difference():
-    generator = np.random.default_rng(11)
-    covered = 0
-    for seed in range(1000):
-        task = generator.normal(0, 2.0, 25)  # tasks differ far more than arms do
-        first = {str(i): [v + 0.3 + generator.normal(0, 0.6)] for i, v in enumerate(task)}
-        second = {str(i): [v + generator.normal(0, 0.6)] for i, v in enumerate(task)}
-        result = compare(first, second, seed)
-        covered += result.low <= 0.3 <= result.high
-
-    assert 920 <= covered <= 980
-
-
-def test_two_identical_arms_are_told_apart_in_at_most_7_of_100_seeds():
-    generator = np.random.default_rng(3)
-    found = 0
-    for seed in range(100):
-        rates = generator.beta(1, 2, 28)
-        arms = [
-            {str(i): list((generator.random(2) < rate) * 1.0) for i, rate in enumerate(rates)}
-            for _ in range(2)
+def test_the_noise_floor_is_the_true_one_for_any_number_of_rollouts():
+    generator = np.random.default_rng(0)
+    for k in (2, 5):
+        rates = generator.random(40)
+        repeats = generator.binomial(k, rates, (4000, 40)).mean(axis=1) / k
+        found = [
+            noise_floor({str(i): list(map(float, row)) for i, row in enumerate(rows)})
+            for rows in generator.random((200, 40, k)) < rates[:, None]
         ]
-        result = compare(*arms, seed)
-        found += result.p_value < 0.05
+        assert np.mean(found) == pytest.approx(repeats.std(), rel=0.03)
 
-    assert found <= 7
+
+def test_a_correction_over_equals_is_holms():
+    assert correct([0.01, 0.04, 0.03], [True] * 3) == pytest.approx([0.03, 0.06, 0.06])
+    assert correct([0.5, 0.9], [False] * 2) == [1.0, 1.0]
+    assert correct([], []) == []
+
+
+def test_primary_outcomes_have_nine_tenths_of_the_error_rate():
+    # Weights 0.45, 0.45, 0.1. First 0.001 / 0.45; then 0.02 * 0.55 / 0.45; the last 0.04 * 1.
+    adjusted = correct([0.001, 0.02, 0.04], [True, True, False])
+
+    assert adjusted == pytest.approx([0.00222, 0.02444, 0.04], abs=1e-5)
+    assert first_levels(2, 1) == pytest.approx((0.005, 0.0225))
+    assert first_levels(2, 0)[1] == 0.025
+    assert first_levels(0, 2)[0] == 0.025

@@ -1,0 +1,293 @@
+"""From the plan and the scores of an evaluation to its typed results."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collabllm.evaluation.breakdown import (
+    asking_curve,
+    audit_users,
+    count_endings,
+    count_progress,
+    rank,
+)
+from collabllm.evaluation.hypotheses import correct, first_levels, p_value_of
+from collabllm.evaluation.measures import BUILT_IN, DESCRIPTIVE, direction
+from collabllm.evaluation.notes import write_notes
+from collabllm.evaluation.plan import Plan, read_plan
+from collabllm.evaluation.results import (
+    OPENINGS,
+    POOLED,
+    ArmInfo,
+    Cell,
+    Difference,
+    MetricInfo,
+    Opening,
+    Results,
+)
+from collabllm.evaluation.score_table import (
+    Score,
+    ScoreTable,
+    Slice,
+    by_task,
+    estimate,
+    number_clusters,
+    shared_places,
+    shown_values,
+)
+from collabllm.evaluation.statistics import (
+    MIN_UNITS,
+    Floats,
+    difference_interval,
+    noise_floor,
+    smallest_detectable,
+)
+from collabllm.evaluation.usage import read_usage
+from collabllm.files import read_json_lines
+
+SCORES_FILE = "scores.jsonl"
+
+
+def read_scores(folder: Path) -> list[dict[str, Any]]:
+    """Read the scores of an evaluation; of two lines of one conversation the last counts."""
+    file = folder / SCORES_FILE
+    found = {score_key(line): line for line in read_json_lines(file)} if file.is_file() else {}
+    return list(found.values())
+
+
+def score_key(score: Score) -> tuple[str, str, str, str, int]:
+    """Return which conversation a line of the scores file is about."""
+    seed = score.get("training_seed", "")
+    return score["arm"], seed, score["user"], score["task_id"], score["rollout_idx"]
+
+
+def analyse_folder(folder: str | Path) -> Results:
+    """Compute the results of a finished or interrupted evaluation anew from its files.
+
+    Raises:
+        FileNotFoundError: If the folder has no evaluation.
+    """
+    folder = Path(folder)
+    usage, cost_usd = read_usage(folder)
+    return analyse(read_plan(folder), read_scores(folder), usage, cost_usd)
+
+
+def analyse(
+    plan: Plan, scores: Iterable[Score], usage: dict[str, dict[str, int]], cost_usd: float
+) -> Results:
+    """Compute all results; nothing depends on the order of the scores."""
+    table = ScoreTable(plan, scores)
+    names = [user.name for user in plan.users]
+    users = [POOLED, *names] if len(names) > 1 else names
+    groups = [
+        (user, opening, metric)
+        for user in users
+        for opening in OPENINGS
+        for metric in [*plan.metrics, *(m for m in BUILT_IN if m not in plan.metrics)]
+    ]
+    slices = [(group, table.slice(*group)) for group in groups]
+    found = [(group, where) for group, where in slices if where is not None]
+    differences = _correct(
+        [
+            difference
+            for group, where in found
+            for pair in _pairs(plan)
+            for difference in _compare(table, group, where, *pair)
+        ],
+        plan,
+        users[0],
+    )
+    results = Results(
+        arms=plan.arms,
+        users=plan.users,
+        reference=plan.reference,
+        metrics=_describe_metrics(table, groups),
+        primary=plan.primary,
+        cells=[_cell(table, g, where, arm) for g, where in found for arm in plan.arms],
+        differences=differences,
+        rankings=[rank(plan, outcome, users, differences) for outcome in plan.primary],
+        asking=asking_curve(table),
+        endings=count_endings(table),
+        audit=audit_users(table),
+        progress=count_progress(table),
+        num_tasks=len({v.task for v in plan.variants}),
+        num_clusters=len({v.cluster for v in plan.variants}),
+        cluster_by=plan.cluster_by,
+        num_rollouts=plan.num_rollouts,
+        tasks=plan.tasks,
+        tasks_are=plan.tasks_are,
+        test_set_uses=plan.test_set_uses,
+        usage=usage,
+        cost_usd=cost_usd,
+        seed=plan.seed,
+        date=plan.date,
+        command=plan.command,
+        versions=plan.versions,
+        commit=plan.commit,
+        prompt_hashes=plan.prompt_hashes,
+        signatures=plan.signatures,
+        settings=plan.settings,
+        notes=[],
+    )
+    return replace(results, notes=[*plan.notes, *write_notes(results)])
+
+
+def _pairs(plan: Plan) -> list[tuple[ArmInfo, ArmInfo]]:
+    """Return every arm with every other once; the reference always comes second."""
+    pairs = [(second, first) for first, second in combinations(plan.arms, 2)]
+    return [(b, a) if a.name == plan.reference else (a, b) for a, b in pairs]
+
+
+def _describe_metrics(
+    table: ScoreTable, groups: list[tuple[str, Opening, str]]
+) -> list[MetricInfo]:
+    return [
+        MetricInfo(
+            metric,
+            metric in DESCRIPTIVE,
+            table.bounded(metric),
+            {opening: direction(metric, opening) for opening in OPENINGS},
+        )
+        for metric in dict.fromkeys(metric for _, _, metric in groups)
+    ]
+
+
+def _cell(table: ScoreTable, group: tuple[str, Opening, str], where: Slice, arm: ArmInfo) -> Cell:
+    """Describe one arm; on the tasks that it shares with the reference, if that has any."""
+    user, opening, metric = group
+    reference = next(a for a in table.plan.arms if a.name == table.plan.reference)
+    values, counts = table.of_slice(arm, metric, where)
+    others, _ = table.of_slice(reference, metric, where)
+    shown = shared_places([values])
+    if (shown & shared_places([others])).any():
+        shown = shared_places([values, others])
+    tasks, kept = by_task(values, np.broadcast_to(shown, values.shape), where)
+    low, high = table.limits(metric)
+    reasons = table.reasons(arm, metric, where)
+    rollouts = table.rollouts(arm, metric, where)
+    clusters = number_clusters([where.clusters[idx] for idx in kept])
+    alone = counts.shape[:2] == (1, 1) and len(kept) == int(counts[:, shown].sum())
+    found: dict[str, Any] = {"mean": None, "low": None, "high": None, "values": []}
+    if kept:
+        found = estimate(tasks, clusters, table.bounded(metric), alone)
+    return Cell(
+        arm=arm.name,
+        user=user,
+        opening=opening,
+        metric=metric,
+        num_tasks=len(kept),
+        num_planned=len(where.names),
+        num_clusters=len(set(clusters)),
+        num_values=int(counts.sum()),
+        num_missing=sum(reasons.values()),
+        missing_reasons=reasons,
+        worst_low=float(table.filled(arm, metric, where, low).mean()),
+        worst_high=float(table.filled(arm, metric, where, high).mean()),
+        noise_floor=noise_floor(rollouts) if rollouts else None,
+        **found,
+    )
+
+
+def _compare(
+    table: ScoreTable,
+    group: tuple[str, Opening, str],
+    where: Slice,
+    arm: ArmInfo,
+    other: ArmInfo,
+) -> list[Difference]:
+    """Compare two arms; an empty list where they share no task with values."""
+    user, opening, metric = group
+    first, _ = table.of_slice(arm, metric, where)
+    second, _ = table.of_slice(other, metric, where)
+    shown = shared_places([first, second])
+    ours, kept = by_task(first, np.broadcast_to(shown, first.shape), where)
+    theirs, _ = by_task(second, np.broadcast_to(shown, second.shape), where)
+    if not kept:
+        return []
+    values = _pair_seeds(ours, theirs)
+    clusters = number_clusters([where.clusters[idx] for idx in kept])
+    low, high = table.limits(metric)
+    worst = table.filled(arm, metric, where, low) - table.filled(other, metric, where, high)
+    best = table.filled(arm, metric, where, high) - table.filled(other, metric, where, low)
+    better = direction(metric, opening)
+    signs = np.sign(np.round(values.mean(axis=1), 12)) * (better or 1)
+    p_value, test = None, ""
+    if metric not in DESCRIPTIVE:
+        p_value, test = p_value_of(values, clusters, table.plan.seed)
+    return [
+        Difference(
+            arm=arm.name,
+            reference=other.name,
+            user=user,
+            opening=opening,
+            metric=metric,
+            primary=False,
+            better=better,
+            mean=float(values.mean()),
+            arm_mean=float(ours.mean()),
+            reference_mean=float(theirs.mean()),
+            p_value=p_value,
+            p_corrected=None,  # by `_correct`, as the next
+            smallest_detectable=None,
+            test=test,
+            num_tasks=len(kept),
+            num_planned=len(where.names),
+            num_clusters=len(set(clusters)),
+            wins=int((signs > 0).sum()),
+            ties=int((signs == 0).sum()),
+            losses=int((signs < 0).sum()),
+            worst_low=float(worst.mean()),
+            worst_high=float(best.mean()),
+            **_interval(values, clusters, table.bounded(metric)),
+        )
+    ]
+
+
+def _interval(values: Floats, clusters: Any, bounded: bool) -> dict[str, Any]:
+    if len(set(clusters)) < MIN_UNITS:
+        return {"low": None, "high": None, "values": shown_values(values)}
+    low, high = difference_interval(values, clusters, bounded=bounded)
+    return {"low": float(low), "high": float(high), "values": []}
+
+
+def _correct(differences: list[Difference], plan: Plan, headline_user: str) -> list[Difference]:
+    """Mark the primary outcomes, correct the p-values, and say what could have been shown."""
+    outcomes = {(o.metric, o.opening) for o in plan.primary}
+    places = (headline_user, plan.reference)
+    marked = [
+        replace(
+            d,
+            primary=(d.metric, d.opening) in outcomes and (d.user, d.reference) == places,
+        )
+        for d in differences
+    ]
+    tested = [d for d in marked if d.p_value is not None]
+    adjusted = iter(correct([d.p_value or 0.0 for d in tested], [d.primary for d in tested]))
+    num_primary = sum(d.primary for d in tested)
+    levels = first_levels(num_primary, len(tested) - num_primary)
+    return [
+        replace(
+            d,
+            p_corrected=None if d.p_value is None else next(adjusted),
+            smallest_detectable=_detectable(d, 0.05 if d.p_value is None else levels[d.primary]),
+        )
+        for d in marked
+    ]
+
+
+def _detectable(d: Difference, level: float) -> float | None:
+    if d.low is None or d.high is None:
+        return None
+    return smallest_detectable((d.high - d.low) / 2, d.num_clusters - 1, level=level)
+
+
+def _pair_seeds(ours: Floats, theirs: Floats) -> Floats:
+    """Subtract, [tasks, seeds]; trainings of two recipes are paired in order, one goes with all."""
+    if ours.shape[1] > 1 and theirs.shape[1] > 1:
+        number = min(ours.shape[1], theirs.shape[1])
+        return np.asarray(ours[:, :number] - theirs[:, :number])
+    return np.asarray(ours - theirs)

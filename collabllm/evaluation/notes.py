@@ -1,0 +1,117 @@
+"""Sentences that a reader of results must not miss."""
+
+from collections.abc import Iterator
+
+from collabllm.evaluation.results import NOT_RUN, Cell, Results
+from collabllm.evaluation.statistics import MIN_UNITS
+from collabllm.rewards.registry import LOUD_MISSING_SHARE
+
+
+def write_notes(results: Results) -> list[str]:
+    """Say what is incomplete or unsure, the gravest first."""
+    return [
+        *_incomplete(results),
+        *_missing(results),
+        *_few_clusters(results),
+        *_ranks(results),
+        *_seeds(results),
+        *_test_set(results),
+    ]
+
+
+def _incomplete(results: Results) -> Iterator[str]:
+    planned = sum(p.planned for p in results.progress)
+    done = sum(p.done for p in results.progress)
+    if done < planned:
+        where = [p for p in results.progress if p.done < p.planned]
+        shown = ", ".join(
+            f"{p.arm} with user {p.user} has {p.done} of {p.planned}"
+            + (f" ({p.failed} failed)" if p.failed else "")
+            for p in where[:6]
+        )
+        more = f", and {len(where) - 6} more" if len(where) > 6 else ""
+        yield (
+            f"This evaluation is incomplete: {planned - done} of {planned} conversations are "
+            f"missing ({shown}{more}). Means and differences are those of the tasks that an arm "
+            "shares with the one it is compared with; --resume does the rest."
+        )
+    turned = [d for d in results.primary_differences() if d.missing_could_change_it]
+    for d in turned:
+        if d.worst_low != d.worst_high and d.verdict != "cannot tell":
+            yield (
+                f"The missing values could turn the sign of {d.arm} against {d.reference} in "
+                f"{d.metric}: between {d.worst_low:+.2f} and {d.worst_high:+.2f}."
+            )
+
+
+def _missing(results: Results) -> Iterator[str]:
+    """Name metrics that failed in conversations that were held."""
+    for cell in results.cells:
+        failed = _num_failed(cell)
+        if cell.user != results.headline_user or not failed:
+            continue
+        if failed > LOUD_MISSING_SHARE * (failed + cell.num_values):
+            reasons = ", ".join(
+                f"{n}x {reason}"
+                for reason, n in cell.missing_reasons.items()
+                if reason != "not run"
+            )
+            yield (
+                f"{cell.metric} of arm {cell.arm} is missing in {failed} of "
+                f"{failed + cell.num_values} conversations ({reasons})."
+            )
+
+
+def _num_failed(cell: Cell) -> int:
+    return cell.num_missing - cell.missing_reasons.get(NOT_RUN, 0)
+
+
+def _few_clusters(results: Results) -> Iterator[str]:
+    if results.num_clusters < MIN_UNITS:
+        what = "tasks" if results.num_clusters == results.num_tasks else "clusters of tasks"
+        yield (
+            f"There are only {results.num_clusters} {what} (by {results.cluster_by}): too few for "
+            f"an interval, and no test can reach p < 0.05 below {MIN_UNITS}. The values are shown."
+        )
+
+
+def _ranks(results: Results) -> Iterator[str]:
+    for ranking in results.rankings:
+        if ranking.changes:
+            orders = "; ".join(
+                f"{user}: {' > '.join(order)}"
+                for user, order in ranking.by_user.items()
+                if user != results.headline_user
+            )
+            yield (
+                f"The order of the arms in {ranking.metric} ({ranking.opening} told) depends on "
+                f"the user: {orders}."
+            )
+
+
+def _seeds(results: Results) -> Iterator[str]:
+    numbers = {arm.name: len(arm.training_seeds) for arm in results.arms}
+    single = [name for name, number in numbers.items() if number == 1]
+    if single:
+        verb = "is one training" if len(single) == 1 else "are one training each"
+        yield (
+            f"{', '.join(single)} {verb}: intervals hold for these weights, not for the recipe. "
+            "Train more seeds and give them as one arm: lora_path=outputs/run-*."
+        )
+    several = {number for number in numbers.values() if number > 1}
+    if len(several) > 1:
+        yield (
+            "Arms have different numbers of trainings; against each other only the first "
+            f"{min(several)} of each are compared."
+        )
+    if 2 in several:
+        yield "Two trainings say little about the spread between trainings; use three or more."
+
+
+def _test_set(results: Results) -> Iterator[str]:
+    uses = len(results.test_set_uses)
+    if results.tasks_are == "test" and uses > 1:
+        yield (
+            f"These test tasks were opened {uses} times (first on {results.test_set_uses[0].date}"
+            "): what was chosen after the first time is no longer tested on unseen tasks."
+        )

@@ -1,0 +1,212 @@
+"""The scores of an evaluation as arrays by training seed, user and opened task."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from collabllm.evaluation.measures import DESCRIPTIVE
+from collabllm.evaluation.plan import Plan
+from collabllm.evaluation.results import NOT_RUN, POOLED, ArmInfo, Opening
+from collabllm.evaluation.statistics import MIN_UNITS, Floats, mean_interval
+
+Score = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """The planned places of a user (or all) at one opening, where a metric has a meaning.
+
+    `tasks` has the position of each variant's task in `names`.
+    """
+
+    users: list[int]
+    variants: list[int]
+    tasks: list[int]
+    names: list[str]
+    clusters: list[str]
+    applicable: Any  # bool, [users, variants]
+
+
+class ScoreTable:
+    """Means over rollouts, and how many values each has, by (seed, user, variant)."""
+
+    def __init__(self, plan: Plan, scores: Iterable[Score]) -> None:
+        self.plan, self.scores = plan, list(scores)
+        self.user_idx = {user.name: idx for idx, user in enumerate(plan.users)}
+        self.variant_idx = {v.task_id: idx for idx, v in enumerate(plan.variants)}
+        self._shape = len(plan.users), len(plan.variants)
+        self._lists: dict[tuple[str, str], dict[tuple[int, int, int], list[float]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        self._reasons: dict[tuple[str, str], dict[tuple[int, int], Counter[str]]] = defaultdict(
+            lambda: defaultdict(Counter)
+        )
+        self._applies: dict[str, Any] = {}
+        self._ranges: dict[str, tuple[float, float]] = {}
+        arms = {arm.name: arm for arm in plan.arms}
+        for score in self.scores:
+            if score["arm"] in arms and score["task_id"] in self.variant_idx:
+                self._add(arms[score["arm"]], score)
+        self._filled: dict[tuple[str, str, Slice, float], Floats] = {}
+        self._means: dict[tuple[str, str], tuple[Floats, Floats]] = {}
+
+    def _add(self, arm: ArmInfo, score: Score) -> None:
+        user, variant = self.user_idx.get(score["user"]), self.variant_idx[score["task_id"]]
+        seed = seed_idx(arm, score.get("training_seed", ""))
+        if user is None or seed is None or score["rollout_idx"] >= self.plan.num_rollouts:
+            return
+        for metric, value in score["values"].items():
+            applies = self._applies.setdefault(metric, np.zeros(self._shape, dtype=int))
+            if value is not None and np.isfinite(value):
+                self._lists[arm.name, metric][seed, user, variant].append(float(value))
+                low, high = self._ranges.get(metric, (value, value))
+                self._ranges[metric] = min(low, value), max(high, value)
+                applies[user, variant] = 1
+            elif metric in score["missing"] or value is not None:
+                reason = score["missing"].get(metric, "not a number")
+                self._reasons[arm.name, metric][user, variant][reason] += 1
+                applies[user, variant] = applies[user, variant] or 2
+            else:
+                applies[user, variant] = applies[user, variant] or -1
+
+    def bounded(self, metric: str) -> bool:
+        """Tell whether a metric is a share: all its values lie in [0, 1]."""
+        low, high = self._ranges.get(metric, (0.0, 1.0))
+        return metric not in DESCRIPTIVE and low >= 0 and high <= 1
+
+    def limits(self, metric: str) -> tuple[float, float]:
+        """Return the least and the greatest value that a missing one could have had."""
+        return (0.0, 1.0) if self.bounded(metric) else self._ranges.get(metric, (0.0, 0.0))
+
+    def slice(self, user: str, opening: Opening, metric: str) -> Slice | None:
+        """Return the planned places; None where the metric has no meaning in any of them."""
+        users = list(range(self._shape[0])) if user == POOLED else [self.user_idx[user]]
+        variants = [i for i, v in enumerate(self.plan.variants) if v.opening == opening]
+        applies = self._applies.get(metric, np.zeros(self._shape, dtype=int))
+        found = applies[np.ix_(users, variants)]
+        if not (found > 0).any():
+            return None
+        kept = [i for i in range(len(variants)) if (found[:, i] >= 0).any()]
+        planned = [self.plan.variants[variants[i]] for i in kept]
+        clusters = {variant.task: variant.cluster for variant in planned}
+        names = list(clusters)
+        return Slice(
+            users,
+            [variants[i] for i in kept],
+            [names.index(variant.task) for variant in planned],
+            names,
+            list(clusters.values()),
+            found[:, kept] >= 0,  # what nobody ran yet counts as planned
+        )
+
+    def means(self, arm: ArmInfo, metric: str) -> tuple[Floats, Floats]:
+        """Return means over rollouts (NaN for none) and their numbers, [seeds, users, variants]."""
+        key = arm.name, metric
+        if key not in self._means:
+            shape = (max(len(arm.training_seeds), 1), *self._shape)
+            means, counts = np.full(shape, np.nan), np.zeros(shape)
+            for place, values in self._lists.get(key, {}).items():
+                means[place], counts[place] = float(np.mean(values)), len(values)
+            self._means[key] = means, counts
+        return self._means[key]
+
+    def of_slice(self, arm: ArmInfo, metric: str, where: Slice) -> tuple[Floats, Floats]:
+        """Return `means` within a slice; NaN where the metric has no meaning."""
+        means, counts = self.means(arm, metric)
+        place = np.ix_(range(means.shape[0]), where.users, where.variants)
+        return np.where(where.applicable, means[place], np.nan), counts[place]
+
+    def filled(self, arm: ArmInfo, metric: str, where: Slice, fill: float) -> Floats:
+        """Return the tasks' means with a value in place of every missing one, shape [tasks]."""
+        key = arm.name, metric, where, fill
+        if key not in self._filled:
+            means, counts = self.of_slice(arm, metric, where)
+            planned = np.maximum(counts, self.plan.num_rollouts)
+            sums = np.where(counts > 0, np.nan_to_num(means) * counts, 0.0)
+            whole = (sums + (planned - counts) * fill) / planned
+            shown = np.broadcast_to(where.applicable, whole.shape)
+            self._filled[key] = by_task(whole, shown, where)[0].mean(axis=1)
+        return self._filled[key]
+
+    def rollouts(self, arm: ArmInfo, metric: str, where: Slice) -> dict[str, list[float]]:
+        """Return the single values of each place that has some."""
+        wanted_users, wanted = set(where.users), set(where.variants)
+        return {
+            str(place): values
+            for place, values in self._lists.get((arm.name, metric), {}).items()
+            if place[1] in wanted_users and place[2] in wanted
+        }
+
+    def reasons(self, arm: ArmInfo, metric: str, where: Slice) -> dict[str, int]:
+        """Count why values are missing; what was not run is among them."""
+        found: Counter[str] = Counter()
+        _, counts = self.of_slice(arm, metric, where)
+        planned = int(where.applicable.sum()) * counts.shape[0] * self.plan.num_rollouts
+        for (user, variant), reasons in self._reasons.get((arm.name, metric), {}).items():
+            if user in where.users and variant in where.variants:
+                found.update(reasons)
+        not_run = planned - int((counts * where.applicable).sum()) - sum(found.values())
+        if not_run > 0:
+            found[NOT_RUN] = not_run
+        return dict(found)
+
+
+def seed_idx(arm: ArmInfo, training_seed: str) -> int | None:
+    """Return the position of a training seed; None for one that the arm does not have."""
+    if not arm.training_seeds:
+        return 0
+    return arm.training_seeds.index(training_seed) if training_seed in arm.training_seeds else None
+
+
+def by_task(values: Floats, shown: Any, where: Slice) -> tuple[Floats, list[int]]:
+    """Average the places of each task.
+
+    Args:
+        values: Shape [seeds, users, variants].
+        shown: Bool, of the same shape: what counts.
+        where: Says which task a variant belongs to.
+
+    Returns:
+        Means of the tasks that have a place, [tasks, seeds], and their positions in `where.names`.
+    """
+    belongs = np.eye(len(where.names))[where.tasks]  # [variants, tasks]
+    sums = np.where(shown, values, 0.0).sum(axis=1) @ belongs  # [seeds, tasks]
+    counts = shown.sum(axis=1) @ belongs
+    kept = [int(idx) for idx in np.flatnonzero(counts.min(axis=0) > 0)]
+    return (sums[:, kept] / counts[:, kept]).T, kept
+
+
+def shared_places(tables: Sequence[Floats]) -> Any:
+    """Return where all of some tables [seeds, users, variants] have a value, [users, variants]."""
+    return np.logical_and.reduce([~np.isnan(table).any(axis=0) for table in tables])
+
+
+def estimate(tasks: Floats, clusters: Any, bounded: bool, alone: bool) -> dict[str, Any]:
+    """Estimate a mean, with an interval or, below 6 clusters, with the values.
+
+    Args:
+        tasks: Shape [tasks, seeds].
+        clusters: Shape [tasks].
+        bounded: As in `mean_interval`.
+        alone: Each task has one conversation.
+    """
+    mean = float(tasks.mean())
+    if len(set(clusters)) < MIN_UNITS:
+        return {"mean": mean, "low": None, "high": None, "values": shown_values(tasks)}
+    binary = alone and bool(np.isin(tasks, (0.0, 1.0)).all())
+    low, high = mean_interval(tasks, clusters, bounded=bounded, independent=binary)
+    return {"mean": mean, "low": float(low), "high": float(high), "values": []}
+
+
+def number_clusters(names: Sequence[str]) -> Any:
+    """Number the clusters in order of appearance."""
+    known = {name: idx for idx, name in enumerate(dict.fromkeys(names))}
+    return np.array([known[name] for name in names], dtype=int)
+
+
+def shown_values(values: Floats) -> list[float]:
+    """Return the tasks' means for people, who see few of them."""
+    return [round(float(value), 6) for value in values.mean(axis=1)]

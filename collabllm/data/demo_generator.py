@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from collabllm.data.task_bank import BankSide, Entry, bank_side, end_sentence, load_bank
+from collabllm.data.task_bank import Entry, end_sentence, is_test_kind, load_bank
 
 SCORES = {"best": 0.9, "generic": 0.5, "reask": 0.42, "needless": 0.4, "guess": 0.3}
 GENERIC_QUESTIONS = (
@@ -33,16 +33,15 @@ Candidate = tuple[str, str]  # kind, text
 Turn = tuple[str, list[Candidate]]  # the user's message, candidate replies
 
 
-def generate_rows(seed: int = 0, side: BankSide = "development") -> Iterator[dict[str, Any]]:
-    """Yield the rows of the dataset, one candidate reply each, three a turn.
+def generate_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the dataset, one candidate reply each, three a turn; no test kind.
 
     Args:
         seed: Of the choice of openings, wordings and weak candidates.
-        side: Of the task bank.
     """
     conv_id = 0
     for entry in load_bank():
-        if bank_side(entry["kind"]) != side:
+        if is_test_kind(entry["kind"]):
             continue
         random_ = random.Random(f"{seed}-{entry['kind']}")
         shapes = ("clear",) if "request" in entry else ("vague", random_.choice(_SHAPES))

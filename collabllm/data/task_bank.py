@@ -1,14 +1,15 @@
 """The task bank: what people want done, what they know and do not say, and good and bad replies.
 
 Written for this project, in `bank/*.yaml`. An entry is a task with facts or a clear request; a kind
-is an entry's unique name. The kinds have two sides: to train and choose recipes on, and to test.
+is an entry's unique name. Some kinds are for the final test; the others are the demo dataset, of
+which training holds a part out, to choose recipes on: see `collabllm.tasks.demo`.
 """
 
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -17,7 +18,6 @@ Entry = Mapping[str, Any]
 
 A clear request: kind, area, request, result, needless.
 """
-BankSide = Literal["development", "test"]
 
 _TEST_SHARE = 0.15
 _SALT = "collabllm-bank-v1"
@@ -42,9 +42,9 @@ def _read_files() -> list[str]:
     return [f.read_text(encoding="utf-8") for f in sorted(found, key=lambda file: file.name)]
 
 
-def bank_side(kind: str) -> BankSide:
-    """Return the side of a kind, by its hash: more entries move none to the other side."""
-    return "test" if _draw(kind) < _TEST_SHARE else "development"
+def is_test_kind(kind: str) -> bool:
+    """Tell whether a kind is for the test, by its hash: more entries move none to another side."""
+    return _draw(kind) < _TEST_SHARE
 
 
 def _draw(kind: str) -> float:

@@ -1,19 +1,38 @@
-"""The tasks of the task bank."""
+"""The tasks of the task bank, on three sides by kind: train, development, test."""
 
-from collabllm.data.task_bank import BankSide, Entry, bank_side, load_bank
+from typing import Literal
+
+from collabllm.data.task_bank import Entry, is_test_kind, load_bank
+from collabllm.data_processing.splitting import is_eval_task
 from collabllm.tasks.task import Fact, Opening, Task
 
+DemoSide = Literal["train", "development", "test"]
 
-def demo_tasks(side: BankSide = "development") -> list[Task]:
+KIND_COLUMN = "single_turn_metadata.kind"
+DEVELOPMENT_RATIO = 0.2
+"""`eval_ratio` of the demo's trainings, which split by `KIND_COLUMN`."""
+
+
+def demo_tasks(side: DemoSide | None = None) -> list[Task]:
     """Return the tasks of the bank, one a kind.
 
     A clear request is a task without facts, whose opening says everything.
 
     Args:
-        side: `development` has the kinds that the demo dataset has; `test` the others, on which
-            nothing is trained or chosen.
+        side: `train` has the kinds that the demo trains on; `development` those that it holds out,
+            to choose recipes on; `test` those that nothing is trained or chosen on; None train and
+            development, the kinds of the demo dataset.
     """
-    return [_to_task(entry) for entry in load_bank() if bank_side(entry["kind"]) == side]
+    sides = ("train", "development") if side is None else (side,)
+    return [_to_task(entry) for entry in load_bank() if demo_side(entry["kind"]) in sides]
+
+
+def demo_side(kind: str) -> DemoSide:
+    """Return the side of a kind; training on the demo dataset splits the same way."""
+    if is_test_kind(kind):
+        return "test"
+    held_out = is_eval_task(f"{KIND_COLUMN}:{kind}", DEVELOPMENT_RATIO)
+    return "development" if held_out else "train"
 
 
 def _to_task(entry: Entry) -> Task:

@@ -4,12 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from collabllm.data_processing.splitting import is_eval_task, task_key
-from collabllm.tasks.demo import demo_tasks
+from collabllm.tasks.demo import DemoSide, demo_tasks
 from collabllm.tasks.sources import iter_rows, recognise
 from collabllm.tasks.task import Task, to_task
 
 DEMO_TASKS = "demo"
-DEMO_TEST_TASKS = "demo_test"
+_DEMO_SIDES: Mapping[str, DemoSide | None] = {
+    DEMO_TASKS: None,
+    "demo_train": "train",
+    "demo_development": "development",
+    "demo_test": "test",
+}
 
 
 def load_tasks(
@@ -26,7 +31,8 @@ def load_tasks(
     BigCodeBench, Medium articles) are recognised by their columns; see `task_sources`.
 
     Args:
-        path: A `.jsonl`, `.json` or `.parquet` file, a Hub id, a saved folder, or `"demo"`.
+        path: A `.jsonl`, `.json` or `.parquet` file, a Hub id, a saved folder, or the demo:
+            `demo`, and its sides `demo_train`, `demo_development` and `demo_test`.
         limit: Take only the first tasks.
         split: Of a Hub dataset.
         columns: For other datasets: our column name to theirs.
@@ -35,8 +41,8 @@ def load_tasks(
         FileNotFoundError: If a file is not there.
         ValueError: If a row has no goal, a column is missing, or there is no task.
     """
-    if str(path) in (DEMO_TASKS, DEMO_TEST_TASKS):
-        return demo_tasks("test" if str(path) == DEMO_TEST_TASKS else "development")[:limit]
+    if str(path) in _DEMO_SIDES:
+        return demo_tasks(_DEMO_SIDES[str(path)])[:limit]
     tasks: dict[str, Task] = {}
     for where, row in iter_rows(path, split):
         converted = recognise(row, columns, f"{path} {where}")

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from collabllm.data.demo_generator import generate_rows
-from collabllm.data.task_bank import bank_side, load_bank
+from collabllm.data.task_bank import is_test_kind, load_bank
 from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
 from collabllm.tasks import demo_tasks
+from collabllm.tasks.demo import DEVELOPMENT_RATIO, KIND_COLUMN, demo_side
 from collabllm.tasks.matching import contains_value
 from collabllm.tasks.requests import find_questions
 
@@ -94,15 +95,27 @@ def test_no_task_of_another_author_is_in_it():
             assert len(found) <= 3, (text, found)
 
 
-def test_kinds_have_two_sides_and_the_demo_has_one_of_them():
-    sides = Counter(bank_side(entry["kind"]) for entry in ENTRIES)
-    rows = list(generate_rows())
+def test_kinds_have_three_sides_and_none_is_on_two():
+    sides = {side: demo_tasks(side) for side in ("train", "development", "test")}
+    kinds = {side: {task.task_id for task in tasks} for side, tasks in sides.items()}
 
-    assert 0.1 < sides["test"] / len(ENTRIES) < 0.2
-    assert {bank_side(row["single_turn_metadata"]["kind"]) for row in rows} == {"development"}
-    test_tasks = {task.task_id for task in demo_tasks("test")}
-    assert test_tasks.isdisjoint(task.task_id for task in demo_tasks())
-    assert len(test_tasks) == sides["test"]
+    assert sum(map(len, kinds.values())) == len(set.union(*kinds.values())) == len(ENTRIES)
+    assert 0.1 < len(kinds["test"]) / len(ENTRIES) < 0.2
+    assert 0.1 < len(kinds["development"]) / len(ENTRIES) < 0.25
+    assert {task.task_id for task in demo_tasks()} == kinds["train"] | kinds["development"]
+
+
+def test_the_demo_dataset_has_no_test_kind_and_training_holds_out_the_development_side():
+    rows = list(generate_rows())
+    sides = multiturn_dataset_to_sft(
+        load_multiturn_dataset("demo"), DEVELOPMENT_RATIO, split_by=KIND_COLUMN
+    )
+
+    assert not any(is_test_kind(row["single_turn_metadata"]["kind"]) for row in rows)
+    held_out = {metadata["kind"] for metadata in sides["eval"]["single_turn_metadata"]}
+    trained = {metadata["kind"] for metadata in sides["train"]["single_turn_metadata"]}
+    assert {demo_side(kind) for kind in held_out} == {"development"}
+    assert {demo_side(kind) for kind in trained} == {"train"}
 
 
 def test_the_demo_dataset_has_three_candidates_a_turn_and_the_best_is_the_good_one():
@@ -115,13 +128,3 @@ def test_the_demo_dataset_has_three_candidates_a_turn_and_the_best_is_the_good_o
         best = max(candidates, key=lambda row: row["score"])
         assert best["single_turn_metadata"]["reply_kind"] == "best"
         assert len({row["completion"] for row in candidates}) == 3
-
-
-def test_the_demo_holds_out_whole_kinds():
-    sides = multiturn_dataset_to_sft(
-        load_multiturn_dataset("demo"), eval_ratio=0.1, split_by="single_turn_metadata.kind"
-    )
-
-    kinds = {s: {m["kind"] for m in sides[s]["single_turn_metadata"]} for s in sides}
-    assert len(kinds["eval"]) > 30
-    assert kinds["train"].isdisjoint(kinds["eval"])

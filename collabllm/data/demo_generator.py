@@ -12,7 +12,9 @@ from typing import Any
 
 from collabllm.data.task_bank import Entry, end_sentence, is_test_kind, load_bank
 
-SCORES = {"best": 0.9, "generic": 0.5, "reask": 0.42, "needless": 0.4, "guess": 0.3}
+SCORES = {
+    "best": 0.9, "generic": 0.5, "reask": 0.42, "needless": 0.4, "guess": 0.3, "echo": 0.2,
+}  # fmt: skip
 GENERIC_QUESTIONS = (
     "Could you please provide me with more details about your request?",
     "I'd be happy to help! Can you tell me more about what you need?",
@@ -27,7 +29,10 @@ NEEDLESS = (
     "Do you have any other preferences that I should take into account?",
     "Sure, I can do that. Which aspects matter most to you?",
 )
-_SHAPES = ("full", "some")  # of a kind's second conversation; its first one opens vaguely
+ECHOES = ("Got it: {said}", "So: {said}", "You want the following. {said}", "{said}")
+_SHAPES = ("vague", "some", "full")  # a kind has a conversation of each of two of them
+_ASKS_AT_ONCE = 0.75  # share of vague conversations in which one reply asks for all
+_ENDS_ASKING = 0.6  # share that ends with the question: complete openings show how to finish
 
 Candidate = tuple[str, str]  # kind, text
 Turn = tuple[str, list[Candidate]]  # the user's message, candidate replies
@@ -44,7 +49,7 @@ def generate_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
         if is_test_kind(entry["kind"]):
             continue
         random_ = random.Random(f"{seed}-{entry['kind']}")
-        shapes = ("clear",) if "request" in entry else ("vague", random_.choice(_SHAPES))
+        shapes = ["clear"] if "request" in entry else random_.sample(_SHAPES, 2)
         for shape in shapes:
             yield from _Conversation(entry, shape, random_).rows(conv_id)
             conv_id += 1
@@ -83,28 +88,40 @@ class _Conversation:
     def _turns(self) -> Iterator[Turn]:
         done: Candidate = ("best", self.entry["result"])
         if self.shape == "clear":
-            needless = self.random.choice(NEEDLESS)
-            weak: list[Candidate] = [("needless", self.entry["needless"]), ("needless", needless)]
+            weak: list[Candidate] = [("needless", self.entry["needless"]), self._needless()]
             yield self.entry["request"], [done, *weak]
             return
         if self.shape == "full":
-            again = self._reask(list(self.entry["facts"]))
-            yield self.entry["full"], [done, again, ("needless", self.random.choice(NEEDLESS))]
+            said = self.entry["full"]
+            echo: Candidate = ("echo", self.random.choice(ECHOES).format(said=said))
+            weak = [self._reask(list(self.entry["facts"])), self._needless(), echo]
+            yield said, [done, *self.random.sample(weak, 2)]
             return
         message, asks, told = self._opening()
         for ask in asks:
-            other = self._reask(told) if told else ("generic", self._generic())
+            other = (
+                self._reask(told) if told else ("generic", self.random.choice(GENERIC_QUESTIONS))
+            )
             yield message, [("best", ask["text"]), other, ("guess", self.entry["wrong"])]
             message, told = self._answer(ask["for"]), [*told, *ask["for"]]
-        yield message, [done, self._reask(told), ("guess", self.entry["wrong"])]
+        if self.random.random() >= _ENDS_ASKING:
+            yield message, [done, self._reask(told), ("guess", self.entry["wrong"])]
 
     def _opening(self) -> tuple[str, Sequence[Entry], list[str]]:
         """Return the first message, the good questions after it, and the facts that it tells."""
         if self.shape == "vague":
-            return self.random.choice(self.entry["vague"]), self.entry["asks"], []
+            return self.random.choice(self.entry["vague"]), self._asks(), []
         some = self.entry["some"]
         missing = [name for name in self.entry["facts"] if name not in some["tells"]]
         return some["text"], [{"for": missing, "text": some["ask"]}], list(some["tells"])
+
+    def _asks(self) -> Sequence[Entry]:
+        """Return the good questions, in one reply or in the several that the bank has."""
+        asks = self.entry["asks"]
+        if len(asks) == 1 or self.random.random() >= _ASKS_AT_ONCE:
+            return list(asks)
+        names = [name for ask in asks for name in ask["for"]]
+        return [{"for": names, "text": " ".join(end_sentence(ask["text"]) for ask in asks)}]
 
     def _answer(self, names: Sequence[str]) -> str:
         facts = [self.entry["facts"][name] for name in names]
@@ -112,8 +129,8 @@ class _Conversation:
             return ", ".join(fact["value"] for fact in facts)
         return " ".join([*(end_sentence(f["say"]) for f in facts[:-1]), facts[-1]["say"]])
 
-    def _generic(self) -> str:
-        return self.random.choice(GENERIC_QUESTIONS)
+    def _needless(self) -> Candidate:
+        return "needless", self.random.choice(NEEDLESS)
 
     def _reask(self, told: Sequence[str]) -> Candidate:
         """Ask for something that the user has said already."""

@@ -12,7 +12,7 @@ from collabllm.data.task_bank import is_test_kind, load_bank
 from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
 from collabllm.tasks import demo_tasks
 from collabllm.tasks.demo import DEVELOPMENT_RATIO, KIND_COLUMN, demo_side
-from collabllm.tasks.matching import contains_value
+from collabllm.tasks.matching import adds_work, contains_value
 from collabllm.tasks.requests import find_questions
 
 IN3 = Path(__file__).parents[3] / "shared/data/in3/train.jsonl"
@@ -35,10 +35,10 @@ def good_replies(entry):
 
 def test_it_is_as_large_and_varied_as_promised():
     assert len(TASKS) + len(CLEAR) == len(ENTRIES)
-    assert len({entry["kind"] for entry in ENTRIES}) == len(ENTRIES) >= 500
-    assert {e["area"] for e in ENTRIES} == {
-        "everyday", "work", "technical", "creative", "research",
-    }  # fmt: skip
+    assert len({entry["kind"] for entry in ENTRIES}) == len(ENTRIES) >= 600
+    areas = Counter(entry["area"] for entry in ENTRIES)
+    assert areas.keys() == {"everyday", "work", "technical", "creative", "research"}
+    assert min(areas.values()) > 80
     assert len(CLEAR) >= 80
     texts = [text.lower() for entry in ENTRIES for text in openings(entry)]
     assert [text for text, count in Counter(texts).items() if count > 1] == []
@@ -59,6 +59,12 @@ def test_an_entry_tells_and_asks_what_it_says(entry):
     assert sorted(name for ask in entry["asks"] for name in ask["for"]) == sorted(values)
     assert all(name in told(fact["say"]) for name, fact in entry["facts"].items())
     assert "?" not in entry["result"]
+
+
+def test_a_finished_reply_is_more_than_what_the_user_said():
+    for entry in TASKS:
+        answers = " ".join(fact["say"] for fact in entry["facts"].values())
+        assert adds_work(entry["result"], f"{entry['full']} {answers}"), entry["kind"]
 
 
 def test_good_replies_ask_where_they_should_and_only_there():

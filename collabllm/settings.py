@@ -8,6 +8,7 @@ import argparse
 import copy
 import dataclasses
 import difflib
+import inspect
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -232,6 +233,33 @@ def read_mapping(given: str | Mapping[str, Any], what: str) -> dict[str, Any]:
     return found
 
 
+def to_value(given: Any, hint: Any, what: str) -> Any:
+    """Turn a text of `key=value` into the type that a parameter asks for; other values pass.
+
+    Args:
+        given: Such as `"3"`, `"true"`, or `"a+b"` for a tuple.
+        hint: The parameter's type.
+        what: For errors.
+
+    Raises:
+        ValueError: If the text does not fit.
+    """
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    kind = parts[0] if get_origin(hint) in (Union, UnionType) else get_origin(hint) or hint
+    if isinstance(given, list) and kind is tuple:
+        return tuple(given)
+    if not isinstance(given, str):
+        return given
+    if kind is tuple:
+        return tuple(filter(None, given.split("+")))
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[given.lower()]
+        return kind(given)
+    except (KeyError, ValueError):
+        raise ValueError(f"{what} must be {kind.__name__}, got {given!r}.") from None
+
+
 def parse_json(given: str | Mapping[str, Any] | None, what: str) -> dict[str, Any]:
     """Read a JSON object from a flag, or take a mapping from YAML; nothing gives an empty one.
 
@@ -305,7 +333,7 @@ class _Parser(TrlParser):
         if field.metadata.get("positional"):
             group.add_argument(field.name, **metadata)
             return
-        if field.type is not hint:
+        if inspect.isfunction(field.type):
             metadata.setdefault("metavar", "JSON")
         field.metadata = metadata  # type: ignore[assignment]
         self._parse_dataclass_field(group, field)
@@ -362,7 +390,11 @@ class _Parser(TrlParser):
 def _argument_type(name: str, hint: Any) -> Any:
     """Return what reads a flag's word: a type, or a function for mappings in JSON."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    if any(get_origin(part) is dict or part is dict for part in parts) and str not in parts:
+    if get_origin(hint) is list and (len(parts := get_args(get_args(hint)[0])) > 1):
+        return list[str]
+    if str in parts:
+        return str | None if type(None) in parts else str
+    if any(get_origin(part) is dict or part is dict for part in parts):
 
         def read(word: str) -> dict[str, Any]:
             try:

@@ -216,13 +216,14 @@ def print_plan(settings: BuildSettings, num_tasks: int, session: Session) -> Non
     """Print what the build would take; a local assistant's speed is measured on one batch."""
     assumptions = Assumptions(turns=settings.max_turns)
     models = {}
-    if settings.assistant_model:
-        models["assistant"] = settings.assistant_model
+    if settings.assistant_kind == "openai":
+        models["assistant"] = settings.assistant_model or ""
     else:
         speed = _measure_speed(session.build_assistant(settings))
         assumptions = replace(assumptions, assistant_tokens_per_s=speed)
-    if settings.user == "openai":
-        models["user"] = settings.user_model
+    user = settings.to_user_spec()
+    if "model" in user.options:
+        models["user"] = user.options["model"]
     if settings.judge_model:
         models["judge"] = settings.judge_model
     plan = plan_build(

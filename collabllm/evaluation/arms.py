@@ -121,7 +121,7 @@ class ArmPool:
         if self._model is None:
             self._model = load_base_model(
                 self.args.hf_model_path,
-                use_4bit=self.args.use_4bit,
+                use_4bit=self.args.load_in_4bit,
                 dtype=choose_dtype(generating=True),
             )
             self._tokenizer = load_tokenizer(self.args.hf_model_path)

@@ -154,7 +154,7 @@ class _Evaluation:
         for record in simulate(
             [variant for variant, _ in variants.values()],
             assistant,
-            user.build_factory(self.session),
+            user.build_factory(self.session.client),
             max_turns=self.args.max_turns,
             num_rollouts=self.args.num_rollouts,
             concurrency=self.args.concurrency,

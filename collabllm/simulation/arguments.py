@@ -22,7 +22,7 @@ def add_model_arguments(parser: ArgumentParser, max_new_tokens: int = 256) -> No
     """Add the flags of the local model and of generation."""
     add = parser.add_argument
     add("--hf_model_path", default=BUNDLED_MODEL, help="local assistant: model")
-    add("--use_4bit", action="store_true", help="local assistant: load in NF4")
+    add("--load_in_4bit", "--use_4bit", action="store_true", help="local assistant: load in NF4")
     add("--tokenizer_path", help="assistant behind a server: its tokenizer, for exact counts")
     add("--max_new_tokens", type=int, default=max_new_tokens, help="most tokens of a reply")
     add("--temperature", type=float, default=0.7, help="of the assistant; 0 is greedy")

@@ -17,16 +17,13 @@ from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.record import Record
 from collabllm.simulation.simulator import ChatSimulator, RolloutResult, derive_seed
 from collabllm.simulation.transcripts import TranscriptWriter
-from collabllm.simulation.user_models import UserModel
+from collabllm.simulation.user_models.registry import UserFactory
 from collabllm.tasks import Task
 
 __all__ = ["Record", "UserFactory", "simulate"]
 
 _BREAKER = 20  # conversations in a row that failed in one way: the next ones will, too
 _MIN_ERRORS = 3  # unexpected ones, however small the batch
-
-UserFactory = Callable[[Task, int], UserModel]
-"""Makes the user of one conversation from its task and a seed."""
 
 
 def simulate(

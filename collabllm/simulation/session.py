@@ -1,17 +1,15 @@
 """What all conversations of a run share, and both sides of them, built from settings."""
 
 from contextlib import ExitStack
+from typing import Any
 
 from collabllm.servers.cache import ResponseCache
 from collabllm.servers.client import OpenAIClient
 from collabllm.servers.usage import UsageLedger
-from collabllm.simulation.assistant import Assistant, OpenAIAssistant
-from collabllm.simulation.batch import UserFactory
+from collabllm.simulation.assistant import Assistant
+from collabllm.simulation.assistant.registry import build_assistant
 from collabllm.simulation.settings import AssistantSettings, RunSettings, UserSettings
-from collabllm.simulation.user_models import OpenAIUserModel, UserModel
-from collabllm.simulation.user_models.personas import Persona
-from collabllm.simulation.user_models.rule_based import RuleBasedUser
-from collabllm.tasks import Task
+from collabllm.simulation.user_models.registry import UserFactory
 
 _MIN_REQUESTS = 64  # at once and a server; a conversation may wait for several metrics
 
@@ -41,63 +39,22 @@ class Session:
     def client(self, base_url: str | None) -> OpenAIClient:
         """Return the one client of a server."""
         if base_url not in self._clients:
-            self._clients[base_url] = OpenAIClient(
-                base_url,
-                max_concurrency=max(self.settings.concurrency, _MIN_REQUESTS),
-                tokens_per_minute=self.settings.tokens_per_minute,
-                ledger=self.ledger,
-                cache=self._cache,
-            )
+            self._clients[base_url] = OpenAIClient(base_url, **self.client_options())
         return self._clients[base_url]
 
+    def client_options(self) -> dict[str, Any]:
+        """Return what every client of the run is made with."""
+        return {
+            "max_concurrency": max(self.settings.concurrency, _MIN_REQUESTS),
+            "tokens_per_minute": self.settings.tokens_per_minute,
+            "ledger": self.ledger,
+            "cache": self._cache,
+        }
+
     def build_assistant(self, settings: AssistantSettings) -> Assistant:
-        """Make the assistant; a local one loads its weights here.
-
-        Raises:
-            ValueError: If a server is given without the name of its model.
-        """
-        if settings.assistant_base_url or settings.assistant_model:
-            if not settings.assistant_model:
-                raise ValueError(
-                    "--assistant_base_url needs --assistant_model, the server's name of it."
-                )
-            return OpenAIAssistant(
-                settings.assistant_model,
-                temperature=settings.temperature,
-                max_tokens=settings.max_new_tokens,
-                client=self.client(settings.assistant_base_url),
-                tokenizer_path=settings.tokenizer_path,
-            )
-        from collabllm.simulation.assistant.local import LocalAssistant  # torch loads here
-
-        return self.stack.enter_context(
-            LocalAssistant(
-                settings.hf_model_path,
-                settings.lora_path,
-                settings.use_4bit,
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
-                do_sample=settings.temperature > 0,
-            )
-        )
+        """Make the assistant; a local one loads its weights here."""
+        return build_assistant(settings, self)
 
     def build_user_factory(self, settings: UserSettings) -> UserFactory:
         """Make the factory of users that the settings name."""
-        if settings.user == "sharded":
-            return lambda task, seed: RuleBasedUser.from_task(task, seed=seed)
-        client = self.client(settings.user_base_url)
-
-        def make_user(task: Task, seed: int) -> UserModel:
-            persona = Persona()
-            if settings.num_traits:
-                persona = Persona.sample(seed, settings.num_traits)
-            return OpenAIUserModel(
-                task.task_desc,
-                task.single_turn_prompt,
-                settings.user_model,
-                max_tokens=settings.user_max_tokens,
-                client=client,
-                persona=persona,
-            )
-
-        return make_user
+        return settings.to_user_spec().build_factory(self.client)

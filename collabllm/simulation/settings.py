@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from collabllm.data_processing.dataset_utils import DEFAULT_SYSTEM_PROMPT
 from collabllm.settings import Settings, setting
+from collabllm.simulation.assistant.registry import known_assistant_kinds
+from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
 from collabllm.tasks import DEMO_TASKS, Task, choose_side, load_tasks
 from collabllm.tasks.held_out import choose_held_out
 
@@ -22,7 +24,9 @@ class ModelSettings(Settings):
     hf_model_path: str = setting(
         BUNDLED_MODEL, "local assistant: Hub id, folder, or the bundled model", metavar="MODEL"
     )
-    use_4bit: bool = setting(False, "local assistant: load the model in 4 bit (NF4)")
+    load_in_4bit: bool = setting(
+        False, "local assistant: quantize the model to 4 bit (NF4)", aliases=("--use_4bit",)
+    )
     tokenizer_path: str | None = setting(
         None, "assistant behind a server: its tokenizer, for exact token counts", metavar="MODEL"
     )
@@ -41,6 +45,12 @@ class AssistantSettings(ModelSettings):
 
     _argument_group_name = "the assistant"
 
+    assistant: str = setting(
+        "auto",
+        "local, openai (behind a server that runs), vllm (starts one); auto: local, or openai "
+        "where --assistant_model is given",
+        metavar="KIND",
+    )
     lora_path: str | None = setting(
         None, "local assistant: folder or Hub id of an adapter", metavar="ADAPTER"
     )
@@ -50,6 +60,23 @@ class AssistantSettings(ModelSettings):
     assistant_model: str | None = setting(
         None, "assistant behind a server: the server's name for the model", metavar="NAME"
     )
+    vllm_command: str = setting(
+        "vllm serve", "vllm assistant: the command that starts the server", metavar="COMMAND"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a kind that is not known."""
+        super().__post_init__()
+        if self.assistant != "auto" and self.assistant not in known_assistant_kinds():
+            known = ", ".join(["auto", *known_assistant_kinds()])
+            raise ValueError(f"assistant must be one of {known}, got {self.assistant!r}.")
+
+    @property
+    def assistant_kind(self) -> str:
+        """The kind of assistant, by its name in the registry."""
+        if self.assistant != "auto":
+            return self.assistant
+        return "openai" if self.assistant_base_url or self.assistant_model else "local"
 
 
 @dataclass(kw_only=True)
@@ -58,8 +85,11 @@ class UserSettings(Settings):
 
     _argument_group_name = "the simulated user"
 
-    user: Literal["sharded", "openai"] = setting(
-        "sharded", "sharded: rules that tell a fact when asked for it; openai: a language model"
+    user: UserSpec | dict[str, Any] | str = setting(
+        "sharded",
+        "sharded: rules that tell a fact when asked for it; openai: a language model; or options "
+        "of one, such as kind=sharded,patience=1",
+        metavar="KIND|key=value,...",
     )
     user_model: str = setting("gpt-4o-mini", "openai user: model", metavar="NAME")
     user_base_url: str | None = setting(None, "openai user: address of the server", metavar="URL")
@@ -67,6 +97,25 @@ class UserSettings(Settings):
     num_traits: int = setting(
         0, "openai user: random persona traits of each simulated user", least=0
     )
+
+    def __post_init__(self) -> None:
+        """Read the user, so that a wrong one is an error at once."""
+        super().__post_init__()
+        self.to_user_spec()
+
+    def to_user_spec(self) -> UserSpec:
+        """Return the user with its options.
+
+        Raises:
+            ValueError: If the kind or an option is not known.
+        """
+        return to_user_spec(
+            self.user,
+            model=self.user_model,
+            base_url=self.user_base_url,
+            max_tokens=self.user_max_tokens,
+            num_traits=self.num_traits,
+        )
 
 
 @dataclass(kw_only=True)

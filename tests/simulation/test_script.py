@@ -89,7 +89,7 @@ def test_a_wrong_argument_is_named_with_what_it_may_be():
         simulate_chats(num_task=2)
     with pytest.raises(ValueError, match="num_tasks must be at least 1, got 0"):
         simulate_chats(num_tasks=0)
-    with pytest.raises(ValueError, match="user must be one of sharded, openai, got 'opnai'"):
+    with pytest.raises(ValueError, match="there is no kind 'opnai'; known: openai"):
         simulate_chats(user="opnai")
     with pytest.raises(ValueError, match="--cache and --replay exclude each other"):
         simulate_chats(cache="a", replay="b")

@@ -1,0 +1,93 @@
+"""Kinds of assistants by name: `--assistant` chooses one.
+
+A kind of your own is a function with this decorator:
+
+    @assistant_kind("parrot")
+    def parrot(settings: AssistantSettings, session: Session) -> Assistant: ...
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from collabllm.simulation.assistant.base import Assistant
+from collabllm.simulation.assistant.openai import OpenAIAssistant
+from collabllm.simulation.assistant.vllm import VllmAssistant
+
+if TYPE_CHECKING:
+    from collabllm.simulation.session import Session
+    from collabllm.simulation.settings import AssistantSettings
+
+Builder = Callable[["AssistantSettings", "Session"], Assistant]
+
+_KINDS: dict[str, Builder] = {}
+
+
+def assistant_kind(name: str) -> Callable[[Builder], Builder]:
+    """Register a function that makes an assistant from settings, under a name."""
+
+    def register(build: Builder) -> Builder:
+        _KINDS[name] = build
+        return build
+
+    return register
+
+
+def known_assistant_kinds() -> list[str]:
+    """Return the names of all kinds."""
+    return sorted(_KINDS)
+
+
+def build_assistant(settings: "AssistantSettings", session: "Session") -> Assistant:
+    """Make the assistant that the settings name; what must be closed goes to the session's stack.
+
+    Raises:
+        ValueError: If the settings do not fit together.
+    """
+    return _KINDS[settings.assistant_kind](settings, session)
+
+
+@assistant_kind("local")
+def local_assistant(settings: "AssistantSettings", session: "Session") -> Assistant:
+    """Load a model on this machine."""
+    from collabllm.simulation.assistant.local import LocalAssistant  # torch loads here
+
+    return session.stack.enter_context(
+        LocalAssistant(
+            settings.hf_model_path,
+            settings.lora_path,
+            settings.load_in_4bit,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            do_sample=settings.temperature > 0,
+        )
+    )
+
+
+@assistant_kind("openai")
+def openai_assistant(settings: "AssistantSettings", session: "Session") -> Assistant:
+    """Ask a server."""
+    if not settings.assistant_model:
+        raise ValueError("--assistant_base_url needs --assistant_model, the server's name of it.")
+    return OpenAIAssistant(
+        settings.assistant_model,
+        temperature=settings.temperature,
+        max_tokens=settings.max_new_tokens,
+        client=session.client(settings.assistant_base_url),
+        tokenizer_path=settings.tokenizer_path,
+    )
+
+
+@assistant_kind("vllm")
+def vllm_assistant(settings: "AssistantSettings", session: "Session") -> Assistant:
+    """Start a vLLM server of our own."""
+    return session.stack.enter_context(
+        VllmAssistant(
+            settings.hf_model_path,
+            settings.lora_path,
+            command=settings.vllm_command,
+            client_options=session.client_options(),
+            temperature=settings.temperature,
+            max_tokens=settings.max_new_tokens,
+            tokenizer_path=settings.tokenizer_path,
+        )
+    )

@@ -1,0 +1,153 @@
+"""Kinds of simulated users by name, and what `--user` says about one.
+
+A kind of your own is a function with this decorator; its keyword arguments are the kind's options:
+
+    @user_kind("stubborn")
+    def stubborn_users(clients: Clients, *, patience: int = 9) -> UserFactory: ...
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+from collabllm.servers.client import OpenAIClient
+from collabllm.settings import read_mapping, to_value, unknown_names
+from collabllm.simulation.user_models.base import UserModel
+from collabllm.simulation.user_models.openai import OpenAIUserModel
+from collabllm.simulation.user_models.personas import Persona
+from collabllm.simulation.user_models.rule_based import RuleBasedUser
+from collabllm.tasks import Task
+
+UserFactory = Callable[[Task, int], UserModel]
+"""Makes the user of one conversation from its task and a seed."""
+Clients = Callable[[str | None], OpenAIClient]
+"""Gives the run's one client of a server's address; None is OpenAI's."""
+
+_KINDS: dict[str, Callable[..., UserFactory]] = {}
+
+
+def user_kind(*names: str) -> Callable[[Callable[..., UserFactory]], Callable[..., UserFactory]]:
+    """Register a function that makes a factory of users, under one or more names."""
+
+    def register(build: Callable[..., UserFactory]) -> Callable[..., UserFactory]:
+        _KINDS.update(dict.fromkeys(names, build))
+        return build
+
+    return register
+
+
+def known_user_kinds() -> list[str]:
+    """Return the names of all kinds."""
+    return sorted(_KINDS)
+
+
+@dataclass(frozen=True)
+class UserSpec:
+    """One simulated user of a run: its name, its kind, and the kind's options."""
+
+    name: str
+    kind: str = "sharded"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build_factory(self, clients: Clients) -> UserFactory:
+        """Make the factory of these users.
+
+        Raises:
+            ValueError: If an option has a wrong value.
+        """
+        return _KINDS[self.kind](clients, **self.options)
+
+
+def to_user_spec(given: "UserSpec | str | Mapping[str, Any]", **defaults: Any) -> UserSpec:
+    """Read what `--user` says: a kind, `name=hasty,kind=sharded,patience=1`, or a mapping of these.
+
+    Args:
+        given: From a flag, a config file or Python.
+        defaults: Options that count where nothing else is said and the kind has them.
+
+    Raises:
+        ValueError: If the kind or an option is not known, or a value does not fit.
+    """
+    if isinstance(given, UserSpec):
+        return given
+    alone = isinstance(given, str) and "=" not in given and not given.startswith("{")
+    values = {"kind": given} if alone else read_mapping(given, "--user")
+    kind = str(values.pop("kind", "sharded"))
+    if kind not in _KINDS:
+        raise ValueError(
+            f"--user {given}: there is no kind {kind!r}; known: {', '.join(known_user_kinds())}."
+        )
+    name = str(values.pop("name", kind))
+    build = _KINDS[kind]
+    hints = get_type_hints(build)
+    known = [
+        parameter.name
+        for parameter in inspect.signature(build).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise ValueError(f"--user {given}: {unknown_names(unknown, ['name', 'kind', *known], '')}")
+    options = {key: value for key, value in defaults.items() if key in known}
+    for key, value in values.items():
+        options[key] = to_value(value, hints[key], f"--user {given}: {key}")
+    spec = UserSpec(name, kind, options)
+    Persona(options.get("traits", ()))  # unknown traits end here, before anything runs
+    return spec
+
+
+@user_kind("sharded", "rule_based")
+def rule_based_users(
+    clients: Clients, *, patience: int = 2, one_at_a_time: bool = False
+) -> UserFactory:
+    """Make users by rules: no server, no cost.
+
+    Args:
+        clients: Not needed.
+        patience: Turns without progress until the user gives up.
+        one_at_a_time: Whether the user answers only the first question of a reply.
+    """
+
+    def make_user(task: Task, seed: int) -> UserModel:
+        user = RuleBasedUser.from_task(task, seed=seed, patience=patience)
+        user.answers_several = not one_at_a_time
+        return user
+
+    return make_user
+
+
+@user_kind("openai")
+def openai_users(
+    clients: Clients,
+    *,
+    model: str = "gpt-4o-mini",
+    base_url: str | None = None,
+    max_tokens: int = 1024,
+    traits: tuple[str, ...] = (),
+    num_traits: int = 0,
+) -> UserFactory:
+    """Make users played by a language model behind a server.
+
+    Args:
+        clients: Of the run.
+        model: The server's name of the model.
+        base_url: Of the server; OpenAI's by default.
+        max_tokens: Most tokens of an answer.
+        traits: Persona traits of every user, joined by + in a flag.
+        num_traits: Instead: how many random ones each user gets.
+    """
+    client = clients(base_url)
+
+    def make_user(task: Task, seed: int) -> UserModel:
+        persona = Persona.sample(seed, num_traits) if num_traits else Persona(traits)
+        return OpenAIUserModel(
+            task.task_desc,
+            task.single_turn_prompt,
+            model,
+            max_tokens=max_tokens,
+            client=client,
+            persona=persona,
+        )
+
+    return make_user

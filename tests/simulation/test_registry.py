@@ -1,0 +1,103 @@
+"""Users and assistants by name, from a flag, a file or Python; kinds of one's own."""
+
+import pytest
+
+from collabllm.simulation import (
+    Assistant,
+    AssistantReply,
+    UserModel,
+    UserTurnResult,
+    simulate_chats,
+)
+from collabllm.simulation.assistant import registry as assistants
+from collabllm.simulation.settings import AssistantSettings, UserSettings
+from collabllm.simulation.user_models import registry as users
+from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
+from collabllm.tasks import demo_tasks
+
+
+def test_a_user_is_a_kind_words_or_a_mapping():
+    assert to_user_spec("openai") == UserSpec("openai", "openai")
+    assert to_user_spec("name=hasty,patience=1,one_at_a_time=true") == UserSpec(
+        "hasty", "sharded", {"patience": 1, "one_at_a_time": True}
+    )
+    assert to_user_spec("kind=rule_based,patience=3") == UserSpec(
+        "rule_based", "rule_based", {"patience": 3}
+    )
+    given = {"kind": "openai", "traits": ["terse", "expert"], "model": "m"}
+    assert to_user_spec(given).options == {"traits": ("terse", "expert"), "model": "m"}
+    assert given == {"kind": "openai", "traits": ["terse", "expert"], "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("robot", "there is no kind 'robot'; known: openai, rule_based, sharded"),
+        ("kind=robot", "there is no kind 'robot'; known: openai, rule_based, sharded"),
+        ("patence=3", "patence is not known; did you mean patience"),
+        ("patience=soon", "patience must be int, got 'soon'"),
+        ("one_at_a_time=maybe", "one_at_a_time must be bool, got 'maybe'"),
+        ("kind=openai,traits=evil", "Unknown traits"),
+    ],
+)
+def test_a_wrong_user_is_named_with_what_it_may_be(wrong, why):
+    with pytest.raises(ValueError, match=why):
+        to_user_spec(wrong)
+
+
+def test_flags_of_the_language_model_are_defaults_of_its_kind():
+    by_flags = UserSettings(user="openai", user_model="m", num_traits=2)
+    by_words = UserSettings(user="kind=openai,model=n", user_model="m")
+
+    assert by_flags.to_user_spec().options["model"] == "m"
+    assert by_flags.to_user_spec().options["num_traits"] == 2
+    assert by_words.to_user_spec().options["model"] == "n"
+    assert UserSettings(user_model="m").to_user_spec().options == {}
+
+
+def test_patience_and_single_answers_reach_the_user():
+    task = next(task for task in demo_tasks() if len(task.facts) > 1)
+    make = to_user_spec("patience=1,one_at_a_time=true").build_factory(lambda base_url: None)
+
+    user = make(task, 0)
+
+    assert (user.patience, user.answers_several) == (1, False)
+
+
+def test_the_assistant_is_found_by_its_kind():
+    assert AssistantSettings().assistant_kind == "local"
+    assert AssistantSettings(assistant_model="m").assistant_kind == "openai"
+    assert AssistantSettings(assistant="vllm").assistant_kind == "vllm"
+    with pytest.raises(ValueError, match="one of auto, local, openai, vllm, got 'lokal'"):
+        AssistantSettings(assistant="lokal")
+
+
+class Parrot(Assistant):
+    async def agenerate(self, messages, *, seed=None):
+        return AssistantReply(messages[-1]["content"])
+
+
+class Stubborn(UserModel):
+    async def agenerate(self, messages, *, seed=None):
+        return UserTurnResult(f"No. {len(messages)}")
+
+
+def test_a_kind_of_ones_own_is_one_function(monkeypatch, tmp_path):
+    monkeypatch.setattr(users, "_KINDS", dict(users._KINDS))
+    monkeypatch.setattr(assistants, "_KINDS", dict(assistants._KINDS))
+    assistants.assistant_kind("parrot")(lambda settings, session: Parrot())
+
+    @users.user_kind("stubborn")
+    def stubborn(clients, *, tone: str = ""):
+        return lambda task, seed: Stubborn(task.task_desc, tone or task.single_turn_prompt)
+
+    (record,) = simulate_chats(
+        assistant="parrot",
+        user="kind=stubborn,tone=loud",
+        num_tasks=1,
+        max_turns=2,
+        system_prompt="",
+        output_dir=str(tmp_path),
+    )
+
+    assert [m["content"] for m in record.result.messages] == ["No. 0", "No. 0", "No. 2", "No. 2"]

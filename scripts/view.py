@@ -1,4 +1,4 @@
-"""Show the conversations of a transcript file or a dataset in a browser.
+"""Show transcripts, a dataset or a finished evaluation in a browser.
 
 uv run python scripts/view.py outputs/simulation/transcripts.jsonl
 """
@@ -16,16 +16,19 @@ class ViewSettings(Settings):
     """What to show, and where to write the page."""
 
     file: str = setting(
-        help="transcript file, or dataset: file, folder, Hub id, demo", positional=True
+        help="transcript file, folder of them, evaluation's folder, or dataset (file, folder, Hub "
+        "id, demo)",
+        positional=True,
     )
     dataset_split: str = setting(
         "train", "split of a Hub dataset", metavar="SPLIT", aliases=("--split",)
     )
-    limit: int = setting(500, "most conversations to show", least=1)
+    limit: int = setting(20_000, "most conversations to show; 0 shows all", least=0)
     output_file: str | None = setting(
-        None, "HTML file to write; by default the input's name", metavar="FILE",
+        None, "HTML file to write; by default beside the input", metavar="FILE",
         aliases=("--output",),
     )  # fmt: skip
+    overwrite: bool = setting(False, "replace a file that is no former page of this input")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

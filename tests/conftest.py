@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser import browser  # noqa: F401
 from tests.fake_hub import hub  # noqa: F401
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

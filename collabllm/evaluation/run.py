@@ -18,8 +18,9 @@ from rich.markdown import Markdown
 from collabllm import __version__
 from collabllm.evaluation.arms import Arm, ArmPool, check_arms, check_not_trained_on
 from collabllm.evaluation.measures import BUILT_IN, measure, score_replies, to_score
+from collabllm.evaluation.names import check_names, transcript_file
 from collabllm.evaluation.report.aggregate import aggregate
-from collabllm.evaluation.report.page import write_report
+from collabllm.evaluation.report.overview import write_report
 from collabllm.evaluation.report.tables import to_markdown, to_summary
 from collabllm.evaluation.users import UserSpec
 from collabllm.event_loop import get_loop
@@ -76,6 +77,7 @@ def run_evaluation(args: argparse.Namespace) -> Path:
     if reference not in names:
         raise ValueError(f"--reference {reference} is not an arm; arms: {', '.join(names)}.")
     users = args.user or [UserSpec("sharded")]
+    check_names(names, [user.name for user in users])
     tasks = take(TaskSettings, args).load_tasks()
     for arm in arms:
         check_not_trained_on(arm, tasks)
@@ -140,7 +142,7 @@ class _Evaluation:
             for task in tasks
             for variant in [open_with(task, num_told)]
         }
-        file = self.folder / "transcripts" / f"{arm.name}--{user.name}.jsonl"
+        file = transcript_file(self.folder, arm.name, user.name)
         waiting: list[tuple[Record, Future[dict[str, MetricValue]]]] = []
 
         def score(record: Record) -> None:
@@ -228,7 +230,7 @@ def _finish(
         json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8"
     )
     (folder / TABLE_FILE).write_text(table, encoding="utf-8")
-    report = write_report(folder / REPORT_FILE, folder, results, scores)
+    report = write_report(folder / REPORT_FILE, folder, results, scores, overwrite=True)
     Console().print(Markdown(to_summary(results)))
     print(f"All tables: {folder / TABLE_FILE}")
     log_results(args.report_to, folder, results["summaries"], facts["settings"])

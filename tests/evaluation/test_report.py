@@ -1,303 +1,311 @@
-"""The report and the viewer in a real browser: filters, arms side by side, candidates, escaping."""
+"""The report in a real browser: the answer first, charts, the table of conversations, escaping."""
 
 import json
-import os
-import shutil
-from pathlib import Path
+import re
 
 import pytest
 
-from collabllm.evaluation.report.charts import forest_plot
-from collabllm.evaluation.report.page import write_report
-from scripts.view import main as view
-from tests.evaluation.test_results import SCORES, results_of
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER) and not os.environ.get("COLLABLLM_REQUIRE_BROWSER"),
-    reason="chromium and chromedriver are not installed",
+from collabllm.evaluation.report.aggregate import aggregate
+from collabllm.evaluation.report.overview import render_report, write_report
+from tests.browser import (
+    SMALLEST_TEXT,
+    is_dark,
+    needs_browser,
+    screen,
+    wait_for,
 )
+from tests.evaluation.report_data import ARMS, USERS, write_evaluation
+
+METRICS = ["facts_elicited", "facts_used", "over_asking", "first_reply_asks", "num_tokens"]
+TAG = "<img src=x onerror='window.hacked = 0'>"
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
 
 
-def transcript(arm, task, *replies, reason="max_turns"):
-    messages = [{"role": "user", "content": f"opening of {task}"}]
-    for reply in replies:
-        messages += [
-            {"role": "assistant", "content": reply},
-            {"role": "user", "content": "go on"},
-        ]
+def results_of(scores, arms, users, **more):
     return {
-        "task_id": task,
-        "rollout_idx": 0,
-        "single_turn_prompt": f"goal of {task}",
-        "messages": messages[:-1],
-        "user_turns": [],
-        "termination_reason": reason,
-        "usage": {},
-        "timings": {},
-        "seeds": [],
-        "error": "",
-        "failed": False,
-        "audit": {"repeat": task == "a"},
-        "assistant": arm,
-        "user": "sharded",
-        "prompt_hash": "",
-    }
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("evaluation")
-    (folder / "transcripts").mkdir()
-    for arm in ("base", "sft"):
-        tasks = ["a", "b", "c", *(f"{t}+3" for t in "abc")]
-        lines = [
-            transcript(arm, t, f"{arm} asks about {t}?", EVIL if t == "b" else "fine")
-            for t in tasks
-        ]
-        lines[0]["termination_reason"] = "user_satisfied"
-        file = folder / "transcripts" / f"{arm}--sharded.jsonl"
-        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    results = {
-        **results_of(SCORES),
-        "users": [{"name": "sharded"}],
+        "arms": [{"name": arm} for arm in arms],
+        "users": [{"name": user} for user in users],
+        "reference": arms[0],
+        "metrics": METRICS,
+        "tasks": sorted({s["task_id"].split("+")[0] for s in scores}),
         "usage": {"user": {"requests": 3, "prompt_tokens": 5, "completion_tokens": 7}},
         "cost_usd": 0.25,
-        "settings": {"max_turns": 4, "system_prompt": "<b>be brief</b>"},
+        "settings": {"max_turns": 4},
         "versions": {"torch": "1"},
         "prompt_hashes": {"user_simulator": "abc"},
-        "tasks": ["a", "b", "c"],
+        **aggregate(scores, arms, arms[0], METRICS, 0),
+        **more,
     }
-    return write_report(folder / "report.html", folder, results, SCORES)
 
 
 @pytest.fixture(scope="module")
-def browser():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--window-size=1200,900",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+def folder(tmp_path_factory):
+    """An evaluation of four arms, two users, three openings and twelve tasks."""
+    folder = tmp_path_factory.mktemp("evaluations") / "evaluation"
+    scores = write_evaluation(folder, users=USERS[:2], num_tasks=12)
+    results = results_of(scores, list(ARMS), list(USERS[:2]))
+    (folder / "results.json").write_text(json.dumps(results))
+    write_report(folder / "report.html", folder, results, scores)
+    return folder
 
 
-def select(browser, name, value):
+@pytest.fixture
+def page(folder, browser):
+    browser.get("about:blank")
+    browser.get((folder / "report.html").as_uri())
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def choose(browser, name, value):
     from selenium.webdriver.support.ui import Select
 
-    Select(browser.find_element("id", f"filter-{name}")).select_by_value(value)
+    Select(browser.find_element("id", name)).select_by_value(value)
 
 
-def cards(browser):
-    return browser.find_elements("css selector", ".conversation")
+def text_of(browser, selector):
+    return browser.find_element("css selector", selector).text
 
 
-def expand(browser):
-    """Open the first conversation, and wait for its messages: the browser tells the page later."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    cards(browser)[0].find_element("css selector", "summary").click()
-    WebDriverWait(browser, 30).until(
-        lambda driver: driver.find_elements("css selector", ".conversation .message")
-    )
+def lines(browser):
+    return browser.find_elements("css selector", "#list tr.line")
 
 
 def count(browser):
     return browser.find_element("id", "count").text
 
 
+def open_first(browser):
+    lines(browser)[0].find_element("css selector", ".opener").click()
+    return wait_for(browser, "#list .message")
+
+
 @needs_browser
-def test_it_opens_from_disk_without_any_error(report, browser):
-    browser.get(report.as_uri())
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_first_screen_has_the_answer_and_its_table(folder, browser, width, height, scheme):
+    with screen(browser, width, height, scheme):
+        browser.get((folder / "report.html").as_uri())
+        bottom = browser.execute_script(
+            "return document.querySelector('table.answer tbody').getBoundingClientRect().bottom"
+        )
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        smallest = browser.execute_script(SMALLEST_TEXT)
+        dark = is_dark(browser)
 
-    assert "base, sft" in browser.title
-    assert count(browser) == "12 of 12 conversations"
-    assert browser.find_element("css selector", "#results table").text.startswith("arm m")
-    assert len(browser.find_elements("css selector", "#results figure svg circle")) >= 2
-    assert "$0.2500" in browser.find_element("id", "endings").text
-    assert browser.get_log("browser") == []
+    assert bottom <= height
+    assert wide <= width
+    assert smallest[0] >= 12, smallest
+    assert dark == (scheme == "dark")
 
 
-def test_only_intervals_that_exclude_zero_are_marked():
-    shared = {"metric": "m", "p_value": 0.5, "p_holm": None}
-    rows = [
-        {"arm": "up", "mean": 0.2, "low": 0.1, "high": 0.3, **shared},
-        {"arm": "wide", "mean": 0.2, "low": -0.1, "high": 0.5, **shared},
-        {"arm": "same", "mean": 0.0, "low": 0.0, "high": 0.0, **shared},
+@needs_browser
+def test_the_charts_follow_the_chosen_user_and_opening(page):
+    assert len(page.find_elements("css selector", "#charts table")) == 5
+    first = text_of(page, "#charts table tbody")
+    assert "base" in first
+
+    choose(page, "chart-user", "hasty")
+    assert text_of(page, "#charts table tbody") != first
+    choose(page, "chart-opening", "3")
+
+    titles = [c.text for c in page.find_elements("css selector", "#charts caption")]
+    assert titles[0] == "facts used ↑ higher is better"  # none is needed where all is told
+    assert "over asking ↓ lower is better" in titles
+    assert "num tokens" in titles
+
+
+@needs_browser
+def test_the_asking_curve_has_a_panel_a_user_and_its_values_in_a_table(page):
+    panels = page.find_elements("css selector", "figure.asking")
+
+    assert [p.find_element("tag name", "figcaption").text for p in panels] == [
+        "User sharded",
+        "User hasty",
     ]
-
-    plot = forest_plot(rows)
-
-    assert [row["kind"] for row in plot["rows"]] == ["clear", "unclear", "unclear"]
-    assert plot["rows"][2]["x"] == plot["center"]
-    assert forest_plot(rows[2:])["ticks"][0]["text"] == "-1"
+    assert len(panels[0].find_elements("css selector", "polyline")) == 4
+    rows = panels[0].find_elements("css selector", "tbody tr")
+    assert [row.text.split()[0] for row in rows] == list(ARMS)
+    assert all(row.text.count("[") == 3 for row in rows)
 
 
 @needs_browser
-def test_filters_by_task_arm_ending_kind_and_text(report, browser):
-    browser.get(report.as_uri())
+def test_every_table_has_headers_with_a_scope(page):
+    bare = page.execute_script(
+        "return [...document.querySelectorAll('th:not([scope])')].map((th) => th.outerHTML)"
+    )
 
-    select(browser, "task", "b")
-    assert count(browser) == "2 of 12 conversations"
-    select(browser, "arm", "sft")
-    assert count(browser) == "1 of 12 conversations"
-    select(browser, "task", "")
-    select(browser, "outcome", "user_satisfied")
-    assert [card.text.split("\n")[0] for card in cards(browser)] == [
-        "a sft · user sharded, vague openings · user_satisfied"
-    ]
-    select(browser, "outcome", "")
-    browser.find_element("id", "filter-text").send_keys("sft ABOUT c+3")
-    assert count(browser) == "1 of 12 conversations"
-    assert browser.get_log("browser") == []
+    assert bare == []
 
 
 @needs_browser
-def test_a_conversation_expands_beside_another_arm_and_shows_scores(report, browser):
-    browser.get(report.as_uri())
-    select(browser, "task", "a")
-    select(browser, "arm", "sft")
-    select(browser, "other", "base")
+def test_what_is_hidden_takes_no_room(page):
+    sizes = page.execute_script(
+        "return [...document.querySelectorAll('[hidden]')].map((n) => n.getClientRects().length)"
+    )
 
-    expand(browser)
-
-    sides = browser.find_elements("css selector", ".conversation .side")
-    assert [side.find_element("tag name", "h4").text for side in sides] == [
-        "sft: user_satisfied",
-        "base: user_satisfied",
-    ]
-    assert "m 0.5" in sides[0].text
-    assert "m 0" in sides[1].text
-    assert "sft asks about a?" in sides[0].text
-    assert "5 tokens, 2 questions, 1 needless, 1 fact told next" in sides[0].text
-    assert "user's faults: repeat" in sides[0].text
-    assert browser.get_log("browser") == []
+    assert sizes
+    assert set(sizes) == {0}
 
 
 @needs_browser
-def test_markup_in_a_reply_shows_as_text(report, browser):
-    browser.get(report.as_uri())
-    select(browser, "task", "b")
-    expand(browser)
-
-    assert EVIL in browser.find_element("css selector", ".conversation").text
-    assert browser.execute_script("return window.hacked") is None
-    assert browser.find_elements("css selector", ".conversation img") == []
-    assert "<b>be brief</b>" in browser.find_element("id", "settings").text
+def test_conversations_are_found_by_task_arm_user_opening_ending_and_text(page):
+    assert count(page) == "288 of 288 conversations"
+    choose(page, "filter-arm", "SFT")
+    choose(page, "filter-user", "hasty")
+    choose(page, "filter-opening", "1 fact told")
+    assert count(page) == "12 of 288 conversations"
+    page.find_element("id", "filter-task").send_keys("task-11")
+    assert count(page) == "1 of 288 conversations"
+    page.find_element("id", "filter-text").send_keys("WHOLE of task-11:")
+    assert count(page) == "1 of 288 conversations"
+    page.find_element("id", "filter-text").send_keys(" zebra")
+    wait_for(page, "#count")
+    assert count(page) == "0 of 288 conversations"
 
 
 @needs_browser
-def test_the_keyboard_searches_and_walks_through_conversations(report, browser):
+def test_it_shows_where_an_arm_lost_against_another(page):
+    choose(page, "filter-arm", "SFT")
+    choose(page, "filter-other", "base")
+    page.find_element("css selector", "th[data-by=difference] button").click()
+
+    shown = [line.find_elements("css selector", "td")[1].text for line in lines(page)]
+    values = [float(text.replace("\u2212", "-")) for text in shown if text != "\u2013"]
+    assert values == sorted(values)
+    assert values[0] < 0
+    head = page.find_element("css selector", "th[data-by=difference]")
+    assert head.get_attribute("aria-sort") == "ascending"
+    open_first(page)
+    wait_for(page, ".side", 2)
+    sides = page.find_elements("css selector", ".side h4")
+    assert [side.text.split(":")[0] for side in sides] == ["SFT", "base"]
+    marked = {mark.text for mark in page.find_elements("css selector", ".side mark")}
+    assert marked
+    assert "I" not in marked  # both users begin with "I need help with"
+    head.find_element("tag name", "button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+
+
+@needs_browser
+def test_what_is_open_stays_open_while_filtering(page):
+    open_first(page)
+    goal = page.find_element("css selector", ".detail details")
+    goal.find_element("tag name", "summary").click()
+
+    choose(page, "filter-arm", "SFT+DPO")
+    page.find_element("id", "filter-text").send_keys("zebra")
+    wait_for(page, ".kept")
+
+    assert count(page) == "0 of 288 conversations"
+    assert page.find_element("css selector", ".detail details").get_attribute("open") is not None
+    page.find_element("id", "close-all").click()
+    assert page.find_elements("css selector", ".detail") == []
+
+
+@needs_browser
+def test_a_link_opens_its_conversation(page, folder):
+    choose(page, "filter-arm", "SFT")
+    open_first(page)
+    address = page.find_element("css selector", ".detail a").get_attribute("href")
+    assert address.endswith("#c/task-0/SFT/sharded/vague%20opening/0")
+
+    page.get("about:blank")
+    page.get(address)
+
+    wait_for(page, ".detail .message")
+    assert text_of(page, "#list .is-open .names").startswith("SFT · sharded · vague opening")
+    page.get("about:blank")
+    page.get((folder / "report.html").as_uri() + "#c/gone/SFT/%E0%A4%A")
+    assert "not on this page" in count(page)
+
+
+@needs_browser
+def test_the_keyboard_walks_and_can_be_switched_off(page):
     from selenium.webdriver.common.keys import Keys
 
-    browser.get(report.as_uri())
-    body = browser.find_element("tag name", "body")
+    body = page.find_element("tag name", "body")
     body.send_keys("j")
-    browser.switch_to.active_element.send_keys("j")
-    focused = browser.switch_to.active_element
-    assert focused.text.startswith("b ")
-    focused.send_keys(Keys.ENTER)
-    assert cards(browser)[1].get_attribute("open") is not None
-    focused.send_keys("/")
-    assert browser.switch_to.active_element.get_attribute("id") == "filter-text"
+    page.switch_to.active_element.send_keys("j")
+    assert page.switch_to.active_element.text == "task-1"
+    page.switch_to.active_element.send_keys(Keys.ENTER)
+    wait_for(page, ".detail .message")
+    assert page.switch_to.active_element.get_attribute("aria-expanded") == "true"
+    page.switch_to.active_element.send_keys("/")
+    assert page.switch_to.active_element.get_attribute("id") == "filter-text"
+    page.find_element("id", "keys").click()
+    lines(page)[0].find_element("css selector", ".opener").send_keys("/")
+    assert page.switch_to.active_element.get_attribute("id") != "filter-text"
+    page.find_element("id", "keys").click()
+
+
+def test_the_page_asks_nothing_of_the_network(folder):
+    page = (folder / "report.html").read_text()
+
+    assert "default-src 'none'" in page
+    for word in ("http://", "https://", "@import", "fetch("):
+        assert word not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+def poison(value, keep=()):
+    """Add markup to every text but those under the names that `keep` has."""
+    if isinstance(value, dict):
+        return {k: v if k in keep else poison(v, keep) for k, v in value.items()}
+    if isinstance(value, list):
+        return [poison(item, keep) for item in value]
+    return value + EVIL if isinstance(value, str) else value
+
+
+def rename(names):
+    """Add markup to the names of a dictionary."""
+    return {name + EVIL: value for name, value in names.items()}
 
 
 @needs_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_in_light_and_dark(report, browser, scheme):
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True},
-    )
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    try:
-        browser.get(report.as_uri())
-        select(browser, "other", "sft")
-        expand(browser)
-        width = browser.execute_script("return document.documentElement.scrollWidth")
-        color = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+def test_markup_in_any_field_shows_as_text(tmp_path, browser):
+    arms, users = [f"base{TAG}", f"SFT{TAG}"], [f"sharded{TAG}"]  # they stand in file names
+    keep = ("name", "arm", "user", "reference", "role")
+    scores = poison(write_evaluation(tmp_path, arms=arms, users=users, num_tasks=2), keep)
+    for score in scores:
+        score["missing"] = {f"judge{EVIL}": f"dead{EVIL}"}
+        score["audit"] = rename({"repeat": True})
+    for file in (tmp_path / "transcripts").iterdir():
+        records = [poison(json.loads(line), keep) for line in file.read_text().splitlines()]
+        for record in records:
+            record["error"] = record["user_turns"] = record["audit"] = None
+            record |= {"error": EVIL, "audit": rename({"repeat": True})}
+            record["user_turns"] = [{"response": EVIL, "is_terminal": True}]
+            record["messages"].append({"role": f"user{EVIL}", "content": EVIL})
+        file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    results = poison(results_of(scores, arms, users), (*keep, "metric", "metrics", "audit"))
+    for name in ("settings", "versions", "prompt_hashes", "usage"):
+        results[name] = rename(results[name])
+    results = json.loads(json.dumps(results).replace("facts_used", "facts_used" + TAG))
+    report = write_report(tmp_path / "r.html", tmp_path, results, scores)
 
-    assert width <= 400
-    assert (sum(map(int, color[4:-1].split(","))) < 200) == (scheme == "dark")
-
-
-def test_the_page_asks_nothing_of_the_network(report):
-    page = report.read_text()
-
-    assert "http://" not in page
-    assert "https://" not in page
-    assert "@import" not in page
-
-
-def test_no_text_can_end_the_data_element(report):
-    page = report.read_text()
-
-    assert page.count("</script>") == 2
-    data = page.split('id="data">')[1].split("</script>")[0]
-    assert EVIL in {
-        m["content"] for c in json.loads(data) for m in c["messages"] if m["role"] == "assistant"
+    browser.get(report.as_uri())
+    for line in range(len(lines(browser))):
+        lines(browser)[line].find_element("css selector", ".opener").click()
+    wait_for(browser, ".message", 5 * len(lines(browser)))
+    browser.execute_script("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+    shown = browser.find_element("tag name", "body").text
+    elsewhere = {
+        name: browser.find_element("css selector", name).text
+        for name in ("h1", ".answer", ".about", "#charts", "#asking", "#endings", "#settings")
     }
+    browser.execute_script("document.querySelectorAll('body *').forEach((n) => n.click?.())")
+
+    assert browser.execute_script("return window.hacked") is None
+    assert browser.find_elements("css selector", "img") == []
+    assert len(browser.find_elements("css selector", "script")) == 4  # a chunk, two data, the code
+    for field in ("whole of", "dead", "judge", "repeat", "max_turns", "help with", "user"):
+        assert re.search(field + ".*window.hacked", shown), field
+    assert [name for name, text in elsewhere.items() if "window.hacked" not in text] == []
 
 
-@needs_browser
-def test_a_dataset_shows_the_candidates_of_each_turn_and_why_one_was_chosen(
-    tmp_path, browser, make_conversation
-):
-    rows = make_conversation(
-        [("hi", {"what?": 0.9, "so what": 0.1}), ("that", {"done": 0.7, "no": 0.2})]
-    )
-    rows[0] |= {"rewards": {"total": [0.8, 1.0]}, "standard_error": 0.1}
-    rows[0]["sessions"] = [[{"role": "assistant", "content": "what?"}]]
-    file = tmp_path / "data.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    view([str(file), "--output", str(tmp_path / "data.html")])
+def test_a_report_is_made_again_from_its_folder(folder, tmp_path):
+    again = render_report(folder, tmp_path / "again.html")
 
-    browser.get((tmp_path / "data.html").as_uri())
-    expand(browser)
-    browser.find_element("css selector", ".candidates summary").click()
-
-    text = browser.find_element("css selector", ".conversation").text
-    assert "2 candidates; went on with: score 0.900 against 0.100" in text
-    assert "0.9 ± 0.1 chosen" in text
-    assert "total [0.8,1]" in text
-    assert "so what" in text
-    assert "future 1" in text
-    assert browser.get_log("browser") == []
-
-
-def test_view_takes_transcripts_and_the_bundled_dataset_and_refuses_others(tmp_path, capsys):
-    lines = [transcript("base", "a", "fine")]
-    file = tmp_path / "t.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (tmp_path / "bad.jsonl").write_text("{nothing")
-
-    view([str(file), "--output", str(tmp_path / "t.html")])
-    view(["demo", "--limit", "3", "--output", str(tmp_path / "demo.html")])
-
-    assert "Open in a browser" in capsys.readouterr().out
-    assert "opening of a" in Path(tmp_path / "t.html").read_text()
-    assert "3 conversations" in Path(tmp_path / "demo.html").read_text()
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
-        view([str(tmp_path / "none.jsonl")])
-    with pytest.raises(ValueError, match="line 1: not JSON"):
-        view([str(tmp_path / "bad.jsonl")])
+    assert again.read_text() == (folder / "report.html").read_text()
+    with pytest.raises(FileNotFoundError, match="--resume finishes the run"):
+        render_report(tmp_path)

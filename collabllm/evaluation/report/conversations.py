@@ -1,133 +1,123 @@
-"""Transcripts and datasets as the conversations that the viewer shows."""
+"""What the page shows of one conversation: a row of the table, and what opens below it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from collabllm.evaluation.report.tables import group_title
-from collabllm.tasks.matching import find_questions
+_PREVIEW = 140
 
-Conversation = dict[str, Any]
+
+@dataclass(frozen=True)
+class Conversation:
+    """One conversation. `scores` and all before it stand in the table, the rest opens below.
+
+    `opening` says what the first message told; `scores` is by metric, without those in `missing`,
+    which has reasons; `faults` are the simulated user's; `farewell` is its last word, which the
+    assistant did not see. Messages have `role`, `content` and `note`, and those of a dataset
+    `candidates`.
+    """
+
+    task: str
+    arm: str
+    user: str = ""
+    opening: str = ""
+    rollout: int = 0
+    ending: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    goal: str = ""
+    error: str = ""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    faults: Sequence[str] = ()
+    messages: Sequence[Mapping[str, Any]] = ()
+    farewell: str = ""
+
+    def to_row(self, metrics: Sequence[str]) -> list[Any]:
+        """Return the table's row: seven texts, then a score (or None) a metric.
+
+        A conversation's address in the page is made of the first five.
+        """
+        first = next((m["content"] for m in self.messages if m["role"] == "user"), "")
+        scores = [self.scores.get(metric) for metric in metrics]
+        names = [self.task, self.arm, self.user, self.opening, self.rollout, self.ending]
+        return [*names, first[:_PREVIEW], *scores]
+
+    def to_body(self) -> dict[str, Any]:
+        """Return what opens below the row; what is empty is left out."""
+        parts = {
+            "goal": self.goal,
+            "error": self.error,
+            "missing": dict(self.missing),
+            "faults": list(self.faults),
+            "messages": list(self.messages),
+            "farewell": self.farewell,
+        }
+        return {name: part for name, part in parts.items() if part}
 
 
 def from_transcript(
-    line: Mapping[str, Any], arm: str | None = None, score: Mapping[str, Any] | None = None
+    line: Mapping[str, Any],
+    arm: str | None = None,
+    score: Mapping[str, Any] | None = None,
+    opening: str = "",
 ) -> Conversation:
-    """Show one line of a transcript file, with the scores of an evaluation where there are some."""
-    title = group_title(score["user"], score["num_told"]) if score else f"user {line['user']}"
-    values = score["values"] if score else {}
-    return {
-        "task": line["task_id"],
-        "arm": arm or line["assistant"],
-        "group": title,
-        "rollout": line["rollout_idx"],
-        "outcome": line["termination_reason"],
-        "goal": line["single_turn_prompt"],
-        "error": line.get("error", ""),
-        "scores": {name: round(v, 4) for name, v in values.items() if v is not None},
-        "missing": dict(score["missing"]) if score else {},
-        "faults": [name for name, found in line.get("audit", {}).items() if found],
-        "messages": _with_scores(line["messages"], score["replies"] if score else []),
-        "ending": next((t["response"] for t in line.get("user_turns", []) if t["is_terminal"]), ""),
-    }
+    """Show one line of a transcript file.
 
-
-def _with_scores(
-    messages: Sequence[Mapping[str, Any]], replies: Sequence[Mapping[str, int]]
-) -> list[dict[str, Any]]:
-    """Put each reply's counts beside it, where an evaluation has them."""
-    left = iter(replies)
-    shown = [_message(message) for message in messages]
-    for message in shown:
-        counts = next(left, None) if message["role"] == "assistant" else None
-        if counts:
-            parts = [_plural(counts["tokens"], "token"), _plural(counts["questions"], "question")]
-            if counts.get("needless"):
-                parts.append(f"{counts['needless']} needless")
-            if counts.get("facts_told"):
-                parts.append(f"{_plural(counts['facts_told'], 'fact')} told next")
-            message["note"] = ", ".join(parts)
-    return shown
-
-
-def from_dataset(rows: Iterable[Mapping[str, Any]]) -> list[Conversation]:
-    """Show a multi-turn dataset: each conversation with the candidates of every turn.
-
-    The reply that the conversation went on with is the `chosen` row, or the best-scored one.
+    Args:
+        line: Of the file.
+        arm: Its name in an evaluation; else the assistant's.
+        score: The evaluation's line of scores for it.
+        opening: What the first message told, in words.
     """
-    conversations: dict[Any, dict[int, list[Mapping[str, Any]]]] = {}
-    for row in rows:
-        turns = conversations.setdefault(row["conv_id"], {})
-        turns.setdefault(row.get("turn_id") or len(row["prompt"]), []).append(row)
-    return [_from_turns(conv_id, turns) for conv_id, turns in conversations.items()]
+    values = score["values"] if score else {}
+    audit = line.get("audit") or {}
+    turns = line.get("user_turns") or []
+    return Conversation(
+        str(line["task_id"]),
+        arm or str(line.get("assistant", "")),
+        str(score["user"] if score else line.get("user", "")),
+        opening,
+        line.get("rollout_idx", 0),
+        str(line["termination_reason"]),
+        {name: round(value, 4) for name, value in values.items() if value is not None},
+        line.get("single_turn_prompt") or "",
+        line.get("error") or "",
+        dict(score["missing"]) if score else {},
+        [name for name, found in audit.items() if found],
+        _with_counts(line["messages"], score["replies"] if score else []),
+        next((turn["response"] for turn in turns if turn["is_terminal"]), ""),
+    )
 
 
-def _from_turns(conv_id: Any, turns: Mapping[int, Sequence[Mapping[str, Any]]]) -> Conversation:
-    messages: list[dict[str, Any]] = []
-    outcome = ""
-    for turn_id in sorted(turns):
-        rows = sorted(turns[turn_id], key=lambda row: -row["score"])
-        chosen = next((row for row in rows if row.get("chosen")), rows[0])
-        prompt = chosen["prompt"]
-        messages += [_message(m) for m in prompt[len(messages) :]]
-        reply = _message({"role": "assistant", "content": chosen["completion"]})
-        reply["candidates"] = [_candidate(row, row is chosen) for row in rows]
-        reply["why"] = _why(rows, chosen)
-        messages.append(reply)
-        outcome = chosen.get("termination_reason") or outcome
-    first = next(iter(turns.values()))[0]
-    best = [max(row["score"] for row in rows) for rows in turns.values()]
-    return {
-        "task": str(conv_id),
-        "arm": "dataset",
-        "group": "",
-        "rollout": 0,
-        "outcome": outcome or f"{len(turns)} turns",
-        "goal": first.get("single_turn_prompt") or "",
-        "error": "",
-        "scores": {"best score, mean over turns": round(sum(best) / len(best), 4)},
-        "missing": {},
-        "faults": [],
-        "messages": messages,
-        "ending": "",
-    }
-
-
-def _candidate(row: Mapping[str, Any], chosen: bool) -> dict[str, Any]:
-    rewards = row.get("rewards") or {}
-    return {
-        "text": row["completion"],
-        "score": round(row["score"], 4),
-        "standard_error": _round(row.get("standard_error")),
-        "chosen": chosen,
-        "proactive": bool(row.get("proactive")),
-        "rewards": {
-            name: [_round(v) for v in value] if isinstance(value, list) else _round(value)
-            for name, value in rewards.items()
-            if value is not None
-        },
-        "futures": [[_message(m) for m in session] for session in row.get("sessions") or []],
-    }
-
-
-def _why(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> str:
-    if len(rows) == 1:
-        return "the only candidate"
-    others = [row["score"] for row in rows if row is not chosen]
-    return f"score {chosen['score']:.3f} against {', '.join(f'{score:.3f}' for score in others)}"
-
-
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    text = message["content"]
-    shown: dict[str, Any] = {"role": message["role"], "content": text}
-    if message["role"] == "assistant":
-        words, questions = len(text.split()), len(find_questions(text))
-        shown["note"] = f"{_plural(words, 'word')}, {_plural(questions, 'question')}"
+def _with_counts(
+    messages: Iterable[Mapping[str, Any]], replies: Iterable[Mapping[str, int]]
+) -> list[dict[str, Any]]:
+    """Put each reply's counts beside it: an evaluation's, or its words."""
+    left = iter(replies)
+    shown = []
+    for message in messages:
+        counts = next(left, None) if message["role"] == "assistant" else None
+        shown.append(show_message(message, _describe(counts) if counts else None))
     return shown
 
 
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+def _describe(counts: Mapping[str, int]) -> str:
+    parts = [plural(counts["tokens"], "token"), plural(counts["questions"], "question")]
+    if counts.get("needless"):
+        parts.append(f"{counts['needless']} needless")
+    if counts.get("facts_told"):
+        parts.append(f"{plural(counts['facts_told'], 'fact')} told next")
+    return ", ".join(parts)
 
 
-def _round(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value
+def show_message(message: Mapping[str, Any], note: str | None = None) -> dict[str, Any]:
+    """Copy what the page shows of a message; a reply without a note gets its words counted."""
+    role, text = message["role"], message["content"]
+    if note is None and role == "assistant":
+        note = plural(len(text.split()), "word")
+    shown = {"role": role, "content": text}
+    return {**shown, "note": note} if note else shown
+
+
+def plural(number: int, noun: str) -> str:
+    """Write a number of things, such as `1 task` and `2 tasks`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

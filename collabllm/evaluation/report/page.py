@@ -1,168 +1,152 @@
-"""One self-contained HTML file: tables, charts and conversations of an evaluation or a dataset."""
+"""One self-contained HTML file: the answer, tables, charts and conversations."""
 
+import base64
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 
 from collabllm import __version__
-from collabllm.evaluation.report.charts import curve_chart, forest_plot, histograms
-from collabllm.evaluation.report.conversations import Conversation, from_transcript
-from collabllm.evaluation.report.tables import (
-    format_difference,
-    format_mean,
-    group_title,
-    groups_of,
-)
-from collabllm.simulation.transcripts import read_transcripts
+from collabllm.evaluation.report.conversations import Conversation
 
 _TEMPLATE = "report.html.j2"
-_LENGTH = "num_tokens"
-
-
-def write_report(
-    path: Path, folder: Path, results: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]
-) -> Path:
-    """Write the report of an evaluation.
-
-    Args:
-        path: Of the HTML file.
-        folder: Of the evaluation; its transcripts are read.
-        results: What results.json holds.
-        scores: Lines of the scores file.
-    """
-    by_key = {(s["arm"], s["user"], s["task_id"], s["rollout_idx"]): s for s in scores}
-    conversations = []
-    for arm in results["arms"]:
-        for user in results["users"]:
-            file = folder / "transcripts" / f"{arm['name']}--{user['name']}.jsonl"
-            for line in read_transcripts(file):
-                key = (arm["name"], user["name"], line["task_id"], line["rollout_idx"])
-                conversations.append(from_transcript(line, arm["name"], by_key.get(key)))
-    return render(
-        path,
-        title=f"Evaluation: {', '.join(arm['name'] for arm in results['arms'])}",
-        conversations=conversations,
-        evaluation=_describe(results, scores),
-    )
+_SCRIPTS = ("text.js", "charts.js", "dialogue.js", "conversations.js", "report.js")
+_CHUNK = 100  # conversations that the browser unpacks at once
+_LEVEL = 3  # of compression: twice as fast as the default, for a tenth more bytes
+_GENERATOR = "CollabLLM"
 
 
 def render(
     path: Path,
     *,
     title: str,
-    conversations: Sequence[Conversation],
+    conversations: Iterable[Conversation],
+    metrics: Iterable[str] = (),
+    source: str = "",
+    note: str = "",
     evaluation: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> Path:
-    """Render the page; every text of a conversation reaches it as data, never as markup.
+    """Write the page; every text reaches it as data, never as markup.
+
+    Conversations are taken and written one by one, packed by the hundred, so that a page of any
+    length needs little memory here, and opens at once.
 
     Args:
         path: Of the HTML file.
         title: Of the page.
-        conversations: From `conversations.from_transcript` or `from_dataset`.
-        evaluation: Tables and charts, or None for conversations alone.
+        conversations: What the table at the end lists.
+        metrics: Names of their scores, in the order of the columns.
+        source: What the page shows: a page of the same source is replaced.
+        note: A sentence above the table of conversations.
+        evaluation: From `overview.describe`, or None for conversations alone.
+        overwrite: Replace whatever file is there.
+
+    Raises:
+        FileExistsError: If another file is there.
     """
+    check_replaceable(path, source, overwrite=overwrite)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("collabllm.evaluation.report"),
         autoescape=True,
         trim_blocks=True,
+        lstrip_blocks=True,
     )
-    data = json.dumps(list(conversations), ensure_ascii=False)
-    page = environment.get_template(_TEMPLATE).render(
+    loader = environment.loader
+    assert loader is not None
+    script = "\n".join(loader.get_source(environment, name)[0] for name in _SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    table = _Table(conversations, list(metrics))
+    stream = environment.get_template(_TEMPLATE).stream(
         title=title,
+        mark=markupsafe.Markup(_mark(source)),
+        note=note,
         evaluation=evaluation,
-        data=data.replace("<", "\\u003c"),  # no text can end the script element
-        num_conversations=len(conversations),
+        evaluation_data=_to_json(evaluation["data"]) if evaluation else "null",
+        table=table,
+        script=script,
+        digest=digest,
         version=__version__,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(page, encoding="utf-8")
-    scratch.replace(path)
+    try:
+        with scratch.open("w", encoding="utf-8", errors="replace") as file:
+            file.writelines(stream)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
     return path
 
 
-def _describe(results: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Prepare what the template shows of the results."""
-    arms = [arm["name"] for arm in results["arms"]]
-    endings = sorted({reason for t in results["terminations"] for reason in t["counts"]})
-    return {
-        "arms": arms,
-        "reference": results["reference"],
-        "groups": [_describe_group(results, scores, group, arms) for group in groups_of(results)],
-        "curve": curve_chart([e for e in results["over_asking"] if len(e["curve"]) > 1]),
-        "endings": endings,
-        "terminations": [
-            {**t, "title": group_title(t["user"], t["num_told"])} for t in results["terminations"]
-        ],
-        "audit": results["audit"],
-        "usage": results["usage"],
-        "cost_usd": results["cost_usd"],
-        "settings": {
-            **results["settings"],
-            **{f"version of {name}": number for name, number in results["versions"].items()},
-            **{f"prompt {name}": number for name, number in results["prompt_hashes"].items()},
-        },
-        "num_tasks": len(results["tasks"]),
-    }
+def check_replaceable(path: Path, source: str, *, overwrite: bool = False) -> None:
+    """Refuse to write over anything but a former page of the same source.
+
+    Raises:
+        FileExistsError: With what to do.
+    """
+    if overwrite or not path.exists():
+        return
+    with path.open("rb") as file:
+        head = file.read(4096).decode("utf-8", "replace")
+    if not path.is_file() or _mark(source) not in head:
+        raise FileExistsError(
+            f"{path} exists and is no former page of the same source; choose another "
+            "--output_file, or --overwrite."
+        )
 
 
-def _describe_group(
-    results: Mapping[str, Any],
-    scores: Sequence[Mapping[str, Any]],
-    group: tuple[str, int | None],
-    arms: Sequence[str],
-) -> dict[str, Any]:
-    def of_group(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        return [e for e in entries if (e["user"], e["num_told"]) == group]
-
-    summaries = {(s["arm"], s["metric"]): s for s in of_group(results["summaries"])}
-    differences = of_group(results["differences"])
-    found = of_group(scores)
-    metrics = [
-        metric
-        for metric in results["metrics"]
-        if any(summaries[arm, metric]["mean"] is not None for arm in arms)
-    ]
-    return {
-        "title": group_title(*group),
-        "metrics": metrics,
-        "rows": [[arm, *(format_mean(summaries[arm, m]) for m in metrics)] for arm in arms],
-        "differences": [
-            {**d, "text": format_difference(d), "needed": d["tasks_needed"] or "-"}
-            for d in differences
-        ],
-        "forests": [
-            {"metric": metric, **forest_plot([d for d in differences if d["metric"] == metric])}
-            for metric in metrics
-            if any(d["metric"] == metric for d in differences)
-        ],
-        "noise": [
-            {"arm": arm, "metric": metric, "value": f"{summaries[arm, metric]['noise_floor']:.3f}"}
-            for arm in arms
-            for metric in metrics
-            if summaries[arm, metric]["noise_floor"] is not None
-        ],
-        "histograms": [
-            {"metric": metric, **_histogram(found, metric, arms)}
-            for metric in metrics
-            if metric != "seconds"
-        ],
-    }
+def _mark(source: str) -> str:
+    """Return what the head of a page of this source has."""
+    digest = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()[:16]
+    return f'<meta name="generator" content="{_GENERATOR}" data-source="{digest}">'
 
 
-def _histogram(
-    scores: Sequence[Mapping[str, Any]], metric: str, arms: Sequence[str]
-) -> dict[str, Any]:
-    return histograms(
-        {
-            arm: [
-                s["values"][metric]
-                for s in scores
-                if s["arm"] == arm and s["values"].get(metric) is not None
-            ]
-            for arm in arms
-        }
-    )
+class _Table:
+    """The conversations for the template: packed by the hundred, then the table's rows."""
+
+    def __init__(self, conversations: Iterable[Conversation], metrics: list[str]) -> None:
+        self._conversations, self._metrics = iter(conversations), metrics
+        self._rows: list[list[Any]] = []
+
+    def chunks(self) -> Iterator[str]:
+        """Yield packed conversations: JSON, deflated, in base64."""
+        while block := list(islice(self._conversations, _CHUNK)):
+            self._rows += [conversation.to_row(self._metrics) for conversation in block]
+            bodies = _dump([conversation.to_body() for conversation in block], ensure_ascii=True)
+            yield base64.b64encode(zlib.compress(bodies.encode(), _LEVEL)).decode()
+
+    def index(self) -> str:
+        """Return the table's rows as JSON; after `chunks`."""
+        return _to_json({"metrics": self._metrics, "chunk": _CHUNK, "rows": self._rows})
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def _to_json(value: Any) -> str:
+    """Write JSON that cannot end a script element."""
+    return _dump(value, ensure_ascii=False).replace("<", "\\u003c")
+
+
+def _dump(value: Any, *, ensure_ascii: bool) -> str:
+    """Write JSON; a number that is none (NaN, infinite) is null, as no browser reads it."""
+    try:
+        return json.dumps(value, ensure_ascii=ensure_ascii, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=ensure_ascii, separators=(",", ":"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value

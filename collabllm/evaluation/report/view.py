@@ -1,60 +1,137 @@
-"""What scripts/view.py does: the report's viewer for any transcript file or dataset."""
+"""What scripts/view.py does: the page of transcripts, a dataset, or a finished evaluation."""
 
 import json
-from itertools import islice
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from collabllm.data_processing.loading import BUNDLED_DATASET, load_multiturn_dataset
-from collabllm.evaluation.report.conversations import from_dataset, from_transcript
-from collabllm.evaluation.report.page import render
+from collabllm.evaluation.report.candidates import BEST_SCORE, show_turns
+from collabllm.evaluation.report.conversations import Conversation, from_transcript
+from collabllm.evaluation.report.page import check_replaceable, render
 from collabllm.simulation.transcripts import read_transcripts
+
+logger = logging.getLogger(__name__)
+
+_TRANSCRIPT_COLUMNS = frozenset(("task_id", "messages", "termination_reason"))
+_SAVED_DATASETS = ("dataset_info.json", "dataset_dict.json")
 
 
 def view(
-    file: str, dataset_split: str = "train", limit: int = 500, output_file: str | None = None
+    file: str,
+    *,
+    dataset_split: str = "train",
+    limit: int = 20_000,
+    output_file: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
-    """Write the page and return its path.
+    """Write the page of a source and return its path.
 
     Args:
-        file: Transcript file, or dataset: file, folder, Hub id, or `demo`.
-        dataset_split: Split of a Hub dataset.
-        limit: Most conversations to show.
-        output_file: HTML file to write; by default the input's name.
+        file: A transcript file, a folder of them, an evaluation's folder (its report is made
+            again), or a dataset: a file, a folder, a Hub id, or `demo`.
+        dataset_split: Of a Hub dataset.
+        limit: Most conversations to show; the page and the log say how many there are. 0: all.
+        output_file: The HTML file; by default beside the source, or here for a Hub dataset.
+        overwrite: Replace a file that is no former page of this source.
 
     Raises:
-        FileNotFoundError: If the file is not there.
-        ValueError: If it is neither transcripts nor a multi-turn dataset.
+        FileExistsError: If there is such a file and `overwrite` is False.
+        FileNotFoundError: If the source is not there.
+        ValueError: If it holds neither transcripts nor a multi-turn dataset, or nothing.
     """
-    source = Path(file)
-    if _is_transcript_file(source):
-        lines = islice(read_transcripts(source), limit)
-        conversations = [from_transcript(line) for line in lines]
-    else:
-        dataset = load_multiturn_dataset(file, dataset_split)
-        wanted: dict[Any, None] = {}
-        for conv_id in dataset["conv_id"]:
-            wanted.setdefault(conv_id)
-            if len(wanted) > limit:
-                break
-        chosen = set(list(wanted)[:limit])
-        conversations = from_dataset(row for row in dataset if row["conv_id"] in chosen)
-    if not conversations:
+    path, output = Path(file), Path(output_file) if output_file else None
+    if is_evaluation(path):
+        from collabllm.evaluation.report.overview import render_report
+
+        return render_report(path, output, overwrite=overwrite)
+    source = str(path.resolve()) if path.exists() else file
+    output = output or _default_output(file, path)
+    check_replaceable(output, source, overwrite=overwrite)
+    files = _transcript_files(path)
+    number, conversations = _read(files) if files else _load(file, dataset_split)
+    if not number:
         raise ValueError(f"{file}: has no conversations.")
-    name = source.stem if source.suffix else file.replace("/", "--")
-    output = Path(output_file or f"{name}.html")
-    return render(output, title=f"Conversations of {file}", conversations=conversations)
+    note = ""
+    if limit and number > limit:
+        note = f"The first {limit:,} of {number:,} conversations; --limit 0 shows all."
+        logger.warning(note)
+    return render(
+        output,
+        title=f"Conversations of {file}",
+        conversations=islice(conversations, limit or None),
+        metrics=() if files else (BEST_SCORE,),
+        source=source,
+        note=note,
+        overwrite=overwrite,
+    )
 
 
-def _is_transcript_file(path: Path) -> bool:
-    """Tell a transcript file from a dataset by its first line."""
-    if path.suffix != ".jsonl" or str(path) == BUNDLED_DATASET:
-        return False
+def is_evaluation(path: Path) -> bool:
+    """Tell whether a folder is the output of scripts/evaluate.py."""
+    return path.is_dir() and (path / "scores.jsonl").is_file()
+
+
+def _default_output(file: str, path: Path) -> Path:
+    if path.is_dir():
+        return path / "conversations.html"
+    if path.exists():
+        return path.with_suffix(".html")
+    return Path(f"{file.replace('/', '--')}.html")
+
+
+def _transcript_files(path: Path) -> list[Path]:
+    """Return the transcript files that a source names; none where it is a dataset.
+
+    Raises:
+        FileNotFoundError: If it looks like a file and is not there.
+        ValueError: If the first line is not JSON, or a folder has no transcripts.
+    """
+    if path.is_dir():
+        if any((path / name).exists() for name in _SAVED_DATASETS):
+            return []
+        files = [file for file in sorted(path.rglob("*.jsonl")) if _has_transcripts(file)]
+        if not files:
+            raise ValueError(f"{path}: no file in this folder has transcripts.")
+        return files
+    if path.suffix != ".jsonl":
+        return []
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
-    with path.open(encoding="utf-8", errors="replace") as stream:
+    return [path] if _has_transcripts(path) else []
+
+
+def _has_transcripts(file: Path) -> bool:
+    """Tell a transcript file from others by its first line."""
+    with file.open(encoding="utf-8", errors="replace") as stream:
         try:
             first = json.loads(stream.readline())
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} line 1: not JSON ({error}).") from error
-    return isinstance(first, dict) and {"messages", "termination_reason"} <= first.keys()
+            raise ValueError(f"{file} line 1: not JSON ({error}).") from error
+    return isinstance(first, dict) and first.keys() >= _TRANSCRIPT_COLUMNS
+
+
+def _read(files: Sequence[Path]) -> tuple[int, Iterator[Conversation]]:
+    """Return the number of transcripts, and an iterator over them."""
+    number = sum(_count_lines(file) for file in files)
+    return number, map(from_transcript, chain.from_iterable(map(read_transcripts, files)))
+
+
+def _count_lines(file: Path) -> int:
+    with file.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+
+
+def _load(file: str, split: str) -> tuple[int, Iterator[Conversation]]:
+    """Return the number of a dataset's conversations, and an iterator over them."""
+    from collabllm.data_processing.loading import load_multiturn_dataset
+
+    dataset = load_multiturn_dataset(file, split)
+    rows_of: dict[Any, list[int]] = {}
+    for idx, conv_id in enumerate(dataset["conv_id"]):
+        rows_of.setdefault(conv_id, []).append(idx)
+    conversations = (
+        show_turns(conv_id, [dataset[idx] for idx in rows]) for conv_id, rows in rows_of.items()
+    )
+    return len(rows_of), conversations

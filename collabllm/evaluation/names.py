@@ -1,0 +1,57 @@
+"""Names of arms and users: each stands in file names, and none may be taken for another."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+_MAX_BYTES = 100
+
+
+def transcript_file(folder: Path, arm: str, user: str) -> Path:
+    """Return where an evaluation keeps the conversations of an arm with a user."""
+    return folder / "transcripts" / f"{arm}--{user}.jsonl"
+
+
+def check_names(arms: Sequence[str], users: Sequence[str]) -> None:
+    """Check, before anything is paid for, that names fit into files and differ there.
+
+    Raises:
+        ValueError: If a name does not fit, is used twice, or two pairs of names share a file; the
+            text names the flag.
+    """
+    for flag, names in (("--arm", arms), ("--user", users)):
+        for name in names:
+            _check_name(flag, name)
+        for same in _alike(names):
+            raise ValueError(
+                f"{flag}: {' and '.join(map(repr, same))} need names of their own (name=…); a "
+                "file's name may not tell capital letters."
+            )
+    pairs = [(arm, user) for arm in arms for user in users]
+    files = [transcript_file(Path(), arm, user).name for arm, user in pairs]
+    for same in _alike(files):
+        found = [pair for pair, file in zip(pairs, files, strict=True) if file in same]
+        named = " and ".join(" with ".join(pair) for pair in found)
+        raise ValueError(f"{named} would share the file {same[0]}; rename an arm or a user.")
+
+
+def _check_name(flag: str, name: str) -> None:
+    if (
+        not name.isprintable()
+        or not name.strip()
+        or name.startswith(".")
+        or any(char in name for char in "/\\")
+        or len(name.encode("utf-8", "replace")) > _MAX_BYTES
+    ):
+        raise ValueError(
+            f"{flag} name={name[:200]!r}: a name stands in file names, so it has printable letters "
+            f"without slashes, no dot in front, and at most {_MAX_BYTES} bytes."
+        )
+
+
+def _alike(names: Sequence[str]) -> list[list[str]]:
+    """Return groups of names that are one in a file system that does not tell capitals."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[name.casefold()].append(name)
+    return [group for group in groups.values() if len(group) > 1]

@@ -10,10 +10,10 @@ from collabllm.data_processing.splitting import task_key
 from collabllm.evaluation.measures import DESCRIPTIVE, FIRST_REPLY_ASKS
 from collabllm.evaluation.results import ArmInfo, Opening, Outcome, TestSetUse, UserInfo
 from collabllm.files import write_text
-from collabllm.tasks import Task, open_with
+from collabllm.tasks import Task, count_partly_told, open_with
 
 PLAN_FILE = "plan.json"
-ALL_FACTS = "all"
+ALL_FACTS, SOME_FACTS = "all", "some"
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,14 @@ def open_tasks(
 
     Args:
         tasks: Without facts told.
-        num_told: How many facts the openings tell; `all` for every one.
+        num_told: How many facts the openings tell; `all` for every one, `some` for as many as the
+            opening that was written so tells (half of them where none was).
         cluster_by: Column whose tasks are not independent of one another.
     """
     found: dict[str, tuple[Task, Variant]] = {}
     for wanted in num_told:
         for task in tasks:
-            number = len(task.facts) if wanted == ALL_FACTS else min(int(wanted), len(task.facts))
+            number = _count_told(task, wanted)
             opened = open_with(task, number)
             cluster = task_key(task.to_row(), cluster_by)
             variant = Variant(
@@ -122,6 +123,12 @@ def open_tasks(
             )
             found.setdefault(opened.task_id, (opened, variant))
     return list(found.values())
+
+
+def _count_told(task: Task, wanted: int | str) -> int:
+    if wanted == SOME_FACTS:
+        return count_partly_told(task)
+    return len(task.facts) if wanted == ALL_FACTS else min(int(wanted), len(task.facts))
 
 
 def _opening_of(task: Task, num_told: int) -> Opening:

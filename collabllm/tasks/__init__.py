@@ -2,7 +2,7 @@
 
 from collabllm.tasks.demo import demo_tasks
 from collabllm.tasks.loading import DEMO_TASKS, choose_side, load_tasks
-from collabllm.tasks.task import Fact, Opening, Task, open_with, to_task
+from collabllm.tasks.task import Fact, Opening, Task, count_partly_told, open_with, to_task
 
 __all__ = [
     "DEMO_TASKS",
@@ -10,6 +10,7 @@ __all__ = [
     "Opening",
     "Task",
     "choose_side",
+    "count_partly_told",
     "demo_tasks",
     "load_tasks",
     "open_with",

@@ -7,7 +7,16 @@ import pytest
 from collabllm.data import demo_generator
 from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
 from collabllm.simulation import RuleBasedUser
-from collabllm.tasks import Fact, Opening, Task, choose_side, demo_tasks, load_tasks, open_with
+from collabllm.tasks import (
+    Fact,
+    Opening,
+    Task,
+    choose_side,
+    count_partly_told,
+    demo_tasks,
+    load_tasks,
+    open_with,
+)
 
 KIND = "single_turn_metadata.kind"
 
@@ -59,3 +68,14 @@ def test_written_openings_are_taken_before_composed_ones():
     assert open_with(written, 1).opening == "a card for Ann"
     assert open_with(task, 1).opening in ("a card. Ann", "a card. on Monday")
     assert open_with(written, 2).opening.startswith("a card. ")
+
+
+def test_a_partial_opening_tells_what_was_written_or_else_half():
+    facts = tuple(Fact(name, name, value=name) for name in ("Ann", "Monday", "cake"))
+    task = Task("t", "goal", opening="a card", facts=facts)
+    written = Opening("a card for Ann", ("Ann",))
+    complete = Opening("a card for Ann on Monday with cake", ("Ann", "Monday", "cake"))
+
+    assert count_partly_told(replace(task, told_openings=(complete, written))) == 1
+    assert count_partly_told(task) == 2
+    assert count_partly_told(replace(task, facts=())) == 0

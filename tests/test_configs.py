@@ -7,14 +7,20 @@ import pytest
 from collabllm.data_engine.settings import BuildSettings
 from collabllm.settings import parse_settings
 from collabllm.simulation.settings import SimulationSettings
+from collabllm.simulation.side_by_side import SideBySideSettings
 from scripts import evaluate, train_dpo, train_sft
 
 ROOT = Path(__file__).parents[1]
 READERS = {
     "demo.yaml": train_sft.parse_args,
     "demo_build.yaml": lambda words: parse_settings(BuildSettings, words),
+    "demo_compare.yaml": lambda words: parse_settings(SideBySideSettings, words),
     "demo_dpo.yaml": train_dpo.parse_args,
     "demo_simulate.yaml": lambda words: parse_settings(SimulationSettings, words),
+    "gpu/dpo_8b.yaml": train_dpo.parse_args,
+    "gpu/sft_1b.yaml": train_sft.parse_args,
+    "gpu/sft_3b.yaml": train_sft.parse_args,
+    "gpu/sft_8b.yaml": train_sft.parse_args,
     "loop_build.yaml": lambda words: parse_settings(BuildSettings, words),
     "loop_dpo.yaml": train_dpo.parse_args,
     "loop_evaluate.yaml": evaluate.parse_args,
@@ -26,7 +32,9 @@ def read(name, *words):
 
 
 def test_there_is_no_preset_without_a_script():
-    assert {path.name for path in (ROOT / "configs").glob("*.yaml")} == set(READERS)
+    folder = ROOT / "configs"
+    found = [*folder.glob("*.yaml"), *folder.glob("gpu/*.yaml")]
+    assert {str(path.relative_to(folder)) for path in found} == set(READERS)
 
 
 @pytest.mark.parametrize("name", READERS)

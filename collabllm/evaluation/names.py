@@ -7,9 +7,10 @@ from pathlib import Path
 _MAX_BYTES = 100
 
 
-def transcript_file(folder: Path, arm: str, user: str) -> Path:
-    """Return where an evaluation keeps the conversations of an arm with a user."""
-    return folder / "transcripts" / f"{arm}--{user}.jsonl"
+def transcript_file(folder: Path, arm: str, user: str, training_seed: str = "") -> Path:
+    """Return where an evaluation keeps the conversations of an arm (or one of its trainings)."""
+    of_seed = f"@{training_seed}" if training_seed else ""
+    return folder / "transcripts" / f"{arm}{of_seed}--{user}.jsonl"
 
 
 def check_names(arms: Sequence[str], users: Sequence[str]) -> None:

@@ -20,8 +20,8 @@ from collabllm.evaluation.arms import Arm, ArmPool, check_arms, check_not_traine
 from collabllm.evaluation.measures import BUILT_IN, measure, score_replies, to_score
 from collabllm.evaluation.names import check_names, transcript_file
 from collabllm.evaluation.report.aggregate import aggregate
-from collabllm.evaluation.report.overview import write_report
-from collabllm.evaluation.report.tables import to_markdown, to_summary
+from collabllm.evaluation.report.old_overview import write_report
+from collabllm.evaluation.report.old_tables import to_markdown, to_summary
 from collabllm.evaluation.users import UserSpec
 from collabllm.event_loop import get_loop
 from collabllm.files import JsonLinesWriter, read_json_lines

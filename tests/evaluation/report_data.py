@@ -2,6 +2,11 @@
 
 import json
 import random
+from dataclasses import replace
+
+from collabllm.evaluation.names import transcript_file
+from collabllm.evaluation.plan import Plan, Variant, choose_primary
+from collabllm.evaluation.results import ArmInfo, UserInfo
 
 ARMS = ("base", "proactive", "SFT", "SFT+DPO")
 USERS = ("sharded", "hasty", "llm")
@@ -33,9 +38,7 @@ def make_score(arm, user, task, num_told, random_, skill, rollout=0):
         "arm": arm,
         "user": user,
         "num_told": num_told,
-        "num_facts": 3,
         "task_id": task + (f"+{num_told}" if num_told else ""),
-        "cluster": f"domain-{int(task.split('-')[1]) % 12}",
         "rollout_idx": rollout,
         "termination_reason": random_.choice(["user_satisfied", "max_turns", "user_gave_up"]),
         "failed": False,
@@ -75,10 +78,56 @@ def make_transcript(score, random_):
     }
 
 
-def write_evaluation(folder, *, arms=ARMS, users=USERS, told=(0, 1, 3), num_tasks=60, seed=0):
-    """Write scores.jsonl and transcripts; return the scores. Later arms elicit and ask more."""
+def make_plan(arms, users, told, num_tasks, arms_info=None, **changes):
+    """Return the plan of a made-up evaluation: tasks of three facts in twelve groups."""
+    infos = [ArmInfo(arm, [], [], "default", "smollm2-135m-instruct") for arm in arms]
+    openings = {0: "none", 3: "all"}
+    variants = [
+        Variant(
+            f"task-{i}+{n}" if n else f"task-{i}",
+            f"task-{i}",
+            f"kind-{i % 12}",
+            openings.get(n, "some"),
+            n,
+            3,
+        )
+        for n in told
+        for i in range(num_tasks)
+    ]
+    plan = Plan(
+        arms=arms_info or infos,
+        users=[UserInfo(user, "sharded", "tells facts when asked") for user in users],
+        reference=arms[0],
+        metrics=["facts_elicited", "facts_used", "over_asking"],
+        primary=[],
+        variants=variants,
+        num_rollouts=1,
+        cluster_by="single_turn_metadata.kind",
+        tasks="demo",
+        tasks_are="development",
+        test_set_uses=[],
+        seed=0,
+        date="2026-11-27",
+        command="uv run python scripts/evaluate.py --config configs/loop_evaluate.yaml",
+        versions={"collabllm": "1.0", "torch": "2.13.0"},
+        commit="0123abc",
+        prompt_hashes={"user_simulator": "abc"},
+        signatures={},
+        settings={"max_turns": 4},
+        notes=[],
+    )
+    plan = replace(plan, **changes)
+    names = [*plan.metrics, "first_reply_asks"]
+    return replace(plan, primary=choose_primary([], names, [v.opening for v in variants]))
+
+
+def write_evaluation(
+    folder, *, arms=ARMS, users=USERS, told=(0, 1, 3), num_tasks=60, seed=0, **changes
+):
+    """Write plan, scores and transcripts; return the scores. Later arms elicit and ask more."""
     random_ = random.Random(seed)
     (folder / "transcripts").mkdir(parents=True)
+    make_plan(arms, users, told, num_tasks, **changes).write(folder)
     scores = []
     for idx, arm in enumerate(arms):
         for user in users:
@@ -88,7 +137,7 @@ def write_evaluation(folder, *, arms=ARMS, users=USERS, told=(0, 1, 3), num_task
                 for i in range(num_tasks)
             ]
             lines = [json.dumps(make_transcript(score, random_)) + "\n" for score in own]
-            (folder / "transcripts" / f"{arm}--{user}.jsonl").write_text("".join(lines))
+            transcript_file(folder, arm, user).write_text("".join(lines))
             scores += own
     lines = [json.dumps(score) + "\n" for score in scores]
     (folder / "scores.jsonl").write_text("".join(lines))

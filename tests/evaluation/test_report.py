@@ -2,11 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
-from collabllm.evaluation.report.aggregate import aggregate
-from collabllm.evaluation.report.overview import render_report, write_report
+from collabllm.evaluation.analysis import analyse_folder
+from collabllm.evaluation.names import transcript_file
+from collabllm.evaluation.report.overview import write_report
+from collabllm.evaluation.report.summary import write_reports
+from collabllm.evaluation.results import ArmInfo, write_results
+from scripts.view import main as view
 from tests.browser import (
     SMALLEST_TEXT,
     is_dark,
@@ -16,36 +21,18 @@ from tests.browser import (
 )
 from tests.evaluation.report_data import ARMS, USERS, write_evaluation
 
-METRICS = ["facts_elicited", "facts_used", "over_asking", "first_reply_asks", "num_tokens"]
 TAG = "<img src=x onerror='window.hacked = 0'>"
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
-
-
-def results_of(scores, arms, users, **more):
-    return {
-        "arms": [{"name": arm} for arm in arms],
-        "users": [{"name": user} for user in users],
-        "reference": arms[0],
-        "metrics": METRICS,
-        "tasks": sorted({s["task_id"].split("+")[0] for s in scores}),
-        "usage": {"user": {"requests": 3, "prompt_tokens": 5, "completion_tokens": 7}},
-        "cost_usd": 0.25,
-        "settings": {"max_turns": 4},
-        "versions": {"torch": "1"},
-        "prompt_hashes": {"user_simulator": "abc"},
-        **aggregate(scores, arms, arms[0], METRICS, 0),
-        **more,
-    }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """An evaluation of four arms, two users, three openings and twelve tasks."""
     folder = tmp_path_factory.mktemp("evaluations") / "evaluation"
-    scores = write_evaluation(folder, users=USERS[:2], num_tasks=12)
-    results = results_of(scores, list(ARMS), list(USERS[:2]))
-    (folder / "results.json").write_text(json.dumps(results))
-    write_report(folder / "report.html", folder, results, scores)
+    write_evaluation(folder, users=USERS[:2], num_tasks=12)
+    results = analyse_folder(folder)
+    write_results(folder, results)
+    write_reports(folder, results)
     return folder
 
 
@@ -100,19 +87,22 @@ def test_the_first_screen_has_the_answer_and_its_table(folder, browser, width, h
 
 
 @needs_browser
-def test_the_charts_follow_the_chosen_user_and_opening(page):
-    assert len(page.find_elements("css selector", "#charts table")) == 5
+def test_the_charts_follow_the_chosen_user_opening_and_arm(page):
     first = text_of(page, "#charts table tbody")
-    assert "base" in first
+    assert first.startswith("base")
 
     choose(page, "chart-user", "hasty")
     assert text_of(page, "#charts table tbody") != first
-    choose(page, "chart-opening", "3")
-
+    choose(page, "chart-opening", "all")
     titles = [c.text for c in page.find_elements("css selector", "#charts caption")]
     assert titles[0] == "facts used ↑ higher is better"  # none is needed where all is told
-    assert "over asking ↓ lower is better" in titles
+    assert "first reply asks ↓ lower is better" in titles
     assert "num tokens" in titles
+    choose(page, "chart-against", "SFT+DPO")
+    rows = page.find_elements("css selector", "#charts table:first-child tbody tr")
+    against = [row.find_elements("tag name", "td")[2].text for row in rows]
+    assert against[3] == ""
+    assert all("[" in text for text in against[:3])
 
 
 @needs_browser
@@ -153,7 +143,7 @@ def test_conversations_are_found_by_task_arm_user_opening_ending_and_text(page):
     assert count(page) == "288 of 288 conversations"
     choose(page, "filter-arm", "SFT")
     choose(page, "filter-user", "hasty")
-    choose(page, "filter-opening", "1 fact told")
+    choose(page, "filter-opening", "1 of 3 facts told")
     assert count(page) == "12 of 288 conversations"
     page.find_element("id", "filter-task").send_keys("task-11")
     assert count(page) == "1 of 288 conversations"
@@ -208,13 +198,13 @@ def test_a_link_opens_its_conversation(page, folder):
     choose(page, "filter-arm", "SFT")
     open_first(page)
     address = page.find_element("css selector", ".detail a").get_attribute("href")
-    assert address.endswith("#c/task-0/SFT/sharded/vague%20opening/0")
+    assert address.endswith("#c/task-0/SFT/sharded/nothing%20told/0/")
 
     page.get("about:blank")
     page.get(address)
 
     wait_for(page, ".detail .message")
-    assert text_of(page, "#list .is-open .names").startswith("SFT · sharded · vague opening")
+    assert text_of(page, "#list .is-open .names").startswith("SFT · sharded · nothing told")
     page.get("about:blank")
     page.get((folder / "report.html").as_uri() + "#c/gone/SFT/%E0%A4%A")
     assert "not on this page" in count(page)
@@ -264,24 +254,45 @@ def rename(names):
 @needs_browser
 def test_markup_in_any_field_shows_as_text(tmp_path, browser):
     arms, users = [f"base{TAG}", f"SFT{TAG}"], [f"sharded{TAG}"]  # they stand in file names
-    keep = ("name", "arm", "user", "reference", "role")
-    scores = poison(write_evaluation(tmp_path, arms=arms, users=users, num_tasks=2), keep)
+    metric = f"judge{EVIL}"
+    write_evaluation(tmp_path, arms=arms, users=users, num_tasks=2, metrics=["facts_used", metric])
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    for variant in plan["variants"]:
+        variant["task_id"] += EVIL
+    for arm, user in zip(plan["arms"], [plan["users"][0]] * 2, strict=True):
+        arm |= {"system_prompt": EVIL, "model": EVIL, "lora_paths": [EVIL]}
+        user["description"] = EVIL
+    plan["cluster_by"] = EVIL
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    keep = ("arm", "user", "role")
+    lines_of = (tmp_path / "scores.jsonl").read_text().splitlines()
+    scores = [poison(json.loads(line), keep) for line in lines_of]
     for score in scores:
-        score["missing"] = {f"judge{EVIL}": f"dead{EVIL}"}
+        score["values"] |= {metric: 0.5 if score["num_told"] else None}
+        score["missing"] = {} if score["num_told"] else {metric: f"dead{EVIL}"}
         score["audit"] = rename({"repeat": True})
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(s) + "\n" for s in scores))
     for file in (tmp_path / "transcripts").iterdir():
         records = [poison(json.loads(line), keep) for line in file.read_text().splitlines()]
         for record in records:
-            record["error"] = record["user_turns"] = record["audit"] = None
             record |= {"error": EVIL, "audit": rename({"repeat": True})}
             record["user_turns"] = [{"response": EVIL, "is_terminal": True}]
             record["messages"].append({"role": f"user{EVIL}", "content": EVIL})
         file.write_text("".join(json.dumps(record) + "\n" for record in records))
-    results = poison(results_of(scores, arms, users), (*keep, "metric", "metrics", "audit"))
-    for name in ("settings", "versions", "prompt_hashes", "usage"):
-        results[name] = rename(results[name])
-    results = json.loads(json.dumps(results).replace("facts_used", "facts_used" + TAG))
-    report = write_report(tmp_path / "r.html", tmp_path, results, scores)
+    results = replace(
+        analyse_folder(tmp_path),
+        notes=[EVIL],
+        date=EVIL,
+        command=EVIL,
+        commit=EVIL,
+        tasks=EVIL,
+        settings={EVIL: EVIL},
+        versions={EVIL: EVIL},
+        prompt_hashes={EVIL: EVIL},
+        signatures={EVIL: EVIL},
+        usage={EVIL: {"requests": 3, "prompt_tokens": 5, "completion_tokens": 7}},
+    )
+    report = write_report(tmp_path, results)
 
     browser.get(report.as_uri())
     for line in range(len(lines(browser))):
@@ -304,8 +315,49 @@ def test_markup_in_any_field_shows_as_text(tmp_path, browser):
 
 
 def test_a_report_is_made_again_from_its_folder(folder, tmp_path):
-    again = render_report(folder, tmp_path / "again.html")
+    again = write_report(folder, path=tmp_path / "again.html")
 
     assert again.read_text() == (folder / "report.html").read_text()
-    with pytest.raises(FileNotFoundError, match="--resume finishes the run"):
-        render_report(tmp_path)
+    view([str(folder)])
+    assert again.read_text() == (folder / "report.html").read_text()
+    (folder / "report.html").write_text("my notes")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        view([str(folder)])
+    view([str(folder), "--overwrite"])
+    assert again.read_text() == (folder / "report.html").read_text()
+    with pytest.raises(FileNotFoundError):
+        write_report(tmp_path)
+
+
+def test_an_incomplete_evaluation_says_so_above_its_table(tmp_path):
+    write_evaluation(tmp_path, arms=ARMS[:2], users=USERS[:1], num_tasks=12)
+    scores = (tmp_path / "scores.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "scores.jsonl").write_text("".join(scores[:-8]))
+    results = analyse_folder(tmp_path)
+    page = write_report(tmp_path, results).read_text()
+
+    head = page[page.index("<h1>") : page.index('<table class="answer"')]
+    assert "incomplete." in head  # the sentence ends with it
+    assert "This evaluation is incomplete: 8 of 72 conversations are" in head
+    assert "4 of 12</td>" in page
+    assert "8 missing: 0." in page
+
+
+def test_several_trainings_of_one_arm_stand_apart(tmp_path):
+    arms = [
+        ArmInfo("base", [], [], "default", "m"),
+        ArmInfo("SFT", ["run-1", "run-2", "run-3"], ["a", "b", "c"], "default", "m"),
+    ]
+    scores = write_evaluation(tmp_path, arms=("base", "SFT"), users=USERS[:1], arms_info=arms)
+    names = {"base": [""], "SFT": ["run-1", "run-2", "run-3"]}
+    lines = [{**s, "training_seed": seed} for s in scores for seed in names[s["arm"]]]
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(s) + "\n" for s in lines))
+    plain = transcript_file(tmp_path, "SFT", "sharded")
+    for seed in names["SFT"]:
+        transcript_file(tmp_path, "SFT", "sharded", seed).write_text(plain.read_text())
+    page = write_report(tmp_path, analyse_folder(tmp_path)).read_text()
+
+    assert "60 tasks in 12 groups, 3 trainings." in page
+    rows = json.loads(page.split('id="index">')[1].split("</script>")[0])["rows"]
+    assert len(rows) == 60 * 3 * 4
+    assert sorted({row[5] for row in rows}) == ["", "run-1", "run-2", "run-3"]

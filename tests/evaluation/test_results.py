@@ -7,7 +7,7 @@ import pytest
 
 from collabllm.evaluation.arms import Arm, check_arms, check_not_trained_on, parse_arm
 from collabllm.evaluation.report.aggregate import aggregate
-from collabllm.evaluation.report.tables import to_markdown
+from collabllm.evaluation.report.old_tables import to_markdown
 from collabllm.evaluation.users import UserSpec, parse_user
 from collabllm.tasks import demo_tasks
 

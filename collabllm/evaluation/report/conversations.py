@@ -13,8 +13,8 @@ class Conversation:
 
     `opening` says what the first message told; `scores` is by metric, without those in `missing`,
     which has reasons; `faults` are the simulated user's; `farewell` is its last word, which the
-    assistant did not see. Messages have `role`, `content` and `note`, and those of a dataset
-    `candidates`.
+    assistant did not see; `training` is one of an arm's several. Messages have `role`, `content`
+    and `note`, and those of a dataset `candidates`.
     """
 
     task: str
@@ -30,16 +30,17 @@ class Conversation:
     faults: Sequence[str] = ()
     messages: Sequence[Mapping[str, Any]] = ()
     farewell: str = ""
+    training: str = ""
 
     def to_row(self, metrics: Sequence[str]) -> list[Any]:
-        """Return the table's row: seven texts, then a score (or None) a metric.
+        """Return the table's row: eight texts, then a score (or None) a metric.
 
-        A conversation's address in the page is made of the first five.
+        A conversation's address in the page is made of the first six.
         """
         first = next((m["content"] for m in self.messages if m["role"] == "user"), "")
         scores = [self.scores.get(metric) for metric in metrics]
-        names = [self.task, self.arm, self.user, self.opening, self.rollout, self.ending]
-        return [*names, first[:_PREVIEW], *scores]
+        names = [self.task, self.arm, self.user, self.opening, self.rollout, self.training]
+        return [*names, self.ending, first[:_PREVIEW], *scores]
 
     def to_body(self) -> dict[str, Any]:
         """Return what opens below the row; what is empty is left out."""
@@ -59,6 +60,7 @@ def from_transcript(
     arm: str | None = None,
     score: Mapping[str, Any] | None = None,
     opening: str = "",
+    training: str = "",
 ) -> Conversation:
     """Show one line of a transcript file.
 
@@ -67,6 +69,7 @@ def from_transcript(
         arm: Its name in an evaluation; else the assistant's.
         score: The evaluation's line of scores for it.
         opening: What the first message told, in words.
+        training: Which of the arm's several trainings.
     """
     values = score["values"] if score else {}
     audit = line.get("audit") or {}
@@ -85,6 +88,7 @@ def from_transcript(
         [name for name, found in audit.items() if found],
         _with_counts(line["messages"], score["replies"] if score else []),
         next((turn["response"] for turn in turns if turn["is_terminal"]), ""),
+        training,
     )
 
 

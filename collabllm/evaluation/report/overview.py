@@ -1,277 +1,252 @@
-"""An evaluation's results as the page shows them: the answer, its table, charts, endings, costs."""
+"""An evaluation's results as the page shows them: the answer, its table, and what they are of."""
 
-import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from collabllm.evaluation.measures import DESCRIPTIVE, FIRST_REPLY_ASKS
+from collabllm.evaluation.analysis import read_scores
 from collabllm.evaluation.names import transcript_file
-from collabllm.evaluation.report.answer import Comparison, Outcome, to_sentence
+from collabllm.evaluation.plan import Variant, read_plan
+from collabllm.evaluation.report.answer import Comparison, to_sentence
+from collabllm.evaluation.report.answer import Outcome as Asked
+from collabllm.evaluation.report.chart_data import chart_data
 from collabllm.evaluation.report.conversations import Conversation, from_transcript, plural
+from collabllm.evaluation.report.formats import (
+    OPENING_LABELS,
+    WHERE,
+    arrow,
+    format_interval,
+    format_number,
+    format_number_of_tasks,
+    format_p,
+    plain,
+)
 from collabllm.evaluation.report.page import render
-from collabllm.files import read_json_lines
+from collabllm.evaluation.results import (
+    ArmInfo,
+    Cell,
+    Difference,
+    Outcome,
+    Results,
+    read_results,
+)
 from collabllm.simulation.transcripts import read_transcripts
-
-Results = Mapping[str, Any]
-Entry = Mapping[str, Any]
-Scores = Sequence[Entry]
 
 REPORT_FILE = "report.html"
 _SOURCE = "report"  # the report of any run of an evaluation gives way to the next one
-_LOWER_IS_BETTER = ("over_asking", "repetition", "contradictions")
-_ARROWS = {1: "↑ higher is better", -1: "↓ lower is better", 0: ""}
-
-
-def render_report(folder: Path, path: Path | None = None, *, overwrite: bool = False) -> Path:
-    """Make the report of a finished evaluation again, from the files in its folder.
-
-    Args:
-        folder: Of the evaluation.
-        path: Of the HTML file; the folder's report by default.
-        overwrite: Replace a file that is no report.
-
-    Raises:
-        FileNotFoundError: If the evaluation has no results yet.
-    """
-    file = folder / "results.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there; evaluate.py --resume finishes the run.")
-    results = json.loads(file.read_text(encoding="utf-8"))
-    scores = list(read_json_lines(folder / "scores.jsonl"))
-    return write_report(path or folder / REPORT_FILE, folder, results, scores, overwrite=overwrite)
+_VERDICTS = {"better": "better", "worse": "worse", "differs": "other", "cannot tell": "unclear"}
 
 
 def write_report(
-    path: Path, folder: Path, results: Results, scores: Scores, *, overwrite: bool = False
+    folder: Path,
+    results: Results | None = None,
+    path: Path | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Path:
-    """Write the report of an evaluation.
+    """Write the report of an evaluation, or write it again, from the files in its folder.
 
     Args:
-        path: Of the HTML file.
-        folder: Of the evaluation; its transcripts are read.
-        results: What results.json holds.
-        scores: Lines of the scores file.
+        folder: Of the evaluation.
+        results: Its results; read from the folder by default.
+        path: Of the HTML file; report.html in the folder by default.
         overwrite: Replace a file that is no report.
+
+    Raises:
+        FileExistsError: If another file is there.
+        FileNotFoundError: If the folder has no evaluation, or no results yet.
     """
+    results = results or read_results(folder)
+    variants = {variant.task_id: variant for variant in read_plan(folder).variants}
+    scores = {_key(score, score): score for score in read_scores(folder)}
     return render(
-        path,
-        title=f"Evaluation: {', '.join(arm['name'] for arm in results['arms'])}",
-        conversations=_conversations(folder, results, scores),
-        metrics=results["metrics"],
+        path or folder / REPORT_FILE,
+        title=f"Evaluation: {', '.join(arm.name for arm in results.arms)}",
+        conversations=_conversations(folder, results, variants, scores),
+        metrics=[metric.name for metric in results.metrics],
         source=_SOURCE,
-        evaluation=describe(results, scores),
+        evaluation=describe(results, variants, scores),
         overwrite=overwrite,
     )
 
 
-def _conversations(folder: Path, results: Results, scores: Scores) -> Iterator[Conversation]:
-    by_key = {(s["arm"], s["user"], s["task_id"], s["rollout_idx"]): s for s in scores}
-    for arm in results["arms"]:
-        for user in results["users"]:
-            file = transcript_file(folder, arm["name"], user["name"])
-            for line in read_transcripts(file) if file.is_file() else ():
-                key = (arm["name"], user["name"], line["task_id"], line["rollout_idx"])
-                score = by_key.get(key)
-                yield from_transcript(line, arm["name"], score, opening_of(score) if score else "")
+def _conversations(
+    folder: Path, results: Results, variants: dict[str, Variant], scores: dict[Any, Any]
+) -> Iterator[Conversation]:
+    for arm in results.arms:
+        for seed in arm.training_seeds or [""]:
+            training = seed if len(arm.training_seeds) > 1 else ""
+            for user in results.users:
+                file = transcript_file(folder, arm.name, user.name, training)
+                for line in read_transcripts(file) if file.is_file() else ():
+                    names = {"arm": arm.name, "training_seed": training, "user": user.name}
+                    told = _told(variants.get(line["task_id"]))
+                    score = scores.get(_key(names, line))
+                    yield from_transcript(line, arm.name, score, told, training)
 
 
-def opening_of(entry: Entry) -> str:
-    """Say what the openings told."""
-    told = entry["num_told"]
-    if told is None:
-        return "any opening"
-    return "vague opening" if told == 0 else f"{plural(told, 'fact')} told"
+def _key(names: Mapping[str, Any], line: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return which conversation a line of scores, or of an arm's and user's transcripts, is."""
+    of = (names["arm"], names.get("training_seed", ""), names["user"])
+    return (*of, line["task_id"], line["rollout_idx"])
 
 
-def describe(results: Results, scores: Scores) -> dict[str, Any]:
-    """Prepare what the template shows of the results."""
-    arms = [arm["name"] for arm in results["arms"]]
-    sample = plural(len(results["tasks"]), "task")
-    outcomes = [found for user in results["users"] for found in _primary(results, user["name"])]
-    return {
-        "sentence": to_sentence([o for o, _ in outcomes], results["reference"], sample),
-        "cautions": [],
-        "date": results.get("date", ""),
-        "outcomes": [table for _, table in outcomes],
-        "about": {
-            "Arms": "; ".join(map(_about_arm, results["arms"])),
-            "Users": ", ".join(user["name"] for user in results["users"]),
-            "Tasks": sample,
-            "Versions": ", ".join(" ".join(item) for item in results["versions"].items()),
-        },
-        "method": "Means over tasks with 95% intervals; differences are paired by task.",
-        "endings": sorted({reason for t in results["terminations"] for reason in t["counts"]}),
-        "terminations": [{**t, "opening": opening_of(t)} for t in results["terminations"]],
-        "faults": [name for name in (results["audit"] or [{}])[0] if name != "user"],
-        "audit": results["audit"],
-        "usage": results["usage"],
-        "cost_usd": results["cost_usd"],
-        "settings": {
-            **results["settings"],
-            **{f"prompt {name}": value for name, value in results["prompt_hashes"].items()},
-        },
-        "data": _chart_data(results, scores, arms),
-    }
+def _told(variant: Variant | None) -> str:
+    """Say what the opening of a conversation told."""
+    if variant is None or variant.opening != "some":
+        return OPENING_LABELS[variant.opening] if variant else ""
+    return f"{variant.num_told} of {plural(variant.num_facts, 'fact')} told"
 
 
-def _about_arm(arm: Entry) -> str:
-    of = arm.get("lora_path") or arm.get("model")
-    return f"{arm['name']} ({of})" if of else str(arm["name"])
-
-
-def _better(metric: str) -> int:
-    """Return 1 where a higher value is better, -1 where a lower one is, 0 where neither."""
-    if metric in (*DESCRIPTIVE, FIRST_REPLY_ASKS):
-        return 0
-    return -1 if metric in _LOWER_IS_BETTER else 1
-
-
-def _primary(results: Results, user: str) -> Iterator[tuple[Outcome, dict[str, Any]]]:
-    """Yield the primary outcomes of a user: the facts elicited, and needless asking."""
-    told = [s["num_told"] for s in results["summaries"] if s["num_told"] is not None]
-    wanted = [("facts_elicited", min(told, default=0), "", 1)]
-    if told and max(told) > min(told):
-        wanted.append((FIRST_REPLY_ASKS, max(told), "where most is told", -1))
-    for metric, num_told, where, better in wanted:
-        here = {"metric": metric, "num_told": num_told, "user": user}
-        differences = {d["arm"]: d for d in _select(results["differences"], here)}
-        summaries = {s["arm"]: s for s in _select(results["summaries"], here)}
-        if not differences:
-            continue
-        with_user = f"with {user}" if len(results["users"]) > 1 else ""
-        outcome = Outcome(
-            metric,
-            " ".join(filter(None, (where, with_user))),
-            [
-                Comparison(arm, d["mean"], d["low"], d["high"], d["p_holm"])
-                for arm, d in differences.items()
-            ],
-        )
-        shown = {c.arm: c for c in outcome.comparisons}
-        label = " ".join(filter(None, (metric.replace("_", " "), outcome.where)))
-        rows = [_primary_row(arm, s, shown.get(arm), better) for arm, s in summaries.items()]
-        yield outcome, {"label": label, "arrow": _ARROWS[better], "rows": rows}
-
-
-def _select(entries: Sequence[Entry], wanted: Entry) -> list[Entry]:
-    return [e for e in entries if all(e[name] == value for name, value in wanted.items())]
-
-
-def _primary_row(arm: str, summary: Entry, found: Comparison | None, better: int) -> dict[str, Any]:
-    return {
-        "arm": arm,
-        "mean": format_interval(summary),
-        "n": summary.get("num_tasks", 0),
-        "difference": format_interval(vars(found), signed=True) if found else "reference",
-        "p": format_p(found.p_value) if found else "",
-        "record": "",
-        "verdict": _verdict(found.sign * better, found.sign) if found else "",
-    }
-
-
-def _verdict(goodness: int, sign: int) -> str:
-    """Return the class by which a difference is coloured."""
-    if not sign:
-        return "unclear"
-    return {1: "better", -1: "worse", 0: "other"}[goodness]
-
-
-def format_interval(entry: Entry, *, signed: bool = False) -> str:
-    """Write a mean with its interval, where there is one."""
-    if entry.get("mean") is None:
-        return "\u2013"
-    sign = "+" if signed else ""
-    digits = 1 if abs(entry["mean"]) >= 10 else 2
-    text = f"{entry['mean']:{sign}.{digits}f}"
-    if entry.get("low") is not None and entry.get("high") is not None:
-        text += f" [{entry['low']:{sign}.{digits}f}, {entry['high']:{sign}.{digits}f}]"
-    return text.replace("-", "\u2212")
-
-
-def format_p(value: float | None) -> str:
-    """Write a p-value; it is never 0."""
-    if value is None:
-        return ""
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _chart_data(results: Results, scores: Scores, arms: Sequence[str]) -> dict[str, Any]:
-    """Collect what the page's own code draws."""
-    values: dict[Any, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for score in scores:
-        for metric, value in score["values"].items():
-            if value is not None:
-                key = (score["arm"], score["user"], score["num_told"], metric)
-                values[key][score["task_id"]].append(value)
-    differences = {_key(d): d for d in results["differences"]}
-    openings = {s["num_told"]: opening_of(s) for s in results["summaries"]}
-    ordered = sorted(openings.items(), key=lambda item: (item[0] is not None, item[0] or 0))
-    return {
-        "arms": list(arms),
-        "reference": results["reference"],
-        "users": [{"key": u["name"], "label": u["name"]} for u in results["users"]],
-        "openings": [{"key": str(told), "label": label} for told, label in ordered],
-        "metrics": [
-            {"name": name, "label": name.replace("_", " "), "better": _better(name)}
-            for name in results["metrics"]
-        ],
-        "cells": [
-            _cell(s, differences.get(_key(s)), values.get(_key(s), {}))
-            for s in results["summaries"]
-        ],
-        "asking": _asking(results),
-    }
-
-
-def _key(entry: Entry) -> tuple[Any, ...]:
-    return tuple(entry[name] for name in ("arm", "user", "num_told", "metric"))
-
-
-def _cell(
-    summary: Entry, difference: Entry | None, values: Mapping[str, Sequence[float]]
+def describe(
+    results: Results, variants: dict[str, Variant], scores: dict[Any, Any]
 ) -> dict[str, Any]:
-    found = None
-    if difference is not None:
-        p_value = difference["p_holm"]
-        numbers = {name: difference[name] for name in ("mean", "low", "high")}
-        sign = Comparison(p_value=p_value, arm="", **numbers).sign
-        found = {
-            **numbers,
-            "p": format_p(p_value),
-            "verdict": _verdict(sign * _better(summary["metric"]), sign),
-        }
+    """Prepare what the template shows of the results."""
+    first = 0 if results.complete else 1  # that an evaluation is incomplete stands above its table
     return {
-        **{name: summary.get(name) for name in ("metric", "user", "arm", "mean", "low", "high")},
-        "opening": str(summary["num_told"]),
-        "n": summary.get("num_tasks", 0),
-        "values": [round(sum(v) / len(v), 3) for v in values.values()],
-        "difference": found,
+        "sentence": describe_answer(results),
+        "cautions": results.notes[:first],
+        "notes": results.notes[first:],
+        "date": results.date,
+        "reference": results.reference,
+        "outcomes": [_outcome(results, outcome) for outcome in results.primary],
+        "about": _about(results),
+        "method": _method(results),
+        "rankings": [
+            {"label": _label(Outcome(r.metric, r.opening)), "by_user": r.by_user}
+            for r in results.rankings
+            if len(results.users) > 1
+        ],
+        "endings": sorted({reason for e in results.endings for reason in e.counts}),
+        "terminations": [
+            {**vars(e), "opening": OPENING_LABELS[e.opening]} for e in results.endings
+        ],
+        "faults": sorted({name for rates in results.audit.values() for name in rates}),
+        "audit": results.audit,
+        "usage": results.usage,
+        "cost_usd": results.cost_usd,
+        "settings": {
+            **results.settings,
+            **{f"prompt {name}": value for name, value in results.prompt_hashes.items()},
+            **{f"metric {name}": value for name, value in results.signatures.items()},
+        },
+        "data": chart_data(results, variants, scores.values()),
     }
 
 
-def _asking(results: Results) -> list[dict[str, Any]]:
-    """Lay out the asking curve: a panel a user, a line an arm."""
-    panels = []
-    for user in results["users"]:
-        entries = _select(results["over_asking"], {"user": user["name"]})
-        entries = [entry for entry in entries if len(entry["curve"]) > 1]
-        most = max((p["num_told"] for e in entries for p in e["curve"]), default=0)
-        arms = [
-            {
-                "arm": entry["arm"],
-                "points": [
-                    {
-                        "told": point["num_told"] / most,
-                        "label": f"{point['num_told']} told",
-                        **{name: point[name] for name in ("mean", "low", "high")},
-                    }
-                    for point in entry["curve"]
-                ],
-            }
-            for entry in entries
-        ]
-        if arms:
-            panels.append({"label": f"User {user['name']}", "arms": arms})
-    return panels
+def describe_answer(results: Results) -> str:
+    """Write the answer in one sentence."""
+    asked = [_ask(results, outcome) for outcome in results.primary]
+    return to_sentence(asked, results.reference, _sample(results))
+
+
+def _ask(results: Results, outcome: Outcome) -> Asked:
+    differences = [
+        d
+        for d in results.primary_differences()
+        if (d.metric, d.opening) == (outcome.metric, outcome.opening)
+    ]
+    where = "" if outcome == Outcome("facts_elicited", "none") else WHERE[outcome.opening]
+    comparisons = [Comparison(d.arm, d.mean, d.low, d.high, d.p_corrected) for d in differences]
+    return Asked(outcome.metric, where, comparisons)
+
+
+def _sample(results: Results) -> str:
+    """Say what was looked at, in a few words."""
+    parts = [plural(results.num_tasks, "task")]
+    if results.num_clusters != results.num_tasks:
+        parts[0] += f" in {plural(results.num_clusters, 'group')}"
+    if len(results.users) > 1:
+        parts.append(plural(len(results.users), "user"))
+    trainings = max((len(arm.training_seeds) for arm in results.arms), default=0)
+    if trainings > 1:
+        parts.append(plural(trainings, "training"))
+    if not results.complete:
+        parts.append("incomplete")
+    return ", ".join(parts)
+
+
+def _label(outcome: Outcome) -> str:
+    return f"{plain(outcome.metric)} {WHERE[outcome.opening]}".strip()
+
+
+def _outcome(results: Results, outcome: Outcome) -> dict[str, Any]:
+    """Lay out one primary outcome, a row an arm, the reference first."""
+    metric = next(m for m in results.metrics if m.name == outcome.metric)
+    user, rows = results.headline_user, []
+    arms = sorted(results.arms, key=lambda arm: arm.name != results.reference)
+    for arm in arms:
+        cell = results.cell(arm.name, user, outcome.opening, outcome.metric)
+        found = results.difference(
+            arm.name, results.reference, user, outcome.opening, outcome.metric
+        )
+        if cell is not None:
+            rows.append(_row(cell, found, is_reference=arm.name == results.reference))
+    return {"label": _label(outcome), "arrow": arrow(metric, outcome.opening), "rows": rows}
+
+
+def _row(cell: Cell, found: Difference | None, *, is_reference: bool) -> dict[str, Any]:
+    row = {
+        "arm": cell.arm,
+        "mean": format_interval(cell),
+        "worst": _worst(cell),
+        "n": format_number_of_tasks(found or cell),
+        **dict.fromkeys(("difference", "p", "record", "verdict", "detectable"), ""),
+    }
+    if found is None:
+        return {**row, "difference": "reference" if is_reference else "no task in common"}
+    unclear = found.verdict == "cannot tell" and found.smallest_detectable is not None
+    return {
+        **row,
+        "difference": format_interval(found, signed=True),
+        "p": format_p(found.p_corrected),
+        "record": f"{found.wins} / {found.ties} / {found.losses}",
+        "verdict": _VERDICTS[found.verdict],
+        "detectable": f"could show {found.smallest_detectable:.2f}" if unclear else "",
+    }
+
+
+def _worst(cell: Cell) -> str:
+    """Say what the missing values could make of a mean."""
+    if not cell.num_missing or cell.worst_low is None or cell.worst_high is None:
+        return ""
+    low, high = format_number(cell.worst_low), format_number(cell.worst_high)
+    return f"{cell.num_missing} missing: {low} to {high}"
+
+
+def _about(results: Results) -> dict[str, str]:
+    """Say what the arms, users and tasks are, and what made the results."""
+    tasks = f"{_sample(results)}: {results.tasks_are} tasks of {results.tasks}"
+    if results.num_clusters != results.num_tasks:
+        tasks += f", grouped by {results.cluster_by}"
+    if results.tasks_are == "test":
+        tasks += f", opened {plural(len(results.test_set_uses), 'time')}"
+    versions = ", ".join(f"{name} {number}" for name, number in results.versions.items())
+    about = {
+        "Arms": "; ".join(map(_about_arm, results.arms)),
+        "Users": "; ".join(f"{user.name}: {user.description}" for user in results.users),
+        "Tasks": tasks,
+        "Command": results.command,
+        "Versions": versions,
+        "Commit": results.commit,
+    }
+    return {name: text for name, text in about.items() if text}
+
+
+def _about_arm(arm: ArmInfo) -> str:
+    parts = [arm.model, *arm.lora_paths]
+    if arm.system_prompt != "default":
+        parts.append(f"system prompt {arm.system_prompt!r}"[:80])
+    return f"{arm.name}: {', '.join(filter(None, parts))}"
+
+
+def _method(results: Results) -> str:
+    groups = ""
+    if results.num_clusters != results.num_tasks:
+        groups = f" in {results.num_clusters} groups by {results.cluster_by}"
+    return (
+        f"Means over {plural(results.num_tasks, 'task')}{groups}, with 95% intervals; differences "
+        "are paired by task. p-values are corrected over everything on this page; only the "
+        "outcomes above were declared before the run, all others are exploratory. A difference has "
+        "a colour when its corrected p-value is below 0.05. Dots are tasks."
+    )

@@ -1,126 +1,109 @@
 """An evaluation's tables, in Markdown and at the terminal."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from collabllm.evaluation.measures import DESCRIPTIVE
-
-Results = Mapping[str, Any]
-
-
-def group_title(user: str, num_told: int | None) -> str:
-    """Name a group of conversations for people."""
-    if num_told is None:
-        return f"user {user}"
-    facts = "1 fact" if num_told == 1 else f"{num_told} facts"
-    told = "vague openings" if num_told == 0 else f"openings that tell {facts}"
-    return f"user {user}, {told}"
-
-
-def groups_of(results: Results) -> list[tuple[str, int | None]]:
-    """Return the groups in the order of the results."""
-    found = ((s["user"], s["num_told"]) for s in results["summaries"])
-    return list(dict.fromkeys(found))
-
-
-def format_mean(summary: Mapping[str, Any]) -> str:
-    """Write a mean with its interval, and how many values are missing."""
-    if summary["mean"] is None:
-        return "-"
-    digits = 1 if abs(summary["mean"]) >= 10 else 2
-    text = (
-        f"{summary['mean']:.{digits}f} [{summary['low']:.{digits}f}, {summary['high']:.{digits}f}]"
-    )
-    return text + (f" ({summary['num_missing']} missing)" if summary["num_missing"] else "")
-
-
-def format_difference(difference: Mapping[str, Any]) -> str:
-    """Write a paired difference with its interval and p-values."""
-    digits = 1 if abs(difference["mean"]) >= 10 else 2
-    holm = "" if difference["p_holm"] is None else f" ({difference['p_holm']:.3f})"
-    return (
-        f"{difference['mean']:+.{digits}f} [{difference['low']:+.{digits}f}, "
-        f"{difference['high']:+.{digits}f}], p {difference['p_value']:.3f}{holm}"
-    )
+from collabllm.evaluation.report.formats import (
+    OPENING_LABELS,
+    format_interval,
+    format_number,
+    format_number_of_tasks,
+    format_p,
+)
+from collabllm.evaluation.report.overview import describe_answer
+from collabllm.evaluation.results import Difference, Opening, Results
 
 
 def to_markdown(results: Results) -> str:
-    """Write all tables; means and differences with 95% intervals, p-values in both forms."""
-    parts = [part for group in groups_of(results) for part in _write_group(results, group)]
-    return "\n".join([*parts, _over_asking(results)]).rstrip() + "\n"
+    """Write all tables: the answer, the primary outcomes, then every metric by user and opening."""
+    parts = [to_summary(results), "## Every metric\n"]
+    for user in results.user_names:
+        for opening in results.openings:
+            parts += _group(results, user, opening)
+    return "\n".join(parts).rstrip() + "\n"
 
 
 def to_summary(results: Results) -> str:
-    """Write the quality metrics of the first group and the share of replies that ask."""
-    shown = [metric for metric in results["metrics"] if metric not in DESCRIPTIVE]
-    first = _write_group({**results, "metrics": shown}, groups_of(results)[0])
-    return "\n".join([*first, _over_asking(results)]).rstrip() + "\n"
+    """Write the answer, the notes, the primary outcomes and how often first replies ask."""
+    parts = [f"{describe_answer(results)}\n", *(f"- {note}" for note in results.notes)]
+    parts += ["", *_primary(results), *_asking(results)]
+    return "\n".join(parts).rstrip() + "\n"
 
 
-def _write_group(results: Results, group: tuple[str, int | None]) -> list[str]:
-    names = [arm["name"] for arm in results["arms"]]
-    summaries = _by_arm_and_metric(results["summaries"], group)
-    metrics = [
-        metric
-        for metric in results["metrics"]
-        if any(summaries[arm, metric]["mean"] is not None for arm in names)
-    ]
-    title = group_title(*group)
-    parts = [
-        f"### {title[0].upper()}{title[1:]}\n",
-        _table(
-            ["arm", *metrics],
-            [[a, *(format_mean(summaries[a, m]) for m in metrics)] for a in names],
-        ),
-    ]
-    differences = _by_arm_and_metric(results["differences"], group)
-    rows = [
-        [
-            arm,
-            metric,
-            format_difference(differences[arm, metric]),
-            str(differences[arm, metric]["tasks_needed"] or "-"),
+def _primary(results: Results) -> Iterator[str]:
+    for outcome in results.primary:
+        found = [
+            d
+            for d in results.primary_differences()
+            if (d.metric, d.opening) == (outcome.metric, outcome.opening)
         ]
-        for arm in names
-        for metric in metrics
-        if (arm, metric) in differences
+        if found:
+            yield f"**{outcome.metric}**, {OPENING_LABELS[outcome.opening]}:\n"
+            header = ["arm", "mean", results.reference, "difference [95%]", "p", "n"]
+            rows = [
+                [
+                    d.arm,
+                    format_number(d.arm_mean),
+                    format_number(d.reference_mean),
+                    *_difference_cells(d)[:4],
+                ]
+                for d in found
+            ]
+            yield _table([*header, "won/tied/lost"], rows)
+            yield ""
+
+
+def _difference_cells(d: Difference) -> list[str]:
+    return [
+        format_interval(d, signed=True),
+        format_p(d.p_corrected),
+        format_number_of_tasks(d),
+        f"{d.wins}/{d.ties}/{d.losses}",
+        format_number(d.smallest_detectable),
+        d.verdict if d.p_corrected is not None else "",
     ]
-    if rows:
-        parts.append(
-            f"\nDifference to {results['reference']}, paired by task: mean [95% interval], p (Holm "
-            "over the quality metrics); tasks for 80% power.\n"
-        )
-        parts.append(_table(["arm", "metric", "difference", "tasks needed"], rows))
-    return [*parts, ""]
 
 
-def _over_asking(results: Results) -> str:
-    found = [entry for entry in results["over_asking"] if len(entry["curve"]) > 1]
-    if not found:
-        return ""
-    known = [point["num_told"] for point in found[0]["curve"]]
-    rows = [
-        [
-            entry["arm"],
-            entry["user"],
-            *(format_mean({**point, "num_missing": 0}) for point in entry["curve"]),
-        ]
-        for entry in found
-    ]
-    header = [f"{n} told" for n in known]
-    header[0], header[-1] = "vague opening: asking is needed", "complete opening: needless"
-    title = "### Share of first replies that ask, by what the opening tells\n\n"
-    return title + _table(["arm", "user", *header], rows)
-
-
-def _by_arm_and_metric(
-    entries: Sequence[Mapping[str, Any]], group: tuple[str, int | None]
-) -> dict[tuple[str, str], Mapping[str, Any]]:
-    return {
-        (entry["arm"], entry["metric"]): entry
-        for entry in entries
-        if (entry["user"], entry["num_told"]) == group
+def _group(results: Results, user: str, opening: Opening) -> Iterator[str]:
+    arms = [arm.name for arm in results.arms]
+    cells = {
+        (cell.arm, cell.metric): cell
+        for cell in results.cells
+        if (cell.user, cell.opening) == (user, opening) and cell.mean is not None
     }
+    metrics = [m.name for m in results.metrics if any((arm, m.name) in cells for arm in arms)]
+    if not metrics:
+        return
+    yield f"### User {user}, {OPENING_LABELS[opening]}\n"
+    rows = []
+    for arm in arms:
+        shown = [cells.get((arm, metric)) for metric in metrics]
+        rows.append([arm, *(f"{format_interval(c)}, n {c.num_tasks}" if c else "" for c in shown)])
+    yield _table(["arm", *metrics], rows)
+    differences = [
+        d
+        for d in results.differences
+        if (d.user, d.opening, d.reference) == (user, opening, results.reference)
+    ]
+    if differences:
+        yield f"\nAgainst {results.reference}, paired by task:\n"
+        rows = [[d.arm, d.metric, *_difference_cells(d)] for d in differences]
+        header = ["arm", "metric", "difference [95%]", "p corrected", "n", "won/tied/lost"]
+        yield _table([*header, "could show", "verdict"], rows)
+    yield ""
+
+
+def _asking(results: Results) -> Iterator[str]:
+    shares = sorted({point.share_told for point in results.asking})
+    if len(shares) < 2:
+        return
+    points = {(p.arm, p.user, p.share_told): p for p in results.asking}
+    rows = []
+    for user in results.users:
+        for arm in results.arms:
+            found = [points.get((arm.name, user.name, share)) for share in shares]
+            rows.append([arm.name, user.name, *(format_interval(p) if p else "" for p in found)])
+    yield "Share of first replies that ask, by the share of the facts that the opening tells:\n"
+    yield _table(["arm", "user", *(f"{share:.0%} told" for share in shares)], rows)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -43,9 +43,9 @@ def view(
     """
     path, output = Path(file), Path(output_file) if output_file else None
     if is_evaluation(path):
-        from collabllm.evaluation.report.overview import render_report
+        from collabllm.evaluation.report.overview import write_report
 
-        return render_report(path, output, overwrite=overwrite)
+        return write_report(path, path=output, overwrite=overwrite)
     source = str(path.resolve()) if path.exists() else file
     output = output or _default_output(file, path)
     check_replaceable(output, source, overwrite=overwrite)
@@ -70,7 +70,7 @@ def view(
 
 def is_evaluation(path: Path) -> bool:
     """Tell whether a folder is the output of scripts/evaluate.py."""
-    return path.is_dir() and (path / "scores.jsonl").is_file()
+    return path.is_dir() and (path / "plan.json").is_file()
 
 
 def _default_output(file: str, path: Path) -> Path:

@@ -6,12 +6,14 @@ class Charts {
   constructor(data, conversations) {
     this.data = data;
     this.conversations = conversations;
-    for (const [id, entries] of [["chart-user", data.users], ["chart-opening", data.openings]]) {
+    const arms = data.arms.map((arm) => ({ key: arm, label: arm }));
+    for (const [id, entries] of [["chart-user", data.users], ["chart-opening", data.openings], ["chart-against", arms]]) {
       const select = find(id);
       for (const { key, label } of entries) select.append(new Option(label, key));
       select.closest("label").hidden = entries.length < 2;
       select.addEventListener("change", () => this.draw());
     }
+    find("chart-against").value = data.reference;
     this.draw();
     this.drawAsking();
     let width = window.innerWidth;
@@ -26,28 +28,34 @@ class Charts {
     const figures = this.data.metrics
       .map((metric) => [metric, here.filter((cell) => cell.metric === metric.name)])
       .filter(([, cells]) => cells.some((cell) => isNumber(cell.mean)))
-      .map(([metric, cells]) => this.figure(metric, cells));
+      .map(([metric, cells]) => this.figure(metric, cells, opening));
     find("charts").replaceChildren(...figures);
     find("no-charts").hidden = figures.length > 0;
   }
 
-  figure(metric, cells) {
+  figure(metric, cells, opening) {
+    const against = find("chart-against").value;
     const values = cells.flatMap((cell) => [cell.mean, cell.low, cell.high, ...(cell.values || [])]).filter(isNumber);
     let low = Math.min(0, ...values), high = Math.max(...values);
     if (high <= low) high = low + 1;
     const place = (value) => `${(100 * (value - low)) / (high - low)}%`;
-    const head = element("tr", "", ...["Arm", "", "Mean [95%]", `Against ${this.data.reference}`, "p", "n"]
+    const head = element("tr", "", ...["Arm", "", "Mean [95%]", `Against ${against}`, "p", "Won/tied/lost", "n"]
       .map((text) => { const th = element("th", "", text); th.scope = "col"; return th; }));
     head.children[1].className = "scale";
     head.children[1].append(element("span", "axis", element("span", "", format(low)), element("span", "", format(high))));
-    const rows = cells.map((cell) => this.row(cell, place));
-    const caption = element("caption", "", element("b", "", metric.label), " ", element("span", "soft", ARROWS[metric.better]));
+    const rows = cells.map((cell) => this.row(cell, this.difference(cell, against), place));
+    const caption = element("caption", "", element("b", "", metric.label), " ", element("span", "soft", ARROWS[metric.better[opening] || 0]));
     const table = element("table", "chart", caption, element("thead", "", withRoles(head)), element("tbody", "", ...rows));
     table.setAttribute("role", "table");
     return element("div", "scroll figure", table);
   }
 
-  row(cell, place) {
+  difference(cell, against) {
+    return this.data.differences.find((d) => d.arm === cell.arm && d.reference === against &&
+      d.user === cell.user && d.opening === cell.opening && d.metric === cell.metric);
+  }
+
+  row(cell, difference, place) {
     const track = element("div", `track ${colour(this.data, cell.arm)}`);
     track.setAttribute("aria-hidden", "true");
     const counts = new Map();
@@ -71,14 +79,17 @@ class Charts {
     }
     const name = element("th", "", cell.arm);
     name.scope = "row";
-    const difference = cell.difference;
     const line = element("tr", "", name, element("td", "wide", track),
-      element("td", "number", isNumber(cell.mean) ? formatInterval(cell) : "–"),
-      element("td", `number ${difference ? difference.verdict : ""}`, difference ? formatInterval(difference, true) : ""),
+      element("td", "number", isNumber(cell.mean) ? formatInterval(cell) : "–",
+        isNumber(cell.noise_floor) ? element("small", "under", `± ${format(cell.noise_floor)} between repeats`) : null),
+      element("td", `number ${difference ? difference.verdict : ""}`, difference ? formatInterval(difference, true) : "",
+        difference && difference.primary ? element("small", "under", "primary") : null),
       element("td", "number minor", difference ? difference.p : ""),
-      element("td", "number minor", cell.n));
+      element("td", "number minor", difference ? difference.record : ""),
+      element("td", "number minor", difference ? difference.n : cell.n,
+        cell.missing ? element("small", "under", `${cell.missing} missing`) : null));
     if (difference && difference.p) line.children[4].dataset.label = "p ";
-    line.children[5].dataset.label = "n ";
+    line.children[6].dataset.label = "n ";
     return withRoles(line);
   }
 

@@ -6,8 +6,8 @@ class Conversations {
     this.metrics = index.metrics;
     this.chunk = index.chunk;
     this.packed = document.querySelectorAll("script.chunk");
-    this.rows = index.rows.map(([task, arm, user, opening, rollout, ending, first, ...scores], idx) => ({
-      idx, task, arm, user, opening, rollout, ending, first, values: scores,
+    this.rows = index.rows.map(([task, arm, user, opening, rollout, training, ending, first, ...scores], idx) => ({
+      idx, task, arm, user, opening, rollout, training, ending, first, values: scores,
       get scores() { return Object.fromEntries(index.metrics.map((name, i) => [name, scores[i]])); },
     }));
     this.unpacked = new Map();
@@ -15,7 +15,11 @@ class Conversations {
     this.open = new Map();
     this.shown = PAGE;
     this.sort = { by: "", down: false };
-    this.partners = new Map(this.rows.map((row) => [this.key(row, row.arm), row]));
+    this.partners = new Map();
+    for (const row of this.rows) {
+      const key = this.key(row, row.arm);
+      this.partners.set(key, [...(this.partners.get(key) || []), row]);
+    }
     this.wire();
     this.draw();
   }
@@ -23,7 +27,7 @@ class Conversations {
   key(row, arm) { return JSON.stringify([row.task, row.user, row.opening, row.rollout, arm]); }
 
   address(row) {
-    return `#c/${[row.task, row.arm, row.user, row.opening, row.rollout].map(encodeURIComponent).join("/")}`;
+    return `#c/${[row.task, row.arm, row.user, row.opening, row.rollout, row.training].map(encodeURIComponent).join("/")}`;
   }
 
   wire() {
@@ -103,7 +107,10 @@ class Conversations {
 
   partner(row) {
     const other = find("filter-other").value;
-    return other && other !== row.arm ? this.partners.get(this.key(row, other)) : undefined;
+    if (!other || other === row.arm) return undefined;
+    const found = this.partners.get(this.key(row, other)) || [];
+    const own = this.partners.get(this.key(row, row.arm));
+    return found[Math.min(own.indexOf(row), found.length - 1)];  // trainings are paired in order
   }
 
   score(row) { return row && this.metrics.length ? row.values[find("filter-metric").selectedIndex] : null; }
@@ -151,7 +158,7 @@ class Conversations {
     button.setAttribute("aria-expanded", String(isOpen));
     button.addEventListener("click", () => this.toggle(row));
     const rollout = row.rollout ? `rollout ${row.rollout}` : "";
-    const names = [row.arm, row.user, row.opening, rollout, row.ending].filter(Boolean).join(" · ");
+    const names = [row.arm, row.training, row.user, row.opening, rollout, row.ending].filter(Boolean).join(" · ");
     const cell = element("th", "", button, element("small", "names", names), element("span", "first", row.first));
     cell.scope = "row";
     if (isKept) cell.append(element("small", "kept", "Open, outside the filter"));
@@ -192,7 +199,7 @@ class Conversations {
     let parts = [];
     try { parts = location.hash.slice(3).split("/").map(decodeURIComponent); } catch { /* no address of ours */ }
     const row = this.rows.find((one) =>
-      [one.task, one.arm, one.user, one.opening, String(one.rollout)].every((part, i) => part === parts[i]));
+      [one.task, one.arm, one.user, one.opening, String(one.rollout), one.training].every((part, i) => part === parts[i]));
     if (!row) { find("count").textContent = "The link names a conversation that is not on this page."; return; }
     if (!this.open.has(row.idx)) this.open.set(row.idx, this.detail(row));
     this.draw();

@@ -18,6 +18,13 @@ MIN_NEW_WORDS = 6
 MIN_LIKENESS = 0.25
 """Least cosine of what a reply adds and the reference; chosen on the bank, docs/simulation.md."""
 
+MIN_RESULT = 0.1
+"""Least `rate_result` with which a user is content."""
+ENOUGH = 0.5
+"""Share of the reference's new words with which a result is of full length."""
+UNLIKE, ALIKE = 0.25, 0.55
+"""Cosines without the user's words: where likeness begins, and where it is full."""
+
 _SENTENCE = re.compile(r"[^.!?\n]+(?:[.](?=\w)[^.!?\n]+)*[.!?]*")
 _WORD = re.compile(r"\w+")
 _MIN_NEW_IN_SENTENCE = 2
@@ -27,7 +34,20 @@ _RUN = 3
 def is_result(
     reply: str, said: str, *, facts: Sequence[Fact] = (), reference: str = "", goal: str = ""
 ) -> bool:
-    """Tell whether a reply brings a result: work of its own, on this task.
+    """Tell whether a reply brings a result: work of its own, on this task; see `rate_result`."""
+    rate = rate_result(reply, said, facts=facts, reference=reference, goal=goal)
+    return rate >= MIN_RESULT
+
+
+def rate_result(
+    reply: str, said: str, *, facts: Sequence[Fact] = (), reference: str = "", goal: str = ""
+) -> float:
+    """Rate how much of a result a reply brings, in [0, 1]: amount x likeness of what it adds.
+
+    0 without work of its own on the task: at least `MIN_NEW_WORDS` words that neither the user nor
+    the facts' questions have, and `MIN_LIKENESS` with the reference or the goal. Beside a reference
+    the amount is full with half as many new words as it has, and the likeness is the cosine of both
+    without the user's words. 1 where there is nothing to compare with.
 
     Args:
         reply: Of the assistant.
@@ -37,16 +57,30 @@ def is_result(
         goal: What the user wants; stands in for a missing reference.
     """
     known = " ".join([said, *(f"{fact.name.replace('_', ' ')} {fact.question}" for fact in facts)])
-    wanted = len(content_words(reference))
-    least = min(MIN_NEW_WORDS, wanted) if wanted else MIN_NEW_WORDS
+    wanted = content_words(reference)
+    least = min(MIN_NEW_WORDS, len(wanted)) if wanted else MIN_NEW_WORDS
     work = find_work(reply, known, min(least, _MIN_NEW_IN_SENTENCE))
-    if len(content_words(work) - content_words(known)) < least:
-        return False
-    model = reference if wanted >= MIN_NEW_WORDS else "" if reference else goal
+    num_new = len(content_words(work) - content_words(known))
+    if num_new < least:
+        return 0.0
+    has_model = len(wanted) >= MIN_NEW_WORDS
+    model = reference if has_model else "" if reference else goal
+    amount = min(num_new / (ENOUGH * max(len(wanted - content_words(known)), 1)), 1.0)
     if not model or not has_bundled_encoder():
-        return True
-    own, other = load_encoder().encode([work, model])
-    return float(own @ other) >= MIN_LIKENESS
+        return amount if has_model else 1.0
+    stated = content_words(said)
+    texts = [work, model, _without(work, stated), _without(reference, stated) or model]
+    vectors = load_encoder().encode(texts)
+    if float(vectors[0] @ vectors[1]) < MIN_LIKENESS:
+        return 0.0
+    likeness = (float(vectors[2] @ vectors[3]) - UNLIKE) / (ALIKE - UNLIKE)
+    return amount * min(max(likeness, 0.0), 1.0) if has_model else 1.0
+
+
+def _without(text: str, said: Set[str]) -> str:
+    """Return a text without the words that the user said."""
+    words = text.split()
+    return " ".join(w for w in words if not content_words(w) or content_words(w) - said)
 
 
 def find_work(reply: str, known: str, least: int = _MIN_NEW_IN_SENTENCE) -> str:
@@ -86,25 +120,33 @@ def _cut_runs(sentence: str, runs: Set[tuple[str, ...]]) -> str:
 
 
 def share_of_values_used(task: Task, reply: str, said: str) -> float:
-    """Return the share of the values of a task's facts that stand in a result, in [0, 1].
+    """Return the share of a task's facts that a reply puts to use x its `rate_result`, in [0, 1].
 
-    0 where the reply is no result.
+    A fact counts, by its weight, when the user has told it and its value stands in the reply: a
+    value that nobody told is a guess.
 
     Raises:
         ValueError: If no fact has a value.
     """
-    values = [fact.value for fact in task.facts if fact.value]
-    if not values:
+    facts = [fact for fact in task.facts if fact.value]
+    if not facts:
         raise ValueError(f"Task {task.task_id}: no fact has a value.")
-    if not is_result(
+    used = sum(
+        fact.weight
+        for fact in facts
+        if contains_value(reply, fact.value)
+        and (fact.answer in said or contains_value(said, fact.value))
+    )
+    if not used:
+        return 0.0
+    rate = rate_result(
         reply,
         said,
         facts=task.facts,
         reference=task.single_turn_completion,
         goal=task.single_turn_prompt,
-    ):
-        return 0.0
-    return sum(contains_value(reply, value) for value in values) / len(values)
+    )
+    return rate * used / sum(fact.weight for fact in facts)
 
 
 def user_words(messages: Sequence[Message]) -> str:

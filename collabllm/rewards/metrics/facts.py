@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from collabllm.messages import Message
-from collabllm.rewards.registry import MetricTools, NotApplicableError, last_reply
+from collabllm.rewards.registry import MetricTools, NotApplicableError
 from collabllm.tasks import Fact, Task
-from collabllm.tasks.matching import contains_value, facts_told, find_asking
+from collabllm.tasks.matching import facts_told, find_asking
+from collabllm.tasks.results import share_of_values_used, user_words
 
 
 async def facts_elicited(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
@@ -37,12 +38,21 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
 
 
 async def facts_used(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
-    """Return the share of the task's facts whose value stands in the last reply, in [0, 1]."""
-    values = [fact.value for fact in _facts(task) if fact.value]
-    if not values:
+    """Rate the best reply: share of the facts that it puts to use x how much of a result it is.
+
+    Both are those of `tasks.results.share_of_values_used`: a fact must have been told before, and a
+    result must add to the user's own words, near the reference. In [0, 1].
+    """
+    if not any(fact.value for fact in _facts(task)):
         raise NotApplicableError("the task's facts have no values")
-    reply = last_reply(conversation)
-    return sum(contains_value(reply, value) for value in values) / len(values)
+    return max(
+        (
+            share_of_values_used(task, message["content"], user_words(conversation[:idx]))
+            for idx, message in enumerate(conversation)
+            if message["role"] == "assistant"
+        ),
+        default=0.0,
+    )
 
 
 def _facts(task: Task) -> tuple[Fact, ...]:

@@ -12,12 +12,14 @@ from collabllm.data.task_bank import is_test_kind, load_bank
 from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
 from collabllm.tasks import demo_tasks
 from collabllm.tasks.demo import DEVELOPMENT_RATIO, KIND_COLUMN, demo_side
-from collabllm.tasks.matching import adds_work, contains_value
 from collabllm.tasks.requests import find_questions
+from collabllm.tasks.results import is_result
+from collabllm.tasks.words import contains_value
 
 IN3 = Path(__file__).parents[3] / "shared/data/in3/train.jsonl"
 ENTRIES = load_bank()
 TASKS = [entry for entry in ENTRIES if "facts" in entry]
+SIDES = ("train", "development", "test")
 CLEAR = [entry for entry in ENTRIES if "request" in entry]
 
 
@@ -61,10 +63,15 @@ def test_an_entry_tells_and_asks_what_it_says(entry):
     assert "?" not in entry["result"]
 
 
-def test_a_finished_reply_is_more_than_what_the_user_said():
-    for entry in TASKS:
-        answers = " ".join(fact["say"] for fact in entry["facts"].values())
-        assert adds_work(entry["result"], f"{entry['full']} {answers}"), entry["kind"]
+def test_good_final_replies_are_work_of_their_own_and_a_list_of_the_facts_is_none():
+    tasks = [task for side in SIDES for task in demo_tasks(side) if task.facts]
+    copied = []
+    for task in tasks:
+        said = " ".join([task.single_turn_prompt, *(fact.answer for fact in task.facts)])
+        assert is_result(task.single_turn_completion, said, facts=task.facts), task.task_id
+        if is_result(f"Here it is: {said}", said, facts=task.facts):
+            copied.append(task.task_id)
+    assert copied == []
 
 
 def test_good_replies_ask_where_they_should_and_only_there():
@@ -102,7 +109,7 @@ def test_no_task_of_another_author_is_in_it():
 
 
 def test_kinds_have_three_sides_and_none_is_on_two():
-    sides = {side: demo_tasks(side) for side in ("train", "development", "test")}
+    sides = {side: demo_tasks(side) for side in SIDES}
     kinds = {side: {task.task_id for task in tasks} for side, tasks in sides.items()}
 
     assert sum(map(len, kinds.values())) == len(set.union(*kinds.values())) == len(ENTRIES)

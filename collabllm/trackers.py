@@ -3,7 +3,7 @@
 import logging
 import netrc
 import os
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -12,17 +12,14 @@ logger = logging.getLogger(__name__)
 
 
 def log_results(
-    report_to: str,
-    folder: Path,
-    summaries: Sequence[Mapping[str, Any]],
-    settings: Mapping[str, Any],
+    report_to: str, folder: Path, values: Mapping[str, float], settings: Mapping[str, Any]
 ) -> None:
     """Log an evaluation's means to a tracker of accelerate's (wandb, tensorboard, …).
 
     Args:
         report_to: The tracker's name, or `none`.
         folder: For the tracker's files.
-        summaries: Of `evaluation.results`.
+        values: By name.
         settings: Of the run, as flat values.
 
     Raises:
@@ -37,12 +34,7 @@ def log_results(
     accelerator = Accelerator(cpu=True, log_with=report_to, project_dir=str(folder))
     flat = {k: v for k, v in settings.items() if isinstance(v, (str, int, float))}
     accelerator.init_trackers("collabllm-evaluation", config=flat)
-    values = {
-        f"{s['arm']}/{s['user']}/{s['num_told']}/{s['metric']}": s["mean"]
-        for s in summaries
-        if s["mean"] is not None
-    }
-    accelerator.log(values, step=0)
+    accelerator.log(dict(values), step=0)
     accelerator.end_training()
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from collabllm.data_engine.settings import BuildSettings
+from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.settings import parse_settings
 from collabllm.simulation.settings import SimulationSettings
 from collabllm.simulation.side_by_side import SideBySideSettings
-from scripts import evaluate, train_dpo, train_sft
+from scripts import train_dpo, train_sft
 
 ROOT = Path(__file__).parents[1]
 READERS = {
@@ -23,7 +24,7 @@ READERS = {
     "gpu/sft_8b.yaml": train_sft.parse_args,
     "loop_build.yaml": lambda words: parse_settings(BuildSettings, words),
     "loop_dpo.yaml": train_dpo.parse_args,
-    "loop_evaluate.yaml": evaluate.parse_args,
+    "loop_evaluate.yaml": lambda words: parse_settings(EvaluationSettings, words),
 }
 
 
@@ -47,9 +48,9 @@ def test_the_arms_of_a_file_are_all_taken_unless_the_command_line_names_some():
     from_file = read("loop_evaluate.yaml")
     given = read("loop_evaluate.yaml", "--arm", "name=x")
 
-    assert [arm.name for arm in from_file.arm] == ["base", "proactive base", "SFT", "SFT+DPO"]
-    assert [arm.name for arm in given.arm] == ["x"]
-    assert from_file.num_told == [0, 1, 2, 3]
+    assert [arm.name for arm in from_file.arms] == ["base", "proactive base", "SFT", "SFT+DPO"]
+    assert [arm.name for arm in given.arms] == ["x"]
+    assert from_file.told == [0, "some", "all"]
 
 
 def test_the_weights_of_a_file_arrive_as_numbers():

@@ -36,6 +36,7 @@ from collabllm.evaluation.score_table import (
     by_task,
     estimate,
     number_clusters,
+    score_key,
     shared_places,
     shown_values,
 )
@@ -57,12 +58,6 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
     file = folder / SCORES_FILE
     found = {score_key(line): line for line in read_json_lines(file)} if file.is_file() else {}
     return list(found.values())
-
-
-def score_key(score: Score) -> tuple[str, str, str, str, int]:
-    """Return which conversation a line of the scores file is about."""
-    seed = score.get("training_seed", "")
-    return score["arm"], seed, score["user"], score["task_id"], score["rollout_idx"]
 
 
 def analyse_folder(folder: str | Path) -> Results:

@@ -1,41 +1,64 @@
-"""Arms of an evaluation: which model answers, with which adapter and system prompt."""
+"""Arms of an evaluation: which model answers, with which adapters and system prompt."""
 
-import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from collabllm.data_processing.loading import load_multiturn_dataset
-from collabllm.data_processing.splitting import is_eval_task, task_key
+from collabllm.data_processing.splitting import task_key
+from collabllm.evaluation.results import ArmInfo
 from collabllm.prompts import load_prompt
+from collabllm.settings import read_mapping, unknown_names
 from collabllm.simulation.assistant import Assistant, OpenAIAssistant
 from collabllm.simulation.session import Session
+from collabllm.simulation.settings import ModelSettings
 from collabllm.tasks import Task
+from collabllm.tasks.held_out import read_trainings, trained_keys
 
 logger = logging.getLogger(__name__)
-
-_KEYS = ("name", "lora_path", "system_prompt", "model", "base_url")
-_PROMPTS = ("default", "proactive", "none")
-_TRAIN_CONFIG = "train_config.yaml"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One competitor: the local base model, an adapter on it (`lora_path`), or a server's `model`.
+    """One competitor: the local base model, an adapter on it, or a server's `model`.
 
-    `system_prompt` is `default`, `proactive`, `none` or a text.
+    `lora_path` is a folder or Hub id, or a pattern (`outputs/run-*`) or list: several trainings of
+    one recipe. `system_prompt` is `default`, `proactive`, `none` or a text.
     """
 
     name: str
-    lora_path: str | None = None
+    lora_path: str | list[str] | None = None
     system_prompt: str = "default"
     model: str | None = None
     base_url: str | None = None
+
+    @classmethod
+    def read(cls, given: "str | Mapping[str, Any] | Arm") -> "Arm":
+        """Read `name=sft,lora_path=outputs/run`, or a mapping of YAML.
+
+        Raises:
+            ValueError: If a key is unknown, the name is missing, or two keys exclude each other.
+        """
+        if isinstance(given, Arm):
+            return given
+        values = {
+            key: value for key, value in read_mapping(given, "--arm").items() if value is not None
+        }
+        known = [field.name for field in fields(cls)]
+        unknown = [key for key in values if key not in known]
+        if unknown:
+            raise ValueError(f"--arm {given}: {unknown_names(unknown, known, prefix='')}")
+        if not values.get("name"):
+            raise ValueError(f"--arm {given} needs a name, as in name=base.")
+        if "model" in values and "lora_path" in values:
+            raise ValueError(
+                f"--arm {given}: a server's model takes no lora_path; load the adapter into the "
+                "server."
+            )
+        return cls(**values)
 
     def prompt(self, default: str) -> str:
         """Return the text of the system prompt."""
@@ -45,86 +68,125 @@ class Arm:
             return load_prompt("assistant_proactive")
         return "" if self.system_prompt == "none" else self.system_prompt
 
+    def to_info(self, hf_model_path: str) -> ArmInfo:
+        """Find the adapters, and describe the arm.
 
-def parse_arm(text: str) -> Arm:
-    """Read `name=sft,lora_path=outputs/run`; a system prompt may hold commas when it comes last.
-
-    Raises:
-        argparse.ArgumentTypeError: If a key is unknown or the name is missing.
-    """
-    values: dict[str, str] = {}
-    last = ""
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
-        if equals and key.strip() in _KEYS:
-            last = key.strip()
-            values[last] = value.strip()
-        elif last == "system_prompt":
-            values[last] += f",{part}"
-        else:
-            raise argparse.ArgumentTypeError(
-                f"{part!r} is not one of {', '.join(f'{key}=' for key in _KEYS)} in --arm {text}"
-            )
-    if not values.get("name") or any(char in values["name"] for char in "/\\"):
-        raise argparse.ArgumentTypeError(f"--arm {text} needs name=NAME, without slashes")
-    if "model" in values and "lora_path" in values:
-        raise argparse.ArgumentTypeError(
-            f"--arm {text}: a server's model takes no lora_path; load the adapter into the server"
+        Raises:
+            FileNotFoundError: If an adapter's folder is not there, or a pattern finds none.
+        """
+        paths = self._find_adapters()
+        for path in paths:
+            if _looks_local(path) and not (Path(path) / "adapter_config.json").is_file():
+                raise FileNotFoundError(f"--arm {self.name}: there is no adapter in {path}.")
+        is_one = isinstance(self.lora_path, str) and not has_magic(self.lora_path)
+        return ArmInfo(
+            self.name,
+            [] if is_one else _seed_names(paths),
+            paths,
+            self.system_prompt,
+            self.model or hf_model_path,
+            self.base_url,
         )
-    return Arm(**values)
+
+    def _find_adapters(self) -> list[str]:
+        if not isinstance(self.lora_path, str):
+            return list(self.lora_path or ())
+        if not has_magic(self.lora_path):
+            return [self.lora_path]
+        matching = sorted(glob(self.lora_path))  # noqa: PTH207  # also of absolute paths
+        found = [path for path in matching if _is_adapter(path)]
+        if not found:
+            raise FileNotFoundError(
+                f"--arm {self.name}: no folder with an adapter fits {self.lora_path}."
+            )
+        return found
+
+
+def _is_adapter(path: str) -> bool:
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def _seed_names(paths: Sequence[str]) -> list[str]:
+    """Name the trainings by their folders, with as much of the path as tells them apart."""
+    for depth in range(1, 9):
+        names = ["_".join(Path(path).parts[-depth:]).replace("/", "") for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"lora_path names an adapter twice: {', '.join(paths)}.")
+
+
+def _looks_local(path: str) -> bool:
+    """Tell a folder from a Hub id, which has at most one slash."""
+    return Path(path).exists() or path.startswith((".", "/", "~", "outputs/"))
 
 
 class ArmPool:
     """Gives each arm its assistant; all local arms share one copy of the base model's weights.
 
     Args:
-        args: Flags of the local model and of generation.
+        settings: Of the local model and of generation.
         session: Ledger and clients of the run.
     """
 
-    def __init__(self, args: argparse.Namespace, session: Session) -> None:
-        self.args, self.session = args, session
+    def __init__(self, settings: ModelSettings, session: Session) -> None:
+        self.settings, self.session = settings, session
         self._model: Any = None
         self._tokenizer: Any = None
         self._adapters: dict[str, str] = {}
 
     @contextmanager
-    def assistant(self, arm: Arm) -> Iterator[Assistant]:
-        """Switch to the arm's adapter and yield its assistant; one local arm at a time."""
+    def assistant(self, arm: Arm, lora_path: str | None = None) -> Iterator[Assistant]:
+        """Switch to an adapter of the arm and yield its assistant; one local arm at a time."""
         if arm.model:
-            yield OpenAIAssistant(
-                arm.model,
-                temperature=self.args.temperature,
-                max_tokens=self.args.max_new_tokens,
-                client=self.session.client(arm.base_url),
-                tokenizer_path=self.args.tokenizer_path,
-            )
+            yield self._server(arm)
             return
         from collabllm.simulation.assistant.local import LocalAssistant  # torch loads here
 
-        model = self._switch(arm.lora_path)
+        model = self._switch(lora_path)
         with LocalAssistant(
-            self.args.hf_model_path,
-            max_new_tokens=self.args.max_new_tokens,
-            temperature=self.args.temperature,
-            do_sample=self.args.temperature > 0,
+            self.settings.hf_model_path,
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
+            do_sample=self.settings.temperature > 0,
             model=model,
-            tokenizer=self._tokenizer,
+            tokenizer=self._load_tokenizer(),
         ) as assistant:
-            assistant.name = arm.lora_path or self.args.hf_model_path
+            assistant.name = lora_path or self.settings.hf_model_path
             yield assistant
+
+    def counter(self, arm: Arm) -> Callable[[str], int]:
+        """Return what counts the arm's tokens, without its weights."""
+        if arm.model:
+            return self._server(arm).count_tokens
+        tokenizer = self._load_tokenizer()
+        return lambda text: len(tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _server(self, arm: Arm) -> Assistant:
+        return OpenAIAssistant(
+            arm.model or "",
+            temperature=self.settings.temperature,
+            max_tokens=self.settings.max_new_tokens,
+            client=self.session.client(arm.base_url),
+            tokenizer_path=self.settings.tokenizer_path,
+        )
+
+    def _load_tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            from collabllm.models import load_tokenizer
+
+            self._tokenizer = load_tokenizer(self.settings.hf_model_path)
+        return self._tokenizer
 
     def _switch(self, lora_path: str | None) -> Any:
         """Return the model with the adapter in use, or with none."""
-        from collabllm.models import choose_dtype, load_adapter, load_base_model, load_tokenizer
+        from collabllm.models import choose_dtype, load_adapter, load_base_model
 
         if self._model is None:
             self._model = load_base_model(
-                self.args.hf_model_path,
-                use_4bit=self.args.load_in_4bit,
+                self.settings.hf_model_path,
+                use_4bit=self.settings.load_in_4bit,
                 dtype=choose_dtype(generating=True),
             )
-            self._tokenizer = load_tokenizer(self.args.hf_model_path)
         if lora_path is None:
             if self._adapters:
                 self._model.base_model.disable_adapter_layers()
@@ -141,53 +203,24 @@ class ArmPool:
         return self._model
 
 
-def check_arms(arms: Sequence[Arm]) -> None:
-    """Check names and adapters before any model loads.
+def check_not_trained_on(arm: ArmInfo, tasks: Sequence[Task]) -> None:
+    """Refuse tasks that an arm's adapters were trained on, as their runs say.
 
-    Raises:
-        ValueError: If a name is used twice.
-        FileNotFoundError: If an adapter's folder is not there.
-    """
-    names = [arm.name for arm in arms]
-    double = {name for name in names if names.count(name) > 1}
-    if double:
-        raise ValueError(f"Arms need names of their own; used twice: {', '.join(sorted(double))}.")
-    for arm in arms:
-        path = arm.lora_path
-        if path and _looks_local(path) and not (Path(path) / "adapter_config.json").is_file():
-            raise FileNotFoundError(f"--arm {arm.name}: there is no adapter in {path}.")
-
-
-def _looks_local(path: str) -> bool:
-    """Tell a folder from a Hub id, which has at most one slash."""
-    return Path(path).exists() or path.startswith((".", "/", "~", "outputs/"))
-
-
-def check_not_trained_on(arm: Arm, tasks: Sequence[Task]) -> None:
-    """Refuse tasks that an adapter's `train_config.yaml` says it was trained on.
-
-    An adapter that was trained from another one (`lora_path` in its configuration) is checked for
-    both trainings.
+    An adapter that was trained from another one is checked for both trainings.
 
     Raises:
         ValueError: If there is such a task; the message names some.
     """
-    path = arm.lora_path
-    while path:
-        file = Path(path) / _TRAIN_CONFIG
-        if not file.is_file():
-            logger.info("%s: no %s, so its training tasks are unknown.", path, _TRAIN_CONFIG)
-            return
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-        _refuse_trained(arm, tasks, config)
-        path = config.get("lora_path")
+    for path in arm.lora_paths:
+        for config in read_trainings(path):
+            _refuse_trained(arm, path, tasks, config)
 
 
-def _refuse_trained(arm: Arm, tasks: Sequence[Task], config: dict[str, Any]) -> None:
+def _refuse_trained(
+    arm: ArmInfo, path: str, tasks: Sequence[Task], config: Mapping[str, Any]
+) -> None:
     try:
-        dataset = load_multiturn_dataset(
-            config["hf_dataset_path"], config.get("dataset_split", "train")
-        )
+        trained = trained_keys(config)
     except (OSError, ValueError) as error:
         logger.warning(
             "Arm %s: its training data cannot be read (%s); tasks are not checked against it.",
@@ -195,15 +228,10 @@ def _refuse_trained(arm: Arm, tasks: Sequence[Task], config: dict[str, Any]) -> 
             error,
         )
         return
-    split_by, eval_ratio = config["split_by"], config["eval_ratio"]
-    columns = {"conv_id", "single_turn_prompt", "single_turn_metadata", split_by}
-    rows = dataset.select_columns(sorted(columns & set(dataset.column_names)))
-    keys = {task_key(row, split_by) for row in rows}
-    trained = {key for key in keys if not is_eval_task(key, eval_ratio)}
+    split_by = config["split_by"]
     found = [task.task_id for task in tasks if task_key(task.to_row(), split_by) in trained]
     if found:
         raise ValueError(
             f"Arm {arm.name} was trained on {len(found)} of {len(tasks)} tasks "
-            f"({', '.join(found[:5])}). Evaluate on held-out ones: --side eval --eval_ratio "
-            f"{eval_ratio} --split_by {split_by}."
+            f"({', '.join(found[:5])}). Evaluate on held-out ones: --held_out_of {path}."
         )

@@ -1,13 +1,12 @@
 """What is measured in every finished conversation of an evaluation."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from collabllm.messages import Message
 from collabllm.rewards.metrics.text import count_assistant_tokens
 from collabllm.rewards.registry import MetricTools, MetricValue, score_conversation
 from collabllm.simulation.batch import Record
-from collabllm.simulation.endings import FAILURES, TerminationReason
+from collabllm.simulation.endings import FAILURES
 from collabllm.tasks import Task
 from collabllm.tasks.matching import facts_told, find_asking, find_questions
 
@@ -75,32 +74,3 @@ def score_replies(
             counts["facts_told"] = len(facts_told(task.facts, messages[: idx + 2])) - len(known)
         found.append(counts)
     return found
-
-
-def to_score(
-    arm: str,
-    user: str,
-    num_told: int | None,
-    record: Record,
-    values: Mapping[str, MetricValue],
-    replies: Sequence[Mapping[str, int]],
-) -> dict[str, Any]:
-    """Write one conversation's values, and those of its replies, as a line of the scores file."""
-    reason = record.result.termination_reason
-    return {
-        "arm": arm,
-        "user": user,
-        "num_told": num_told,
-        "task_id": record.task_id,
-        "rollout_idx": record.rollout_idx,
-        "termination_reason": str(reason),
-        "failed": reason in FAILURES or reason is TerminationReason.CANCELLED,
-        "audit": record.audit,
-        "replies": list(replies),
-        "values": {name: value.value for name, value in values.items()},
-        "missing": {
-            name: value.reason
-            for name, value in values.items()
-            if value.value is None and value.applicable
-        },
-    }

@@ -84,14 +84,14 @@ def _ranks(results: Results) -> Iterator[str]:
                 if user != results.headline_user
             )
             yield (
-                f"The order of the arms in {ranking.metric} ({ranking.opening} told) depends on "
-                f"the user: {orders}."
+                f"The order of the arms in {ranking.metric} ({ranking.opening} told) differs "
+                f"between users, perhaps by chance: {orders}."
             )
 
 
 def _seeds(results: Results) -> Iterator[str]:
     numbers = {arm.name: len(arm.training_seeds) for arm in results.arms}
-    single = [name for name, number in numbers.items() if number == 1]
+    single = [arm.name for arm in results.arms if len(arm.lora_paths) == 1]
     if single:
         verb = "is one training" if len(single) == 1 else "are one training each"
         yield (

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from collabllm.data_processing.splitting import task_key
 from collabllm.evaluation.measures import DESCRIPTIVE, FIRST_REPLY_ASKS
-from collabllm.evaluation.results import ArmInfo, Opening, Outcome, TestSetUse, UserInfo
+from collabllm.evaluation.results import ArmInfo, Opening, Outcome, TaskSetUse, UserInfo
 from collabllm.files import write_text
 from collabllm.tasks import Task, count_partly_told, open_with
 
@@ -49,7 +49,7 @@ class Plan:
     cluster_by: str
     tasks: str
     tasks_are: Literal["development", "test"]
-    test_set_uses: list[TestSetUse]
+    test_set_uses: list[TaskSetUse]
     seed: int
     date: str
     command: str
@@ -87,7 +87,7 @@ def read_plan(folder: Path) -> Plan:
         "users": UserInfo,
         "primary": Outcome,
         "variants": Variant,
-        "test_set_uses": TestSetUse,
+        "test_set_uses": TaskSetUse,
     }
     lists = {name: [kind(**part) for part in found[name]] for name, kind in parts.items()}
     return Plan(**{**{f.name: found[f.name] for f in fields(Plan)}, **lists})

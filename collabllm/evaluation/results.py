@@ -32,7 +32,7 @@ class ArmInfo:
 
     name: str
     training_seeds: list[str]
-    """Names of the adapters' folders; empty for a model without one."""
+    """Names of the trainings, where there may be several; empty for a single adapter or none."""
     lora_paths: list[str]
     system_prompt: str
     """`default`, `proactive`, `none`, or the text."""
@@ -223,7 +223,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class TestSetUse:
+class TaskSetUse:
     """One evaluation that opened the test tasks."""
 
     date: str
@@ -255,7 +255,7 @@ class Results:
     num_rollouts: int
     tasks: str
     tasks_are: Literal["development", "test"]
-    test_set_uses: list[TestSetUse]
+    test_set_uses: list[TaskSetUse]
     """Every evaluation so far that opened a task of this test set; this one is the last."""
     usage: dict[str, dict[str, int]]
     """By role, `requests`, `prompt_tokens` and `completion_tokens` of all runs of this folder."""
@@ -332,7 +332,7 @@ _PARTS: dict[str, type] = {
     "asking": AskingPoint,
     "endings": Endings,
     "progress": Progress,
-    "test_set_uses": TestSetUse,
+    "test_set_uses": TaskSetUse,
 }
 
 

@@ -1,122 +1,116 @@
 """What scripts/evaluate.py does: every arm meets every user on the same tasks; then the report."""
 
-import argparse
-import asyncio
-import json
 import logging
-from collections.abc import Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markdown import Markdown
-
-from collabllm import __version__
-from collabllm.evaluation.arms import Arm, ArmPool, check_arms, check_not_trained_on
-from collabllm.evaluation.measures import BUILT_IN, measure, score_replies, to_score
-from collabllm.evaluation.names import check_names, transcript_file
-from collabllm.evaluation.report.aggregate import aggregate
-from collabllm.evaluation.report.old_overview import write_report
-from collabllm.evaluation.report.old_tables import to_markdown, to_summary
-from collabllm.evaluation.users import UserSpec
-from collabllm.event_loop import get_loop
-from collabllm.files import JsonLinesWriter, read_json_lines
-from collabllm.prompts import prompt_hashes
-from collabllm.rewards.metrics.text import signatures
-from collabllm.rewards.registry import LOUD_MISSING_SHARE, MetricTools, MetricValue, check_metrics
-from collabllm.rewards.settings import JudgeSettings
-from collabllm.simulation.arguments import take
+from collabllm.errors import IncompleteRunError
+from collabllm.evaluation.analysis import SCORES_FILE, analyse_folder
+from collabllm.evaluation.arms import Arm, ArmPool
+from collabllm.evaluation.names import transcript_file
+from collabllm.evaluation.planning import Prepared, prepare
+from collabllm.evaluation.report.summary import write_reports
+from collabllm.evaluation.results import Results, write_results
+from collabllm.evaluation.scoring import Pair, Scorer, ScoreWriter
+from collabllm.evaluation.settings import EvaluationSettings
+from collabllm.evaluation.usage import UsageFile, read_usage
+from collabllm.rewards.registry import MetricTools, check_metrics
+from collabllm.settings import to_settings
 from collabllm.simulation.assistant import Assistant
-from collabllm.simulation.batch import Record, simulate
+from collabllm.simulation.batch import simulate
 from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.session import Session
-from collabllm.simulation.settings import RunSettings, TaskSettings
 from collabllm.simulation.transcripts import read_transcripts
-from collabllm.tasks import Task, open_with
+from collabllm.simulation.user_models.registry import UserSpec
 from collabllm.trackers import log_results
 
 logger = logging.getLogger(__name__)
 
-RESULTS_FILE, TABLE_FILE, REPORT_FILE = "results.json", "table.md", "report.html"
-_SCORES_FILE, _SETTINGS_FILE = "scores.jsonl", "settings.json"
-_LIBRARIES = ("openai", "peft", "torch", "transformers")
-_NOT_COMPARED = ("config", "resume", "concurrency", "max_cost", "report_to", "reference")
 
-Key = tuple[str, str, str, int]
+def evaluate(settings: EvaluationSettings | None = None, **arguments: Any) -> Results:
+    """Let every arm meet every user on the same tasks, and write results and report.
 
+    `evaluate(arm=["name=base", "name=sft,lora_path=outputs/run"], num_tasks=8)`
 
-class ScoreWriter(JsonLinesWriter):
-    """Appends the scores of conversations; `done` has those that need not be scored again."""
+    Args:
+        settings: All of them; the defaults where None.
+        arguments: Single settings by name; they win.
 
-    def __init__(self, path: Path, *, resume: bool = False) -> None:
-        self.done: set[Key] = set()
-        super().__init__(path, resume=resume)
-
-    def choose_kept(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Keep the scores of conversations that did not fail."""
-        kept = [record for record in records if not record["failed"]]
-        self.done = {(r["arm"], r["user"], r["task_id"], r["rollout_idx"]) for r in kept}
-        return kept
-
-
-def run_evaluation(args: argparse.Namespace) -> Path:
-    """Evaluate as the flags say; return the report's path.
+    Returns:
+        What results.json in `output_dir` holds.
 
     Raises:
-        FileExistsError: If the output exists and --resume is not given.
-        ValueError: If a flag does not fit, or an arm was trained on the tasks.
+        FileExistsError: If there is an evaluation and `resume` is False.
+        IncompleteRunError: If not every planned conversation ended; results and report say so.
+        KeyboardInterrupt: After Ctrl-C; the text says what is kept.
+        ValueError: If a setting does not fit, or an arm was trained on the tasks.
     """
-    arms: list[Arm] = args.arm
-    check_arms(arms)
-    names = [arm.name for arm in arms]
-    reference = args.reference or names[0]
-    if reference not in names:
-        raise ValueError(f"--reference {reference} is not an arm; arms: {', '.join(names)}.")
-    users = args.user or [UserSpec("sharded")]
-    check_names(names, [user.name for user in users])
-    tasks = take(TaskSettings, args).load_tasks()
-    for arm in arms:
-        check_not_trained_on(arm, tasks)
-    folder = Path(args.output)
-    _check_settings(folder, args)
-    with ExitStack() as stack:
-        session = Session(take(RunSettings, args), stack)
-        tools = take(JudgeSettings, args).build_tools(session)
-        check_metrics(args.metrics, replace(tools, count_tokens=len))
-        scores = stack.enter_context(ScoreWriter(folder / _SCORES_FILE, resume=args.resume))
-        pool = ArmPool(args, session)
-        evaluation = _Evaluation(args, folder, session, tools, scores)
-        for arm in arms:
-            with pool.assistant(arm) as assistant:
-                for user in users:
-                    evaluation.meet(arm, assistant, user, tasks)
-        facts = evaluation.facts(arms, users, tasks, reference)
-    return _finish(args, folder, facts, names, reference)
-
-
-def _check_settings(folder: Path, args: argparse.Namespace) -> None:
-    """Write the settings at first, and refuse others when an evaluation goes on."""
-    settings = {
-        name: repr(value) for name, value in vars(args).items() if name not in _NOT_COMPARED
+    settings = to_settings(EvaluationSettings, settings, arguments)
+    folder = Path(settings.output_dir)
+    stopped: IncompleteRunError | None = None
+    try:
+        stopped = _converse(settings, folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Interrupted; what has ended is kept in {folder}. {_how_to_go_on(settings)}"
+        ) from None
+    results = render_results(folder)
+    means = {
+        f"{cell.arm}/{cell.user}/{cell.opening}/{cell.metric}": cell.mean
+        for cell in results.cells
+        if cell.mean is not None
     }
-    file = folder / _SETTINGS_FILE
-    if args.resume and file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        for name, value in settings.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"--resume: {name} was {before.get(name)} and is {value} now; use the former "
-                    "value, or another --output."
-                )
-        return
-    if (folder / _SCORES_FILE).exists() and not args.resume:
-        raise FileExistsError(f"{folder} has an evaluation; use --resume, or another --output.")
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    log_results(settings.report_to, folder, means, results.settings)
+    if not results.complete:
+        missing = sum(p.planned - p.done for p in results.progress)
+        raise IncompleteRunError(
+            f"{missing} of {sum(p.planned for p in results.progress)} conversations are missing. "
+            + (f"{stopped} " if stopped else "")
+            + _how_to_go_on(settings)
+        )
+    return results
+
+
+def render_results(folder: str | Path) -> Results:
+    """Compute the results of an evaluation anew from its files, and write results and report.
+
+    Raises:
+        FileNotFoundError: If the folder has no evaluation.
+    """
+    folder = Path(folder)
+    results = analyse_folder(folder)
+    write_results(folder, results)
+    for note in results.notes:
+        logger.warning("ATTENTION: %s", note)
+    write_reports(folder, results)
+    return results
+
+
+def _how_to_go_on(settings: EvaluationSettings) -> str:
+    return f"Run the same command with --resume to go on with {settings.output_dir}."
+
+
+def _converse(settings: EvaluationSettings, folder: Path) -> IncompleteRunError | None:
+    """Do what is left of the plan; return why it stopped early, if it did."""
+    with ExitStack() as stack:
+        session = Session(settings, stack, read_usage(folder)[1] if settings.resume else 0.0)
+        tools = settings.build_tools(session)
+        prepared = prepare(settings, lambda metrics: _check(metrics, tools))
+        usage = UsageFile(folder, session.ledger)
+        stack.callback(usage.write)
+        scores = stack.enter_context(ScoreWriter(folder / SCORES_FILE, resume=True))
+        evaluation = _Evaluation(settings, folder, prepared, session, tools, scores, usage)
+        try:
+            evaluation.run(ArmPool(settings, session))
+        except IncompleteRunError as error:
+            return error
+    return None
+
+
+def _check(metrics: list[str], tools: MetricTools) -> None:
+    check_metrics(metrics, replace(tools, count_tokens=len))
 
 
 class _Evaluation:
@@ -124,131 +118,88 @@ class _Evaluation:
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        settings: EvaluationSettings,
         folder: Path,
+        prepared: Prepared,
         session: Session,
         tools: MetricTools,
         scores: ScoreWriter,
+        usage: UsageFile,
     ) -> None:
-        self.args, self.folder, self.session = args, folder, session
-        self.tools, self.scores = tools, scores
+        self.settings, self.folder, self.prepared = settings, folder, prepared
+        self.session, self.tools, self.scores, self.usage = session, tools, scores, usage
 
-    def meet(self, arm: Arm, assistant: Assistant, user: UserSpec, tasks: Sequence[Task]) -> None:
+    def run(self, pool: ArmPool) -> None:
+        """Go through arms and their trainings; what is done loads no weights."""
+        for arm, info in zip(self.prepared.arms, self.prepared.plan.arms, strict=True):
+            paths: list[str | None] = [*info.lora_paths] or [None]
+            for seed, path in zip(info.training_seeds or [""], paths, strict=True):
+                if all(self._is_done(arm, seed, user) for user in self.prepared.users):
+                    for user in self.prepared.users:
+                        self._score_rest(arm, seed, user, pool)
+                    continue
+                with pool.assistant(arm, path) as assistant:
+                    for user in self.prepared.users:
+                        self._meet(arm, seed, user, assistant)
+
+    def _scorer(self, arm: Arm, seed: str, user: UserSpec, tools: MetricTools) -> Scorer:
+        return Scorer(
+            Pair(arm.name, seed, user.name, tools),
+            self.prepared.opened,
+            self.prepared.plan.metrics,
+            self.scores,
+            self.settings.rescore,
+        )
+
+    def _file(self, arm: Arm, seed: str, user: UserSpec) -> Path:
+        return transcript_file(self.folder, arm.name, user.name, seed)
+
+    def _is_done(self, arm: Arm, seed: str, user: UserSpec) -> bool:
+        file = self._file(arm, seed, user)
+        lines = read_transcripts(file) if file.is_file() else ()
+        done = {(line["task_id"], line["rollout_idx"]) for line in lines if not line["failed"]}
+        numbers = range(self.prepared.plan.num_rollouts)
+        return all((task_id, i) in done for task_id in self.prepared.opened for i in numbers)
+
+    def _score_rest(self, arm: Arm, seed: str, user: UserSpec, pool: ArmPool) -> None:
+        """Score kept conversations whose scores lack something."""
+        scorer = self._scorer(arm, seed, user, self.tools)
+        records = list(scorer.unscored(self._file(arm, seed, user)))
+        if not records:
+            return
+        tools = replace(self.tools, count_tokens=pool.counter(arm))
+        scorer = self._scorer(arm, seed, user, tools)
+        for record in records:
+            scorer.add(record)
+        scorer.finish()
+
+    def _meet(self, arm: Arm, seed: str, user: UserSpec, assistant: Assistant) -> None:
         """Simulate what is left of this pair, and score what has no score yet."""
         tools = replace(self.tools, count_tokens=assistant.count_tokens)
-        variants = {
-            variant.task_id: (variant, num_told)
-            for num_told in self.args.num_told
-            for task in tasks
-            for variant in [open_with(task, num_told)]
-        }
-        file = transcript_file(self.folder, arm.name, user.name)
-        waiting: list[tuple[Record, Future[dict[str, MetricValue]]]] = []
-
-        def score(record: Record) -> None:
-            task, _ = variants[record.task_id]
-            job = measure(record, task, self.args.metrics, tools)
-            waiting.append((record, asyncio.run_coroutine_threadsafe(job, get_loop())))
-
-        for record in _unscored(file, arm, user, self.scores.done) if self.args.resume else ():
-            score(record)
-        print(f"{arm.name} with user {user.name}: {len(variants)} tasks")
-        for record in simulate(
-            [variant for variant, _ in variants.values()],
-            assistant,
-            user.build_factory(self.session.client),
-            max_turns=self.args.max_turns,
-            num_rollouts=self.args.num_rollouts,
-            concurrency=self.args.concurrency,
-            seed=self.args.seed,
-            output=file,
-            resume=self.args.resume,
-            system_prompt=arm.prompt(self.args.system_prompt),
-            ledger=self.session.ledger,
-        ):
-            if record.result.termination_reason is not TerminationReason.CANCELLED:
-                score(record)
-        for record, future in waiting:
-            task, num_told = variants[record.task_id]
-            known = num_told if task.facts else None
-            replies = score_replies(record.result.messages, task, tools)
-            values = future.result()
-            self.scores.write(to_score(arm.name, user.name, known, record, values, replies))
-
-    def facts(
-        self, arms: Sequence[Arm], users: Sequence[UserSpec], tasks: Sequence[Task], reference: str
-    ) -> dict[str, Any]:
-        """Collect what the results say about how they came about."""
-        return {
-            "arms": [asdict(arm) for arm in arms],
-            "users": [asdict(user) for user in users],
-            "reference": reference,
-            "metrics": [*self.args.metrics, *BUILT_IN],
-            "tasks": [task.task_id for task in tasks],
-            "seed": self.args.seed,
-            "settings": {
-                name: value
-                for name, value in vars(self.args).items()
-                if isinstance(value, (str, int, float, list, type(None)))
-                and name not in ("arm", "user")
-            },
-            "usage": {role: vars(used) for role, used in self.session.ledger.by_role().items()},
-            "cost_usd": self.session.ledger.cost_usd,
-            "prompt_hashes": prompt_hashes(),
-            "signatures": signatures(),
-            "versions": {"collabllm": __version__, **{n: version(n) for n in _LIBRARIES}},
-        }
-
-
-def _unscored(file: Path, arm: Arm, user: UserSpec, done: set[Key]) -> list[Record]:
-    """Read conversations that ended before a kill came between them and their score."""
-    if not file.is_file():
-        return []
-    return [
-        Record.from_json(line)
-        for line in read_transcripts(file)
-        if not line["failed"]
-        and (arm.name, user.name, line["task_id"], line["rollout_idx"]) not in done
-    ]
-
-
-def _finish(
-    args: argparse.Namespace,
-    folder: Path,
-    facts: dict[str, Any],
-    names: Sequence[str],
-    reference: str,
-) -> Path:
-    """Aggregate, write results, table and report, print them, and log to trackers."""
-    scores = list(read_json_lines(folder / _SCORES_FILE))
-    if not scores:
-        raise ValueError("No conversation ended; see the messages above.")
-    results = {**facts, **aggregate(scores, names, reference, facts["metrics"], args.seed)}
-    _warn_missing(results["summaries"])
-    table = to_markdown(results)
-    (folder / RESULTS_FILE).write_text(
-        json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8"
-    )
-    (folder / TABLE_FILE).write_text(table, encoding="utf-8")
-    report = write_report(folder / REPORT_FILE, folder, results, scores, overwrite=True)
-    Console().print(Markdown(to_summary(results)))
-    print(f"All tables: {folder / TABLE_FILE}")
-    log_results(args.report_to, folder, results["summaries"], facts["settings"])
-    if facts["cost_usd"]:
-        print(f"Cost: ${facts['cost_usd']:.4f}")
-    print(f"Report: {report}")
-    return report
-
-
-def _warn_missing(summaries: Sequence[dict[str, Any]]) -> None:
-    for summary in summaries:
-        total = summary["num_missing"] + (summary.get("num_values") or 0)
-        if summary["num_missing"] > LOUD_MISSING_SHARE * total:
-            logger.warning(
-                "ATTENTION: %s of arm %s is missing in %d of %d conversations (%s).",
-                summary["metric"],
-                summary["arm"],
-                summary["num_missing"],
-                total,
-                ", ".join(f"{n}x {reason}" for reason, n in summary["missing_reasons"].items()),
-            )
+        scorer = self._scorer(arm, seed, user, tools)
+        file = self._file(arm, seed, user)
+        name = f"{arm.name} ({seed})" if seed else arm.name
+        print(f"{name} with user {user.name}: {len(self.prepared.opened)} opened tasks")
+        try:
+            for record in scorer.unscored(file):
+                scorer.add(record)
+            for record in simulate(
+                [task for task, _ in self.prepared.opened.values()],
+                assistant,
+                user.build_factory(self.session.client),
+                max_turns=self.settings.max_turns,
+                num_rollouts=self.prepared.plan.num_rollouts,
+                concurrency=self.settings.concurrency,
+                seed=self.settings.seed,
+                output=file,
+                resume=True,
+                system_prompt=arm.prompt(self.settings.system_prompt),
+                ledger=self.session.ledger,
+            ):
+                if record.result.termination_reason is not TerminationReason.CANCELLED:
+                    scorer.add(record)
+                self.usage.keep()
+        except KeyboardInterrupt:
+            scorer.cancel()
+            raise
+        scorer.finish()

@@ -13,6 +13,7 @@ from collabllm.evaluation.results import NOT_RUN, POOLED, ArmInfo, Opening
 from collabllm.evaluation.statistics import MIN_UNITS, Floats, mean_interval
 
 Score = Mapping[str, Any]
+_HAS_VALUE, _FAILED, _HAS_NO_MEANING = 1, 2, -1  # 0: nobody ran it
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +65,13 @@ class ScoreTable:
                 self._lists[arm.name, metric][seed, user, variant].append(float(value))
                 low, high = self._ranges.get(metric, (value, value))
                 self._ranges[metric] = min(low, value), max(high, value)
-                applies[user, variant] = 1
+                applies[user, variant] = _HAS_VALUE
             elif metric in score["missing"] or value is not None:
                 reason = score["missing"].get(metric, "not a number")
                 self._reasons[arm.name, metric][user, variant][reason] += 1
-                applies[user, variant] = applies[user, variant] or 2
-            else:
-                applies[user, variant] = applies[user, variant] or -1
+                applies[user, variant] = applies[user, variant] or _FAILED
+            elif applies[user, variant] != _HAS_VALUE:
+                applies[user, variant] = _HAS_NO_MEANING
 
     def bounded(self, metric: str) -> bool:
         """Tell whether a metric is a share: all its values lie in [0, 1]."""
@@ -87,7 +88,9 @@ class ScoreTable:
         variants = [i for i, v in enumerate(self.plan.variants) if v.opening == opening]
         applies = self._applies.get(metric, np.zeros(self._shape, dtype=int))
         found = applies[np.ix_(users, variants)]
-        if not (found > 0).any():
+        if not (found == _HAS_VALUE).any() and (
+            (found == _HAS_NO_MEANING).any() or not (found == _FAILED).any()
+        ):
             return None
         kept = [i for i in range(len(variants)) if (found[:, i] >= 0).any()]
         planned = [self.plan.variants[variants[i]] for i in kept]
@@ -152,6 +155,12 @@ class ScoreTable:
         if not_run > 0:
             found[NOT_RUN] = not_run
         return dict(found)
+
+
+def score_key(score: Score) -> tuple[str, str, str, str, int]:
+    """Return which conversation a line of the scores file is about."""
+    seed = score.get("training_seed", "")
+    return score["arm"], seed, score["user"], score["task_id"], score["rollout_idx"]
 
 
 def seed_idx(arm: ArmInfo, training_seed: str) -> int | None:

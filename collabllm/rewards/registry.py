@@ -3,6 +3,7 @@
 import asyncio
 import difflib
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,6 +152,8 @@ async def _score(
         return MetricValue(None, str(missing), applicable)
     except (ServerError, ContextFullError) as error:
         return MetricValue(None, f"{type(error).__name__}: {error}")
+    if not math.isfinite(value):
+        return MetricValue(None, f"the metric gave {value}")
     return MetricValue(float(value))
 
 

@@ -1,141 +1,374 @@
-"""From scores to summaries, differences, over-asking and tables; arms and users from flags."""
+"""From scores to typed results: pairing, missing values, clusters, users, seeds; arms."""
 
-import argparse
 import json
+import random
 
 import pytest
 
-from collabllm.evaluation.arms import Arm, check_arms, check_not_trained_on, parse_arm
-from collabllm.evaluation.report.aggregate import aggregate
-from collabllm.evaluation.report.old_tables import to_markdown
-from collabllm.evaluation.users import UserSpec, parse_user
-from collabllm.tasks import demo_tasks
+from collabllm.evaluation.analysis import analyse
+from collabllm.evaluation.arms import Arm, check_not_trained_on
+from collabllm.evaluation.plan import Plan, Variant, choose_primary, open_tasks
+from collabllm.evaluation.results import (
+    POOLED,
+    ArmInfo,
+    Outcome,
+    UserInfo,
+    read_results,
+    write_results,
+)
+from collabllm.tasks import Fact, Task, demo_tasks
+
+NUM_TASKS = 8
 
 
-def score(arm, task, value, *, asks=0.0, num_told=0, user="sharded", missing=None, rollout=0):
-    values = {"m": value, "first_reply_asks": asks}
+def make_plan(
+    *, arms=("base", "sft"), users=("u",), seeds=(), clusters=NUM_TASKS, primary=None, rollouts=1
+):
+    variants = [
+        Variant(f"{task}{'+3' if told else ''}", f"{task}", f"c{task % clusters}", opening, told, 3)
+        for opening, told in (("none", 0), ("all", 3))
+        for task in range(NUM_TASKS)
+    ]
+    paths = [f"outputs/{seed}" for seed in seeds]
+    return Plan(
+        arms=[
+            ArmInfo(name, list(seeds) if name == "sft" else [], paths * (name == "sft"), "", "m")
+            for name in arms
+        ],
+        users=[UserInfo(name, "sharded", "") for name in users],
+        reference="base",
+        metrics=["m"],
+        primary=primary or [Outcome("m", "none")],
+        variants=variants,
+        num_rollouts=rollouts,
+        cluster_by="kind",
+        tasks="demo",
+        tasks_are="development",
+        test_set_uses=[],
+        seed=0,
+        date="",
+        command="",
+        versions={},
+        commit="",
+        prompt_hashes={},
+        signatures={},
+        settings={},
+        notes=[],
+    )
+
+
+def score(arm, variant, value, *, user="u", seed="", rollout=0, missing=None, asks=0.0):
+    failed = missing == "failed"
     return {
         "arm": arm,
+        "training_seed": seed,
         "user": user,
-        "num_told": num_told,
-        "task_id": task,
+        "task_id": variant.task_id,
         "rollout_idx": rollout,
-        "termination_reason": "max_turns",
-        "failed": False,
-        "audit": {"repeat": task == "a"},
-        "replies": [{"tokens": 5, "questions": 2, "needless": 1, "facts_told": 1}],
-        "values": values,
-        "missing": {"m": missing} if missing else {},
+        "termination_reason": "user_empty" if failed else "max_turns",
+        "failed": failed,
+        "audit": {"repeat": variant.task == "0"},
+        "values": {"m": value, "first_reply_asks": None if failed else asks},
+        "missing": {"m": missing, **({"first_reply_asks": missing} if failed else {})}
+        if missing
+        else {},
     }
 
 
-SCORES = [
-    *(score("base", t, v, asks=0.0) for t, v in (("a", 0.0), ("b", 0.2), ("c", 0.1))),
-    *(score("sft", t, v, asks=1.0) for t, v in (("a", 0.5), ("b", 0.6), ("c", 0.4))),
-    *(score(arm, f"{t}+3", 1.0, num_told=3) for arm in ("base", "sft") for t in "abc"),
-]
+def scores_of(plan, value_of):
+    """Score every planned conversation by `value_of(arm, task number, user, seed, rollout)`."""
+    return [
+        score(arm.name, v, value_of(arm.name, int(v.task), user.name, seed, r), user=user.name,
+              seed=seed, rollout=r)
+        for arm in plan.arms
+        for seed in arm.training_seeds or [""]
+        for user in plan.users
+        for v in plan.variants
+        for r in range(plan.num_rollouts)
+    ]  # fmt: skip
 
 
-def results_of(scores):
-    arms = ["base", "sft"]
-    found = aggregate(scores, arms, "base", ["m", "first_reply_asks"], seed=0)
-    named = {"arms": [{"name": arm} for arm in arms], "reference": "base"}
-    return {**named, "metrics": ["m", "first_reply_asks"], **found}
+def plain(arm, task, user="u", seed="", rollout=0):
+    """Let sft be better by 0.4, and by 0.5 in even tasks."""
+    return (0.1 + 0.05 * task) + (0.4 + 0.1 * (task % 2 == 0)) * (arm == "sft")
 
 
-def test_differences_are_paired_by_task_and_corrected_over_metrics():
-    results = results_of(SCORES)
-
-    (m,) = [d for d in results["differences"] if d["metric"] == "m" and d["num_told"] == 0]
-    assert m["arm"] == "sft"
-    assert m["mean"] == pytest.approx(0.4)
-    assert m["p_value"] == 0.25
-    assert m["p_holm"] == 0.5
-    asks = next(d for d in results["differences"] if d["metric"] == "first_reply_asks")
-    assert (asks["test"], asks["mean"]) == ("McNemar", 1.0)
+def analysed(plan, scores):
+    return analyse(plan, scores, {}, 0.0)
 
 
-def test_over_asking_has_two_numbers_and_a_curve():
-    results = results_of(SCORES)
+def test_differences_are_paired_by_task_and_corrected_over_all_that_is_shown():
+    plan = make_plan()
 
-    (sft,) = [entry for entry in results["over_asking"] if entry["arm"] == "sft"]
-    assert sft["needed"]["mean"] == 1.0
-    assert sft["needless"]["mean"] == 0.0
-    assert [point["num_told"] for point in sft["curve"]] == [0, 3]
+    results = analysed(plan, scores_of(plan, plain))
+
+    (m,) = results.primary_differences()
+    assert (m.arm, m.reference, m.opening, m.user) == ("sft", "base", "none", "u")
+    assert m.mean == pytest.approx(0.45)
+    assert m.arm_mean - m.reference_mean == pytest.approx(0.45)
+    assert m.p_value == 2 / 2**8
+    # Shown beside it: m@all, and first_reply_asks at both openings.
+    assert m.p_corrected == pytest.approx(2 / 2**8 / 0.9)
+    assert (m.wins, m.ties, m.losses, m.verdict) == (8, 0, 0, "better")
+    other = results.difference("sft", "base", "u", "all", "m")
+    assert not other.primary
+    assert other.p_corrected > m.p_corrected
+    assert results.difference("base", "sft", "u", "none", "m").mean == -m.mean
+    assert results.difference("base", "sft", "u", "none", "m").verdict == "worse"
+
+
+def test_results_do_not_depend_on_the_order_of_the_scores_and_survive_the_disk(tmp_path):
+    plan = make_plan(users=("u", "v"))
+    scores = scores_of(plan, plain)
+    shuffled = random.Random(3).sample(scores, len(scores))
+
+    results = analysed(plan, scores)
+
+    assert analysed(plan, shuffled) == results
+    write_results(tmp_path, results)
+    assert read_results(tmp_path) == results
+    assert results.openings == ["none", "all"]
+
+
+def test_an_unfinished_arm_is_compared_on_the_tasks_that_both_have():
+    plan = make_plan()
+    done = {"0", "1", "2", "3", "4", "5"}
+    scores = [s for s in scores_of(plan, plain) if s["arm"] == "base" or s["task_id"] in done]
+
+    results = analysed(plan, scores)
+
+    (m,) = results.primary_differences()
+    assert (m.num_tasks, m.num_planned) == (6, 8)
+    assert m.mean == pytest.approx(0.45)
+    sft = results.cell("sft", "u", "none", "m")
+    assert (sft.num_tasks, sft.num_missing, sft.missing_reasons) == (6, 2, {"not run": 2})
+    assert sft.mean == pytest.approx(m.arm_mean)
+    # The two missing values between 0 and 1; base has 0.4 and 0.45 there.
+    assert m.worst_low == pytest.approx((6 * 0.45 - 0.4 - 0.45) / 8)
+    assert m.worst_high == pytest.approx((6 * 0.45 + 0.6 + 0.55) / 8)
+    assert not m.missing_could_change_it
+    assert not results.complete
+    assert "10 of 32 conversations are missing (sft with user u has 6 of 16)" in results.notes[0]
 
 
 def test_a_missing_value_is_counted_and_not_zero():
-    scores = [*SCORES, score("sft", "d", None, missing="judge is dead")]
+    plan = make_plan()
+    scores = scores_of(plan, plain)
+    for s in scores:
+        if (s["arm"], s["task_id"]) == ("sft", "7"):
+            s["values"]["m"], s["missing"]["m"] = None, "judge is dead"
 
-    summary = next(
-        s
-        for s in results_of(scores)["summaries"]
-        if (s["arm"], s["metric"], s["num_told"]) == ("sft", "m", 0)
-    )
+    cell = analysed(plan, scores).cell("sft", "u", "none", "m")
 
-    assert summary["mean"] == pytest.approx(0.5)
-    assert summary["num_missing"] == 1
-    assert summary["missing_reasons"] == {"judge is dead": 1}
-
-
-def test_repeats_give_a_noise_floor():
-    scores = [score("base", "a", v, rollout=i) for i, v in enumerate((0.0, 1.0))]
-
-    (summary, *_) = aggregate(scores, ["base"], "base", ["m"], 0)["summaries"]
-
-    assert summary["noise_floor"] == pytest.approx(0.7071, abs=1e-4)
-    assert (summary["num_tasks"], summary["num_values"]) == (1, 2)
+    assert (cell.num_tasks, cell.num_values) == (7, 7)
+    assert cell.missing_reasons == {"judge is dead": 1}
+    assert cell.worst_low < cell.mean < cell.worst_high
 
 
-def test_the_table_names_arms_intervals_and_differences():
-    text = to_markdown(results_of(SCORES))
+def test_a_value_that_is_no_number_is_missing():
+    plan = make_plan()
+    scores = scores_of(plan, plain)
+    scores[0]["values"]["m"] = float("nan")
 
-    assert "### User sharded, vague openings" in text
-    assert "| base | 0.10 [" in text
-    assert "| sft | m | +0.40 [" in text
-    assert "p 0.250 (0.500)" in text
-    assert "complete opening: needless" in text
+    cell = analysed(plan, scores).cell("base", "u", "none", "m")
 
-
-def test_simulator_faults_are_reported_as_shares():
-    (audit,) = results_of(SCORES)["audit"]
-
-    assert audit == {"user": "sharded", "repeat": pytest.approx(1 / 6)}
+    assert cell.missing_reasons == {"not a number": 1}
+    assert cell.mean == pytest.approx(sum(0.1 + 0.05 * t for t in range(1, 8)) / 7)
 
 
-def test_arms_are_read_from_flags():
-    assert parse_arm("name=base") == Arm("base")
-    assert parse_arm("name=a,lora_path=x/y,system_prompt=proactive") == Arm("a", "x/y", "proactive")
-    assert parse_arm("name=a,system_prompt=Be brief, and kind.").system_prompt == (
-        "Be brief, and kind."
-    )
-    assert parse_arm("name=r,model=gpt-4o,base_url=http://h/v1").base_url == "http://h/v1"
-    for wrong in ("lora_path=x", "name=a,lora=x", "name=a/b", "name=r,model=m,lora_path=x"):
-        with pytest.raises(argparse.ArgumentTypeError):
-            parse_arm(wrong)
+def test_a_conversation_that_failed_makes_no_metric_apply_where_it_has_no_meaning():
+    plan = make_plan()
+    scores = scores_of(plan, plain)
+    for s in scores:
+        if s["task_id"].endswith("+3"):
+            s["values"]["m"] = None  # as facts_elicited where all is told
+    lost = next(i for i, s in enumerate(scores) if s["task_id"] == "2+3")
+    scores[lost] = score("base", plan.variants[NUM_TASKS + 2], None, missing="failed")
+
+    results = analysed(plan, scores)
+
+    assert results.cell("base", "u", "all", "m") is None
+    assert results.cell("base", "u", "all", "first_reply_asks").missing_reasons == {"failed": 1}
+    assert [p.failed for p in results.progress] == [1, 0]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_handful_of_tasks_gives_values_and_no_interval(number):
+    plan = make_plan()
+    kept = {str(task) for task in range(number)}
+    scores = [s for s in scores_of(plan, plain) if s["task_id"] in kept]
+
+    results = analysed(plan, scores)
+
+    found = results.primary_differences()
+    if not number:
+        assert found == []
+        assert results.cells == [] or all(c.mean is None for c in results.cells)
+        return
+    (m,) = found
+    assert (m.low, m.high, m.num_tasks) == (None, None, number)
+    assert m.values == pytest.approx([0.5, 0.4][:number])
+    assert m.verdict == "cannot tell"
+    assert results.cell("sft", "u", "none", "m").values == pytest.approx([0.6, 0.55][:number])
+
+
+def test_tasks_of_a_cluster_are_not_independent():
+    alone, clustered = make_plan(), make_plan(clusters=2)
+
+    independent = analysed(alone, scores_of(alone, plain)).primary_differences()[0]
+    dependent = analysed(clustered, scores_of(clustered, plain))
+
+    (m,) = dependent.primary_differences()
+    assert (m.num_clusters, m.low, m.verdict) == (2, None, "cannot tell")
+    assert (independent.num_clusters, m.p_value) == (8, 0.5)
+    assert any("only 2 clusters of tasks" in note for note in dependent.notes)
+
+
+def test_users_are_pooled_and_a_change_of_ranks_is_told():
+    def value(arm, task, user, seed, rollout):
+        return 0.3 + 0.05 * task + (0.2 if user == "u" else -0.1) * (arm == "sft")
+
+    plan = make_plan(users=("u", "v"))
+
+    results = analysed(plan, scores_of(plan, value))
+
+    (m,) = results.primary_differences()
+    assert (m.user, m.num_tasks) == (POOLED, 8)
+    assert m.mean == pytest.approx(0.05)
+    (ranking,) = results.rankings
+    assert ranking.by_user == {
+        POOLED: ["sft", "base"],
+        "u": ["sft", "base"],
+        "v": ["base", "sft"],
+    }
+    assert ranking.changes
+    assert any("u: sft > base; v: base > sft" in note for note in results.notes)
+
+
+def test_one_lucky_training_of_three_is_no_effect():
+    def value(arm, task, user, seed, rollout):
+        return 0.2 + 0.02 * task + (0.6 if seed == "s1" else 0.0)
+
+    plan = make_plan(seeds=("s1", "s2", "s3"))
+    lucky = make_plan(seeds=("s1",))
+
+    several = analysed(plan, scores_of(plan, value))
+    one = analysed(lucky, scores_of(lucky, value))
+
+    assert several.primary_differences()[0].mean == pytest.approx(0.2)
+    assert several.primary_differences()[0].verdict == "cannot tell"
+    assert several.primary_differences()[0].test == "t over tasks and seeds"
+    assert one.primary_differences()[0].verdict == "better"
+    assert any("sft is one training" in note for note in one.notes)
+
+
+def test_repeats_give_a_noise_floor_and_are_no_new_tasks():
+    def value(arm, task, user, seed, rollout):
+        return float(rollout)
+
+    plan = make_plan(rollouts=2)
+
+    cell = analysed(plan, scores_of(plan, value)).cell("base", "u", "none", "m")
+
+    assert (cell.num_tasks, cell.num_values) == (8, 16)
+    # Each task 0 and 1: variance 0.5, of the mean of two 0.25, of 8 tasks 0.25 / 8.
+    assert cell.noise_floor == pytest.approx((0.25 / 8) ** 0.5)
+
+
+def test_the_asking_curve_goes_by_the_share_of_facts_that_is_told():
+    plan = make_plan()
+
+    points = analysed(plan, scores_of(plan, plain)).asking
+
+    assert [(p.arm, p.share_told, p.mean) for p in points] == [
+        ("base", 0.0, 0.0),
+        ("sft", 0.0, 0.0),
+        ("base", 1.0, 0.0),
+        ("sft", 1.0, 0.0),
+    ]
+    assert points[0].high == pytest.approx(0.324, abs=1e-3)  # Wilson's of 0 in 8
+
+
+def test_simulator_faults_and_endings_are_counted():
+    plan = make_plan()
+
+    results = analysed(plan, scores_of(plan, plain))
+
+    assert results.audit == {"u": {"repeat": 0.125}}
+    assert results.endings[0].counts == {"max_turns": 8}
+
+
+def test_an_opening_is_complete_only_when_it_tells_every_fact_of_its_task():
+    facts = tuple(Fact(n, f"It is {n}.", value=n) for n in ("red", "big", "new"))
+    tasks = [
+        Task("three", "goal", opening="Hi", facts=facts),
+        Task("one", "other", opening="Hello", facts=facts[:1]),
+        Task("clear", "Do it.", opening="Do it."),
+        Task("unknown", "Solve this", opening="Help"),
+    ]
+
+    opened = open_tasks(tasks, [0, 1, 3, "all"], "single_turn_prompt")
+
+    found = {v.task_id: (v.opening, v.share_told) for _, v in opened}
+    assert found == {
+        "three": ("none", 0.0),
+        "one": ("none", 0.0),
+        "clear": ("all", 1.0),
+        "unknown": ("unasked", 0.0),
+        "three+1": ("some", 1 / 3),
+        "one+1": ("all", 1.0),
+        "three+3": ("all", 1.0),
+    }
+
+
+def test_primary_outcomes_are_one_for_need_and_one_for_needlessness():
+    metrics = ["facts_elicited", "over_asking", "first_reply_asks", "seconds"]
+
+    assert choose_primary([], metrics, ["none", "all"]) == [
+        Outcome("facts_elicited", "none"),
+        Outcome("first_reply_asks", "all"),
+    ]
+    assert choose_primary([], ["accuracy", "first_reply_asks"], ["unasked"]) == [
+        Outcome("accuracy", "unasked")
+    ]
+    assert choose_primary(["over_asking@none"], metrics, ["none"]) == [
+        Outcome("over_asking", "none")
+    ]
+    for wrong in ("over_asking", "over_asking@all", "seconds@none", "nothing@none"):
+        with pytest.raises(ValueError, match="must be METRIC@OPENING"):
+            choose_primary([wrong], metrics, ["none"])
+
+
+def test_arms_are_read_from_flags_and_mappings():
+    assert Arm.read("name=base") == Arm.read({"name": "base"}) == Arm("base")
+    assert Arm.read("name=a,lora_path=x/y,system_prompt=proactive") == Arm("a", "x/y", "proactive")
+    said = Arm.read("name=a,system_prompt=Be brief, and kind.")
+    assert said.system_prompt == "Be brief, and kind."
+    assert Arm.read("name=r,model=gpt-4o,base_url=http://h/v1").base_url == "http://h/v1"
+    for wrong in ("lora_path=x", "name=a,lora=x", "name=r,model=m,lora_path=x", "base"):
+        with pytest.raises(ValueError, match="--arm"):
+            Arm.read(wrong)
     assert Arm("p", system_prompt="proactive").prompt("d").startswith("You help the user")
     assert Arm("n", system_prompt="none").prompt("d") == ""
     assert Arm("d").prompt("d") == "d"
 
 
-def test_arms_need_names_of_their_own_and_adapters_that_exist(tmp_path):
-    with pytest.raises(ValueError, match="used twice: a"):
-        check_arms([Arm("a"), Arm("a")])
+def test_an_adapter_must_be_there_and_a_pattern_finds_trainings(tmp_path):
+    for name in ("run-1", "run-2", "run-x"):
+        (tmp_path / name).mkdir()
+    for name in ("run-1", "run-2"):
+        (tmp_path / name / "adapter_config.json").write_text("{}")
+
+    found = Arm("sft", f"{tmp_path}/run-*").to_info("model")
+
+    assert found.training_seeds == ["run-1", "run-2"]
+    assert found.lora_paths == [str(tmp_path / "run-1"), str(tmp_path / "run-2")]
+    assert Arm("sft", f"{tmp_path}/run-1").to_info("model").training_seeds == []
+    assert Arm("h", "hub-user/adapter").to_info("model").lora_paths == ["hub-user/adapter"]
     with pytest.raises(FileNotFoundError, match="--arm a: there is no adapter"):
-        check_arms([Arm("a", str(tmp_path))])
-    check_arms([Arm("a", "hub-user/adapter")])
-
-
-def test_users_are_read_from_flags():
-    assert parse_user("sharded") == UserSpec("sharded")
-    assert parse_user("openai").kind == "openai"
-    hasty = parse_user("name=hasty,patience=1,one_at_a_time=true")
-    assert hasty == UserSpec("hasty", "sharded", {"patience": 1, "one_at_a_time": True})
-    terse = parse_user("name=t,kind=openai,model=m,traits=terse+expert,num_traits=0")
-    assert terse.options["traits"] == ("terse", "expert")
-    for wrong in ("robot", "name=a,kind=robot", "name=a,traits=evil", "name=a,patience=soon"):
-        with pytest.raises(ValueError, match=r"--user|traits"):
-            parse_user(wrong)
+        Arm("a", str(tmp_path)).to_info("model")
+    with pytest.raises(FileNotFoundError, match="--arm a: no folder with an adapter fits"):
+        Arm("a", f"{tmp_path}/none-*").to_info("model")
 
 
 def make_adapter(folder, **config):
@@ -148,17 +381,18 @@ def make_adapter(folder, **config):
         **config,
     }
     (folder / "train_config.yaml").write_text(json.dumps(settings))
+    (folder / "adapter_config.json").write_text("{}")
     return str(folder)
 
 
 def test_tasks_of_the_training_are_refused(tmp_path):
     from collabllm.tasks import choose_side
 
-    arm = Arm("sft", make_adapter(tmp_path / "sft"))
+    arm = Arm("sft", make_adapter(tmp_path / "sft")).to_info("model")
     held_out = choose_side(demo_tasks(), "eval", 0.2, "single_turn_metadata.kind")
 
     check_not_trained_on(arm, held_out)
-    with pytest.raises(ValueError, match=r"trained on [0-9]+ of [0-9]+ tasks .*--side eval"):
+    with pytest.raises(ValueError, match=r"trained on [0-9]+ of [0-9]+ tasks .*--held_out_of"):
         check_not_trained_on(arm, demo_tasks())
 
 
@@ -170,4 +404,4 @@ def test_the_trainings_that_an_adapter_continues_are_checked_too(tmp_path):
     dpo = make_adapter(tmp_path / "dpo", hf_dataset_path=str(harmless), lora_path=sft)
 
     with pytest.raises(ValueError, match="Arm dpo was trained on"):
-        check_not_trained_on(Arm("dpo", dpo), demo_tasks())
+        check_not_trained_on(Arm("dpo", dpo).to_info("model"), demo_tasks())

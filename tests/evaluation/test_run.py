@@ -1,12 +1,15 @@
 """scripts/evaluate.py from flags to report: arms behind a server and on one model, resume."""
 
 import json
+import re
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
 from collabllm import models
+from collabllm.errors import IncompleteRunError
+from collabllm.evaluation import read_results
 from collabllm.simulation import LocalAssistant
 from scripts.evaluate import main
 from tests.fake_server import FakeServer, user_json
@@ -31,8 +34,8 @@ def flags(server, folder, *more, arms=("asker", "talker")):
     return [*words, *more]
 
 
-def write_tasks(folder):
-    """Write six tasks with three facts, two of which `asker` asks for."""
+def write_tasks(folder, number=6):
+    """Write tasks with three facts, two of which `asker` asks for."""
     path = folder.parent / f"{folder.name}-tasks.jsonl"
     facts = [
         {"name": "when", "answer": "On Friday.", "cues": ["when"], "value": "Friday"},
@@ -41,18 +44,19 @@ def write_tasks(folder):
     ]
     tasks = [
         {"task_id": f"party-{i}", "single_turn_prompt": f"Party {i}", "opening": f"Party {i}!"}
-        for i in range(6)
+        for i in range(number)
     ]
     path.write_text("".join(json.dumps({**task, "facts": facts}) + "\n" for task in tasks))
     return str(path)
 
 
-def results_of(folder):
-    return json.loads((folder / "results.json").read_text())
-
-
 def read(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def difference(results, metric, opening, user="sharded"):
+    arm, other = (arm.name for arm in results.arms[1::-1])
+    return results.difference(arm, other, user, opening, metric)
 
 
 def test_arms_meet_the_same_users_on_the_same_tasks(tmp_path, capsys):
@@ -68,21 +72,28 @@ def test_arms_meet_the_same_users_on_the_same_tasks(tmp_path, capsys):
     ]
     assert keys[0] == keys[1]
     assert len(asker) == 24
-    results = results_of(folder)
-    difference = next(
-        d for d in results["differences"] if (d["metric"], d["num_told"]) == ("facts_elicited", 0)
-    )
-    assert (difference["arm"], difference["reference"]) == ("talker", "asker")
-    assert difference["mean"] < 0
-    (asking, silent) = results["over_asking"]
-    assert (asking["needed"]["mean"], asking["needless"]["mean"]) == (1.0, 1.0)
-    assert (silent["needed"]["mean"], silent["needless"]["mean"]) == (0.0, 0.0)
-    first = next(s for s in read(folder / "scores.jsonl") if s["num_told"] == 0)["replies"][0]
+    results = read_results(folder)
+    elicited = difference(results, "facts_elicited", "none")
+    assert (elicited.arm, elicited.reference, elicited.primary) == ("talker", "asker", True)
+    # Two sign patterns of 64; two primary outcomes, which have nine tenths of the error rate.
+    assert elicited.p_value == 0.03125
+    assert elicited.p_corrected == pytest.approx(0.03125 / 0.45)
+    assert elicited.verdict == "cannot tell"
+    assert (elicited.num_tasks, elicited.wins, elicited.losses) == (6, 0, 6)
+    asking = {(p.arm, p.share_told): p.mean for p in results.asking}
+    assert asking == {
+        ("asker", 0.0): 1.0,
+        ("asker", 1.0): 1.0,
+        ("talker", 0.0): 0.0,
+        ("talker", 1.0): 0.0,
+    }
+    score = next(s for s in read(folder / "scores.jsonl") if s["opening"] == "none")
+    first = score["replies"][0]
     assert (first["questions"], first["tokens"]) == (3, 19)  # 74 bytes, 4 a token
     assert first["facts_told"] + first["needless"] == 3
-    assert results["usage"]["assistant"]["requests"] == len(server.requests)
-    assert "user_simulator" in results["prompt_hashes"]
-    assert "### User sharded, vague openings" in (folder / "table.md").read_text()
+    assert results.complete
+    assert results.usage["assistant"]["requests"] == len(server.requests)
+    assert "user_simulator" in results.prompt_hashes
     assert (folder / "report.html").stat().st_size > 20_000
     assert f"Report: {folder / 'report.html'}" in capsys.readouterr().out
 
@@ -92,46 +103,46 @@ def test_two_identical_arms_show_no_difference(tmp_path):
         twin = f"name=twin,model=asker,base_url={server.url}"
         main(flags(server, tmp_path, "--arm", twin, arms=("asker",)))
 
-    for difference in results_of(tmp_path)["differences"]:
-        if difference["metric"] != "seconds":
-            assert (difference["mean"], difference["p_value"]) == (0.0, 1.0)
+    tested = [d for d in read_results(tmp_path).differences if d.p_value is not None]
+    assert {(d.mean, d.p_value, d.verdict) for d in tested} == {(0.0, 1.0, "cannot tell")}
+    assert all(d.low < 0 < d.high for d in tested)
 
 
-def test_the_panel_of_users_is_a_column_of_its_own(tmp_path):
+def test_the_panel_of_users_is_pooled_and_kept_apart(tmp_path):
     with FakeServer(answer) as server:
         llm = f"name=llm,kind=openai,model=user,base_url={server.url},num_traits=2"
-        main(
-            flags(
-                server, tmp_path, "--user", "sharded", "--user", llm, "--user", "name=x,patience=1"
-            )
-        )
+        users = ["--user", "sharded", "--user", llm, "--user", "name=x,patience=1"]
+        main(flags(server, tmp_path, *users))
 
-    assert {s["user"] for s in results_of(tmp_path)["summaries"]} == {"sharded", "llm", "x"}
+    results = read_results(tmp_path)
+    assert results.user_names == ["all users", "sharded", "llm", "x"]
+    assert {d.user for d in results.primary_differences()} == {"all users"}
+    pooled = results.cell("asker", "all users", "none", "facts_elicited")
+    assert (pooled.num_tasks, pooled.num_values) == (6, 18)
     assert (tmp_path / "transcripts/talker--llm.jsonl").is_file()
 
 
 def test_an_evaluation_goes_on_without_repeating_what_is_done(tmp_path):
     with FakeServer(answer) as server:
         main(flags(server, tmp_path))
-        first = results_of(tmp_path)
+        first = read_results(tmp_path)
         scores = tmp_path / "scores.jsonl"
         whole = scores.read_text().splitlines(keepends=True)
         scores.write_text("".join(whole[:4]) + '{"arm": "as')  # killed while scoring
         transcripts = tmp_path / "transcripts/talker--sharded.jsonl"
         lines = transcripts.read_text().splitlines(keepends=True)
-        transcripts.write_text("".join(lines[:5]))
+        transcripts.write_text("".join(lines[:11]))
         server.requests.clear()
         main(flags(server, tmp_path, "--resume"))
+        repeated = len(server.requests)
 
-    again = results_of(tmp_path)
+    again = read_results(tmp_path)
     assert {body["model"] for body in server.requests} == {"talker"}
-    assert len(server.requests) <= 2
-    assert len(read(scores)) == len(whole) == 12
-    drop = ("seconds",)
-    for name in ("summaries", "differences"):
-        assert [s for s in again[name] if s["metric"] not in drop] == [
-            s for s in first[name] if s["metric"] not in drop
-        ]
+    assert repeated <= 2
+    assert len(read(scores)) == len(whole) == 24
+    for before, now in zip(first.cells, again.cells, strict=True):
+        assert before == now or before.metric == "seconds"
+    assert again.usage["assistant"]["requests"] == first.usage["assistant"]["requests"] + repeated
     with FakeServer(answer) as server, pytest.raises(FileExistsError, match="--resume"):
         main(flags(server, tmp_path))
 
@@ -141,17 +152,159 @@ def test_other_settings_are_refused_when_going_on(tmp_path):
         main(flags(server, tmp_path))
         with pytest.raises(ValueError, match="max_turns was 2 and is 3 now"):
             main([*flags(server, tmp_path, "--resume"), "--max_turns", "3"])
+        other = f"name=asker,model=talker,base_url={server.url}"
+        with pytest.raises(ValueError, match="--arm asker was .* give the new one another name"):
+            main([*flags(server, tmp_path, "--resume", arms=()), "--arm", other])
 
 
-def test_a_judge_that_fails_is_missing_and_loud(tmp_path, caplog):
+def test_an_arm_a_user_a_metric_and_rollouts_are_added_without_repeating_the_rest(tmp_path):
     with FakeServer(answer) as server:
-        judge = ["--judge_model", "broken", "--judge_base_url", server.url]
-        server.reject = lambda body: (403, {}) if body["model"] == "broken" else None
-        main(flags(server, tmp_path, *judge, "--metrics", "interactivity", "repetition"))
+        main(flags(server, tmp_path, "--metrics", "facts_elicited"))
+        before = read(tmp_path / "scores.jsonl")
+        server.requests.clear()
+        main(flags(server, tmp_path, "--resume", "--metrics", "repetition", arms=()))
+        assert server.requests == []
+        main(flags(server, tmp_path, "--resume", arms=("third",)))
+        assert {body["model"] for body in server.requests} == {"third"}
+        server.requests.clear()
+        main(flags(server, tmp_path, "--resume", "--num_rollouts", "2", arms=()))
+        main(flags(server, tmp_path, "--resume", "--user", "name=x,patience=1", arms=()))
 
-    summary = next(s for s in results_of(tmp_path)["summaries"] if s["metric"] == "interactivity")
-    assert (summary["mean"], summary["num_missing"]) == (None, 6)
+    results = read_results(tmp_path)
+    assert [arm.name for arm in results.arms] == ["asker", "talker", "third"]
+    assert results.reference == "asker"
+    assert {user.name for user in results.users} == {"sharded", "x"}
+    assert results.complete
+    assert results.num_rollouts == 2
+    assert results.cell("talker", "sharded", "none", "repetition").num_values == 12
+    lines = {
+        (s["arm"], s["task_id"]): s
+        for s in read(tmp_path / "scores.jsonl")
+        if s["user"] == "sharded" and not s["rollout_idx"]
+    }
+    for line in before:
+        now = lines[line["arm"], line["task_id"]]
+        assert now["values"].keys() == {*line["values"], "repetition"}
+        assert now["values"]["facts_elicited"] == line["values"]["facts_elicited"]
+
+
+def test_a_judge_that_fails_is_missing_loud_and_tried_again(tmp_path, caplog):
+    judge = ["--judge_model", "judge", "--metrics", "interactivity", "repetition"]
+    with FakeServer(answer) as server:
+        judge += ["--judge_base_url", server.url]
+        server.reject = lambda body: (403, {}) if body["model"] == "judge" else None
+        main(flags(server, tmp_path, *judge))
+        cell = read_results(tmp_path).cell("asker", "sharded", "none", "interactivity")
+        server.reject = None
+        server.requests.clear()
+        main(flags(server, tmp_path, *judge, "--resume"))
+
+    assert (cell.mean, cell.num_missing, cell.num_values) == (None, 6, 0)
+    assert (cell.worst_low, cell.worst_high) == (0.0, 1.0)
     assert "ATTENTION: interactivity of arm asker is missing in 6 of 6" in caplog.text
+    assert {body["model"] for body in server.requests} == {"judge"}
+    again = read_results(tmp_path).cell("asker", "sharded", "none", "interactivity")
+    assert (again.mean, again.num_missing) == (1.0, 0)
+
+
+def test_metrics_are_scored_anew_when_asked(tmp_path):
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path))
+        scores = tmp_path / "scores.jsonl"
+        spoilt = scores.read_text().replace('"facts_used": ', '"facts_used": 7')
+        scores.write_text(spoilt)
+        server.requests.clear()
+        main(flags(server, tmp_path, "--resume", "--rescore", "facts_used"))
+
+    assert server.requests == []
+    cell = read_results(tmp_path).cell("asker", "sharded", "none", "facts_used")
+    assert (cell.mean, cell.num_values) == (0.0, 6)
+
+
+def test_a_run_that_the_cost_limit_ends_is_not_presented_as_complete(tmp_path, caplog):
+    prices = ["--prices", '{"asker": [1000, 1000], "talker": [1000, 1000]}']
+    with FakeServer(answer) as server:
+        with pytest.raises(IncompleteRunError, match="--resume"):
+            main(flags(server, tmp_path, *prices, "--max_cost", "1.5", "--concurrency", "2"))
+        part = read_results(tmp_path)
+        spent = part.cost_usd
+        main(flags(server, tmp_path, *prices, "--resume"))
+
+    assert not part.complete
+    assert "This evaluation is incomplete" in part.notes[0]
+    assert "ATTENTION: This evaluation is incomplete" in caplog.text
+    progress = {p.arm: (p.planned, p.done) for p in part.progress}
+    assert progress["talker"] == (12, 0)
+    asker = part.cell("asker", "sharded", "all", "first_reply_asks")
+    assert asker.num_tasks < asker.num_planned == 6
+    assert asker.missing_reasons == {"not run": 6 - asker.num_tasks}
+    assert asker.worst_low < asker.mean == asker.worst_high == 1.0
+    talker = part.cell("talker", "sharded", "none", "facts_elicited")
+    assert (talker.mean, talker.worst_low, talker.worst_high) == (None, 0.0, 1.0)
+    whole = read_results(tmp_path)
+    assert whole.complete
+    assert whole.notes == []
+    assert whole.cost_usd > spent > 1.4
+
+
+def test_it_is_called_from_a_notebook_in_three_lines(tmp_path):
+    with FakeServer(answer) as server:
+        from collabllm.evaluation import evaluate
+
+        arms = [{"name": m, "model": m, "base_url": server.url} for m in ("asker", "talker")]
+        results = evaluate(
+            arm=arms, tasks=write_tasks(tmp_path / "e", 8), output_dir=tmp_path / "e"
+        )
+
+    assert [d.verdict for d in results.primary_differences()] == ["worse", "better"]
+    assert results == read_results(tmp_path / "e")
+
+
+def test_test_tasks_are_counted_each_time_they_are_opened(tmp_path):
+    log = ["--tasks_are", "test", "--test_log", str(tmp_path / "uses.jsonl")]
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path / "one", *log, arms=("asker",)))
+        main(flags(server, tmp_path / "one", *log, "--resume", arms=()))
+        first = read_results(tmp_path / "one")
+        again = [*flags(server, tmp_path / "two", *log, arms=("talker",))]
+        again[again.index("--tasks") + 1] = write_tasks(tmp_path / "one")
+        main(again)
+
+    assert (first.tasks_are, len(first.test_set_uses)) == ("test", 1)
+    second = read_results(tmp_path / "two")
+    assert [use.arms for use in second.test_set_uses] == [["asker"], ["talker"]]
+    assert any(note.startswith("These test tasks were opened 2 times") for note in second.notes)
+
+
+def test_primary_outcomes_that_change_after_the_results_are_told(tmp_path):
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path))
+        main(flags(server, tmp_path, "--resume", "--primary", "over_asking@all"))
+
+    results = read_results(tmp_path)
+    assert [str(outcome) for outcome in results.primary] == ["over_asking@all"]
+    assert re.search("primary outcomes were .* changed to over_asking@all after", results.notes[0])
+
+
+def test_ctrl_c_says_what_is_kept_and_the_usage_stays(tmp_path, monkeypatch):
+    from collabllm.evaluation.scoring import Scorer
+
+    def stop(self, record):
+        raise KeyboardInterrupt
+
+    with FakeServer(answer) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(Scorer, "add", stop)
+            with pytest.raises(KeyboardInterrupt, match="kept in .* --resume"):
+                main(flags(server, tmp_path))
+        used = json.loads((tmp_path / "usage.json").read_text())["usage"]["assistant"]["requests"]
+        server.requests.clear()
+        main(flags(server, tmp_path, "--resume"))
+
+    assert used > 0
+    results = read_results(tmp_path)
+    assert results.complete
+    assert results.usage["assistant"]["requests"] == used + len(server.requests)
 
 
 def test_wrong_flags_stop_before_anything_runs(tmp_path, capsys):
@@ -160,10 +313,24 @@ def test_wrong_flags_stop_before_anything_runs(tmp_path, capsys):
             main(flags(server, tmp_path, "--reference", "x"))
         with pytest.raises(ValueError, match="did you mean 'facts_elicited'"):
             main(flags(server, tmp_path, "--metrics", "facts_elicted"))
+        with pytest.raises(ValueError, match="--primary x@none must be METRIC@OPENING"):
+            main(flags(server, tmp_path, "--primary", "x@none"))
+        with pytest.raises(ValueError, match="sharded"):
+            main(flags(server, tmp_path, "--user", "sharded", "--user", "sharded"))
+        with pytest.raises(ValueError, match="name stands in file names"):
+            main(flags(server, tmp_path, "--user", "name=../../../x"))
+        with pytest.raises(ValueError, match="needs an --arm"):
+            main(flags(server, tmp_path, arms=()))
+        for wrong in ("lora_path=x", "name=a,lora=x"):
+            with pytest.raises(SystemExit):
+                main(["--arm", wrong])
         with pytest.raises(SystemExit):
-            main(["--arm", "lora_path=x"])
+            main(["--arm", "name=a", "--num_told", "most"])
     assert server.requests == []
-    assert "needs name=NAME" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.json"))
+    error = capsys.readouterr().err
+    assert "needs a name" in error
+    assert "num_told must be numbers, some or all, got 'most'" in error
 
 
 def test_means_are_logged_to_a_tracker_when_asked(tmp_path, monkeypatch):

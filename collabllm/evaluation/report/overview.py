@@ -75,14 +75,13 @@ def _conversations(
 ) -> Iterator[Conversation]:
     for arm in results.arms:
         for seed in arm.training_seeds or [""]:
-            training = seed if len(arm.training_seeds) > 1 else ""
             for user in results.users:
-                file = transcript_file(folder, arm.name, user.name, training)
+                file = transcript_file(folder, arm.name, user.name, seed)
                 for line in read_transcripts(file) if file.is_file() else ():
-                    names = {"arm": arm.name, "training_seed": training, "user": user.name}
+                    names = {"arm": arm.name, "training_seed": seed, "user": user.name}
                     told = _told(variants.get(line["task_id"]))
                     score = scores.get(_key(names, line))
-                    yield from_transcript(line, arm.name, score, told, training)
+                    yield from_transcript(line, arm.name, score, told, seed)
 
 
 def _key(names: Mapping[str, Any], line: Mapping[str, Any]) -> tuple[Any, ...]:

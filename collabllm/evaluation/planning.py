@@ -1,0 +1,216 @@
+"""Make the plan of an evaluation from settings, and add to that of one that goes on."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from collabllm.evaluation.arms import Arm, check_not_trained_on
+from collabllm.evaluation.measures import BUILT_IN
+from collabllm.evaluation.names import check_names
+from collabllm.evaluation.plan import (
+    ALL_FACTS,
+    PLAN_FILE,
+    Plan,
+    Variant,
+    choose_primary,
+    open_tasks,
+    read_plan,
+)
+from collabllm.evaluation.results import OPENINGS, UserInfo
+from collabllm.evaluation.settings import DEFAULT_METRICS, EvaluationSettings
+from collabllm.evaluation.uses import count_use, purpose_of
+from collabllm.prompts import prompt_hashes
+from collabllm.provenance import library_versions, refuse_changes
+from collabllm.rewards.metrics.text import signatures
+from collabllm.settings import deciding_values
+from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
+from collabllm.tasks import Task
+from collabllm.tasks.held_out import read_trainings
+
+_MAY_GROW = ("arm", "user", "metrics", "num_told", "num_rollouts")
+_MAY_CHANGE = ("reference", "primary", "cluster_by", "tasks_are")
+N = TypeVar("N", Arm, UserSpec)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with the objects that carry it out."""
+
+    plan: Plan
+    arms: list[Arm]
+    users: list[UserSpec]
+    opened: dict[str, tuple[Task, Variant]]
+
+
+def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) -> Prepared:
+    """Check everything that can be checked before anything is paid for, and plan.
+
+    Args:
+        settings: Of the evaluation.
+        check: Raises if a metric is unknown or lacks what it needs.
+
+    Raises:
+        FileExistsError: If there is an evaluation and `resume` is False.
+        FileNotFoundError: If an adapter is not there.
+        ValueError: If a setting does not fit, differs from that of the evaluation that goes on, or
+            an arm was trained on the tasks.
+    """
+    folder = Path(settings.output_dir)
+    exists = (folder / PLAN_FILE).is_file()
+    if exists and not settings.resume:
+        raise FileExistsError(f"{folder} has an evaluation; use --resume, or another --output_dir.")
+    before = read_plan(folder) if exists else None
+    settled = deciding_values(settings)
+    if before:
+        refuse_changes(before.settings, settled, ignored=(*_MAY_GROW, *_MAY_CHANGE))
+    was = before.settings if before else {}
+    arms = _add_named(was.get("arm", []), settings.arms, Arm.read)
+    users = _add_named(was.get("user", []), settings.users, to_user_spec)
+    users = users or [UserSpec("sharded")]
+    if not arms:
+        raise ValueError("An evaluation needs an --arm, as in --arm name=base.")
+    infos = [arm.to_info(settings.hf_model_path) for arm in arms]
+    trainings = [f"{info.name}@{seed}" for info in infos for seed in info.training_seeds]
+    check_names([info.name for info in infos], [user.name for user in users])
+    told = _add(was.get("num_told", []), settings.num_told) or ["0", ALL_FACTS]
+    metrics = _add(before.metrics if before else [], settings.metrics) or list(DEFAULT_METRICS)
+    metrics = [metric for metric in metrics if metric not in BUILT_IN]
+    check(metrics)
+    tasks = settings.load_tasks()
+    for info in infos:
+        check_not_trained_on(info, tasks)
+    cluster_by = settings.cluster_by or _split_column(settings)
+    opened = open_tasks(tasks, [int(n) if n.isdecimal() else n for n in told], cluster_by)
+    plan = Plan(
+        arms=infos,
+        users=[_describe(user) for user in users],
+        reference=_choose_reference(settings, before, [arm.name for arm in arms]),
+        metrics=metrics,
+        primary=choose_primary(
+            settings.primary or ([str(o) for o in before.primary] if before else []),
+            [*metrics, *BUILT_IN],
+            [o for o in OPENINGS if any(variant.opening == o for _, variant in opened)],
+        ),
+        variants=[variant for _, variant in opened],
+        num_rollouts=max(settings.num_rollouts, before.num_rollouts if before else 1),
+        cluster_by=cluster_by,
+        tasks=settings.tasks,
+        tasks_are=purpose_of(settings.tasks, settings.dataset_split, settings.tasks_are),
+        test_set_uses=[],
+        seed=settings.seed,
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=shlex.join(sys.argv),
+        versions=library_versions(),
+        commit=_find_commit(),
+        prompt_hashes=prompt_hashes(),
+        signatures=signatures(),
+        settings={
+            **settled,
+            "arm": [_to_mapping(arm) for arm in arms],
+            "user": [_to_mapping(user) for user in users],
+            "num_told": told,
+            "metrics": metrics,
+        },
+        notes=list(before.notes) if before else [],
+    )
+    _note_new_declarations(plan, before)
+    if plan.tasks_are == "test":
+        plan.test_set_uses = count_use(
+            Path(settings.test_log),
+            tasks,
+            date=plan.date,
+            output_dir=settings.output_dir,
+            arms=[*(info.name for info in infos), *trainings],
+        )
+    plan.write(folder)
+    return Prepared(plan, arms, users, {v.task_id: (task, v) for task, v in opened})
+
+
+def _add_named(before: Sequence[Any], given: Sequence[N], read: Callable[[Any], N]) -> list[N]:
+    """Return what an evaluation had, and what is new.
+
+    Raises:
+        ValueError: If a name stands for something else now.
+    """
+    found = [read(entry) for entry in before]
+    for entry in given:
+        same = next((known for known in found if known.name == entry.name), None)
+        if same is None or not before:
+            found.append(entry)
+        elif same != entry:
+            flag = "--arm" if isinstance(entry, Arm) else "--user"
+            raise ValueError(
+                f"--resume: {flag} {entry.name} was {same} and is {entry} now; give the new one "
+                "another name."
+            )
+    return found
+
+
+def _to_mapping(entry: Arm | UserSpec) -> dict[str, Any]:
+    """Return what was said of an arm or a user, as it is read."""
+    if isinstance(entry, UserSpec):
+        return {"name": entry.name, "kind": entry.kind, **entry.options}
+    return {key: value for key, value in vars(entry).items() if value is not None}
+
+
+def _describe(user: UserSpec) -> UserInfo:
+    said = ", ".join(f"{name} {value}" for name, value in user.options.items())
+    return UserInfo(user.name, user.kind, said)
+
+
+def _add(before: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+    return list(dict.fromkeys([*before, *given]))
+
+
+def _choose_reference(
+    settings: EvaluationSettings, before: Plan | None, names: Sequence[str]
+) -> str:
+    reference = settings.reference or (before.reference if before else names[0])
+    if reference not in names:
+        raise ValueError(f"--reference {reference} is not an arm; arms: {', '.join(names)}.")
+    return reference
+
+
+def _split_column(settings: EvaluationSettings) -> str:
+    """Return the column that training split by: tasks that share its value are alike."""
+    if settings.held_out_of:
+        *_, first = read_trainings(settings.held_out_of)
+        return str(first["split_by"])
+    return settings.split_by
+
+
+def _note_new_declarations(plan: Plan, before: Plan | None) -> None:
+    """Say what was declared anew after there were results: it could follow them."""
+    if before is None:
+        return
+    pairs = {
+        "primary outcomes": (list(map(str, before.primary)), list(map(str, plan.primary))),
+        "clusters": ([before.cluster_by], [plan.cluster_by]),
+    }
+    for what, (was, now) in pairs.items():
+        if was != now:
+            plan.notes.append(
+                f"The {what} were {', '.join(was)} and were changed to "
+                f"{', '.join(now)} after there were results ({plan.date})."
+            )
+
+
+def _find_commit() -> str:
+    """Return the commit of this program's source; empty where it is installed from a wheel."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()

@@ -1,22 +1,49 @@
 """Find the final artefact of a conversation: by rule where possible, else by a language model."""
 
 import re
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from collabllm.messages import Message
+from collabllm.rewards.program_names import defined_names, used_names, wanted_by
 from collabllm.rewards.registry import MetricMissingError, MetricTools
 from collabllm.tasks import Task
 
-_FENCED = re.compile(r"```[\w+-]*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_FENCED = re.compile(r"^[ \t]*```([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+_PYTHON = ("", "python", "py", "python3")
 _ANSWER_IS = re.compile(
     r"\b(?:final answer|answer|result)\b\s*(?:is|:|=)\s*:?\s*(.+?)(?:\.\s|\.$|\n|$)", re.IGNORECASE
 )
 
 
-def find_code(text: str) -> str | None:
-    """Return the last fenced block of a text."""
-    blocks: list[str] = _FENCED.findall(text)
-    return blocks[-1].strip("\n") if blocks else None
+def find_code(text: str, names: Collection[str] = ()) -> str | None:
+    """Return the fenced block that is the program, with the earlier ones that it builds on.
+
+    Args:
+        text: Markdown.
+        names: What the program has to define; the last Python block that defines most of them
+            is taken, so not an example or a shell command after it. Without names it is
+            the last Python block, or else the last block.
+    """
+    found = [
+        (kind.lower(), textwrap.dedent(body).strip("\n")) for kind, body in _FENCED.findall(text)
+    ]
+    python = [body for kind, body in found if kind in _PYTHON]
+    if not python:
+        return found[-1][1] if found else None
+    scores = [len(defined_names(body) & set(names)) for body in python]
+    best = max(range(len(python)), key=lambda idx: (scores[idx], idx))
+    return _with_earlier(python[: best + 1])
+
+
+def _with_earlier(blocks: list[str]) -> str:
+    """Put before the last block those that define what it uses and does not define."""
+    program = blocks[-1]
+    for block in reversed(blocks[:-1]):
+        if defined_names(block) & (used_names(program) - defined_names(program)):
+            program = f"{block}\n\n{program}"
+    return program
 
 
 def find_answer(text: str) -> str | None:
@@ -43,8 +70,9 @@ def find_boxed(text: str) -> str | None:
 
 
 async def extract_code(conversation: Sequence[Message], task: Task, tools: MetricTools) -> str:
-    """Return the last fenced block of the assistant, else what the judge finds."""
-    return await _extract(conversation, task, tools, find_code, "code")
+    """Return the assistant's last program, else what the judge finds."""
+    names = wanted_by(task.metadata)
+    return await _extract(conversation, task, tools, partial(find_code, names=names), "code")
 
 
 async def extract_answer(conversation: Sequence[Message], task: Task, tools: MetricTools) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOUD_MISSING_SHARE = 0.1
+TAMPERED = "tampered"
 _ARROW = "->"
 
 
@@ -42,6 +43,11 @@ class MetricValue:
     reason: str = ""
     applicable: bool = True
 
+    @property
+    def is_tampered(self) -> bool:
+        """Whether the value is 0 because the metric itself was attacked."""
+        return self.value is not None and self.reason.startswith(TAMPERED)
+
 
 @dataclass
 class MetricTools:
@@ -56,8 +62,11 @@ class MetricTools:
     allow_unsafe_code: bool = False
 
 
-Metric = Callable[[Sequence[Message], Task, MetricTools], Awaitable[float]]
-"""Gives the value of a finished conversation, or raises MetricMissingError."""
+Metric = Callable[[Sequence[Message], Task, MetricTools], Awaitable[float | MetricValue]]
+"""Gives the value of a finished conversation, or raises MetricMissingError.
+
+A `MetricValue` is for a value that needs a reason, such as 0 because of `TAMPERED`.
+"""
 Extractor = Callable[[Sequence[Message], Task, MetricTools], Awaitable[str]]
 """Gives the final artefact of a conversation, or raises MetricMissingError."""
 
@@ -152,6 +161,8 @@ async def _score(
         return MetricValue(None, str(missing), applicable)
     except (ServerError, ContextFullError) as error:
         return MetricValue(None, f"{type(error).__name__}: {error}")
+    if isinstance(value, MetricValue):
+        return value
     if not math.isfinite(value):
         return MetricValue(None, f"the metric gave {value}")
     return MetricValue(float(value))
@@ -187,13 +198,15 @@ def last_reply(conversation: Sequence[Message]) -> str:
 class MetricSummary:
     """Mean over the values that exist, and how many are missing for which reasons.
 
-    Conversations to which the metric does not apply are in neither number.
+    Conversations to which the metric does not apply are in neither number. `num_tampered` of the
+    values are 0 because the assistant worked on the metric instead of the task.
     """
 
     mean: float | None
     num_values: int
     num_missing: int
     reasons: dict[str, int] = field(default_factory=dict)
+    num_tampered: int = 0
 
     @property
     def missing_share(self) -> float:
@@ -204,7 +217,8 @@ class MetricSummary:
 def summarize(scored: Iterable[Mapping[str, MetricValue]]) -> dict[str, MetricSummary]:
     """Average each metric over the conversations in which it has a value.
 
-    Logs a warning for every metric that is missing in more than `LOUD_MISSING_SHARE` of them.
+    Logs a warning for every metric that is missing in more than `LOUD_MISSING_SHARE` of them, or
+    that anyone tampered with.
     """
     columns: dict[str, list[MetricValue]] = {}
     for values in scored:
@@ -212,6 +226,13 @@ def summarize(scored: Iterable[Mapping[str, MetricValue]]) -> dict[str, MetricSu
             columns.setdefault(name, []).append(value)
     summaries = {name: _summarize(values) for name, values in columns.items()}
     for name, summary in summaries.items():
+        if summary.num_tampered:
+            logger.warning(
+                "ATTENTION: %d of %d conversations tampered with %s; they count as 0.",
+                summary.num_tampered,
+                summary.num_values,
+                name,
+            )
         if summary.missing_share > LOUD_MISSING_SHARE:
             logger.warning(
                 "ATTENTION: %s is missing in %d of %d conversations (%s); its mean says little.",
@@ -228,4 +249,5 @@ def _summarize(values: Sequence[MetricValue]) -> MetricSummary:
     missing = [value for value in values if value.value is None and value.applicable]
     mean = sum(numbers) / len(numbers) if numbers else None
     reasons = Counter(value.reason for value in missing)
-    return MetricSummary(mean, len(numbers), len(missing), dict(reasons))
+    tampered = sum(value.is_tampered for value in values)
+    return MetricSummary(mean, len(numbers), len(missing), dict(reasons), tampered)

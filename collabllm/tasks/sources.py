@@ -95,7 +95,11 @@ def _from_bigcodebench(row: Row) -> Row:
         "single_turn_prompt": row["instruct_prompt"],
         "single_turn_completion": row["canonical_solution"],
         "task_desc": "getting a Python function written",
-        "single_turn_metadata": {"test": row["test"], "entry_point": row["entry_point"]},
+        "single_turn_metadata": {
+            "test": row["test"],
+            "entry_point": row["entry_point"],
+            "libs": row.get("libs", ""),
+        },
     }
 
 

@@ -42,7 +42,11 @@ def test_bigcodebench_brings_its_tests(tmp_path):
     (task,) = load_tasks(write(tmp_path / "code.jsonl", BIGCODEBENCH))
 
     assert task.task_id == "BigCodeBench/0"
-    assert task.metadata == {"test": "class TestCases: ...", "entry_point": "task_func"}
+    assert task.metadata == {
+        "test": "class TestCases: ...",
+        "entry_point": "task_func",
+        "libs": "[]",
+    }
 
 
 def test_medium_articles_are_references_of_documents(tmp_path):

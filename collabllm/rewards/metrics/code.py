@@ -1,50 +1,88 @@
 """The metric of code: does the final program pass the task's tests."""
 
-import re
+import ast
+import asyncio
+import sys
 from collections.abc import Sequence
 
+from collabllm.event_loop import run_blocking
 from collabllm.messages import Message
 from collabllm.rewards.extraction import find_code
+from collabllm.rewards.program_names import defined_names, imported_libraries, wanted_by
 from collabllm.rewards.registry import (
+    TAMPERED,
     MetricMissingError,
     MetricTools,
+    MetricValue,
     NotApplicableError,
-    last_reply,
 )
-from collabllm.rewards.sandbox.run import arun_program
+from collabllm.rewards.sandbox.run import slots
+from collabllm.rewards.sandbox.verdict import examine
 from collabllm.tasks import Task
 
-_RUN_UNITTEST = """
-import unittest as _unittest
-_result = _unittest.TextTestRunner(verbosity=0).run(
-    _unittest.defaultTestLoader.loadTestsFromTestCase(TestCases)
-)
-assert _result.testsRun and _result.wasSuccessful()
-"""
 
+async def pass_rate(
+    conversation: Sequence[Message], task: Task, tools: MetricTools
+) -> float | MetricValue:
+    """Run the assistant's program against `metadata["test"]`: 1 when every test passes, else 0.
 
-async def pass_rate(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
-    """Run the last reply's code against `metadata["test"]`: 1 when every test passes, else 0.
-
-    The tests are plain statements, a function `check(candidate)` (with `metadata["entry_point"]`)
-    or a unittest class `TestCases`, as in BigCodeBench. The code is the last fenced block, or the
-    whole reply. The mean over conversations is the pass rate.
+    The tests are plain statements, functions `test_…`, a function `check(candidate)` (with
+    `metadata["entry_point"]`) or unittest classes, as in BigCodeBench. The program is the last
+    one of the conversation that defines what the tests call. A program that makes tests pass
+    otherwise than by being right gets 0, marked as tampered.
     """
     test = task.metadata.get("test")
     if not isinstance(test, str) or not test.strip():
         raise NotApplicableError("the task has no tests (single_turn_metadata.test)")
-    reply = last_reply(conversation)
-    program = "\n\n".join([find_code(reply) or reply, test, _start_tests(test, task)])
-    result = await arun_program(program, allow_unsafe=tools.allow_unsafe_code)
-    return float(result.finished)
+    program = find_program(conversation, wanted_by(task.metadata))
+    async with slots(asyncio.get_running_loop()):
+        verdict = await run_blocking(
+            lambda: examine(
+                program,
+                test,
+                str(task.metadata.get("entry_point") or ""),
+                libraries=_named_libraries(task, test),
+                allow_unsafe=tools.allow_unsafe_code,
+            )
+        )
+    if verdict.outcome == "missing":
+        raise MetricMissingError(verdict.reason)
+    if verdict.outcome == "tampered":
+        return MetricValue(0.0, f"{TAMPERED}: {verdict.reason}")
+    return float(verdict.outcome == "passed")
 
 
-def _start_tests(test: str, task: Task) -> str:
-    if re.search(r"^class TestCases\b", test, re.MULTILINE):
-        return _RUN_UNITTEST
-    if re.search(r"^def check\(", test, re.MULTILINE):
-        entry_point = task.metadata.get("entry_point")
-        if not entry_point:
-            raise MetricMissingError("the tests need single_turn_metadata.entry_point")
-        return f"check({entry_point})"
-    return ""
+def find_program(conversation: Sequence[Message], names: set[str]) -> str:
+    """Return the last program of the assistant that defines `names`, else its last code.
+
+    Raises:
+        MetricMissingError: If the assistant said nothing.
+    """
+    replies = [message["content"] for message in conversation if message["role"] == "assistant"]
+    if not replies:
+        raise MetricMissingError("the assistant said nothing")
+    programs = [find_code(reply, names) or reply for reply in reversed(replies)]
+    for program in programs:
+        if names and defined_names(program) & names:
+            return program
+    return next((program for program in programs if _is_python(program)), programs[0])
+
+
+def _is_python(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _named_libraries(task: Task, test: str) -> set[str]:
+    """Return the libraries that a task names (its list, its tests, its solution), with Python's."""
+    libraries = task.metadata.get("libs") or []
+    if isinstance(libraries, str):  # BigCodeBench writes a list as text
+        libraries = ast.literal_eval(libraries) if libraries.startswith("[") else [libraries]
+    solution = task.single_turn_completion
+    named = {*libraries, *imported_libraries(test)}
+    named |= imported_libraries(find_code(solution) or solution)
+    outside = named - sys.stdlib_module_names
+    return outside | set(sys.stdlib_module_names) if outside else set()

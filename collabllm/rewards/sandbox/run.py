@@ -1,25 +1,23 @@
-"""Run code that a model wrote, in a process without network, keys, files or endless time."""
+"""Choose the tier by trying, and run code that a model wrote: without network, keys or files."""
 
 import asyncio
-import contextlib
-import json
+import logging
 import os
-import secrets
-import signal
-import site
-import subprocess
-import sys
-import sysconfig
-import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from collabllm.event_loop import run_blocking
+from collabllm.rewards.sandbox.bubblewrap import BUBBLEWRAP
+from collabllm.rewards.sandbox.landlock import LANDLOCK
+from collabllm.rewards.sandbox.memory import make_group
+from collabllm.rewards.sandbox.process import Process, SandboxFailedError, watch
+from collabllm.rewards.sandbox.tier import Limits, Tier
+from collabllm.rewards.sandbox.unsafe import UNSAFE
 
-_CHILD = Path(__file__).with_name("child.py")
-_TAIL_CHARACTERS = 2000
-_READ_ONLY = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime")
+logger = logging.getLogger(__name__)
+
+TIERS = (BUBBLEWRAP, LANDLOCK)
+_TRIAL = Limits(wall_s=10)
 
 
 class SandboxUnavailableError(RuntimeError):
@@ -27,20 +25,8 @@ class SandboxUnavailableError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of one program: seconds, bytes and numbers."""
-
-    wall_s: float = 20.0
-    cpu_s: int = 15
-    memory_bytes: int = 2 * 2**30
-    file_bytes: int = 8 * 2**20
-    disk_bytes: int = 64 * 2**20
-    processes: int = 32
-
-
-@dataclass(frozen=True)
 class ProgramResult:
-    """How a program ended: `finished` is True when it reached its own last line."""
+    """How a program ended; `finished`: by itself, in time, with exit status 0."""
 
     finished: bool
     exit_status: int | None
@@ -49,111 +35,117 @@ class ProgramResult:
 
 
 def run_program(
-    program: str, limits: Limits | None = None, *, allow_unsafe: bool = False
+    program: str,
+    limits: Limits | None = None,
+    *,
+    allow_unsafe: bool = False,
+    tier: Tier | None = None,
 ) -> ProgramResult:
-    """Run a Python program with `python -I` in a sandbox, and tell whether it got to its end.
+    """Run a Python program in a sandbox, as a script.
 
-    The sandbox has its own user, process, network, mount and IPC namespaces (so no network, and no
-    process survives), a temporary folder in memory that is all it can write, Landlock rules that
-    let it read Python's own files only, limits on time, memory, files and processes, and none of
-    the caller's environment.
+    That it finished says nothing about whether it is right: see `verdict.examine`.
 
     Args:
         program: Source text.
         limits: Defaults of `Limits`.
         allow_unsafe: Where the system offers no isolation, run with limits alone.
+        tier: Defaults to the best that this system has.
 
     Raises:
         SandboxUnavailableError: If there is no isolation and `allow_unsafe` is False.
+        SandboxFailedError: If the sandbox does not come up this time.
     """
     limits = limits or Limits()
-    if not allow_unsafe:
-        check_isolation()
-    return _run(program, limits, isolate=isolation_error() is None)
-
-
-def check_isolation() -> None:
-    """Check that programs can be isolated here.
-
-    Raises:
-        SandboxUnavailableError: If not.
-    """
-    error = isolation_error()
-    if error is not None:
-        raise SandboxUnavailableError(
-            f"This system cannot isolate model-written code ({error}). Run on Linux with user "
-            "namespaces and Landlock, or insist with --allow_unsafe_code."
-        )
+    tier = tier or choose_tier(allow_unsafe=allow_unsafe)
+    with Process(tier, "program", {"program": program}, limits) as process:
+        in_time = watch(process, [], limits.wall_s)
+        list(process.lines())
+        status = process.popen.poll()
+        output = process.output.decode(errors="replace").strip()
+    if process.ended_by:
+        output += f"\n(ended: more than its share of {process.ended_by})"
+    finished = in_time and status == 0 and process.ended_by is None
+    return ProgramResult(finished, status if in_time else None, not in_time, output)
 
 
 async def arun_program(
     program: str, limits: Limits | None = None, *, allow_unsafe: bool = False
 ) -> ProgramResult:
     """Do as `run_program` does, at most as many at once as there are processors."""
-    async with _slots(asyncio.get_running_loop()):
+    async with slots(asyncio.get_running_loop()):
         return await run_blocking(lambda: run_program(program, limits, allow_unsafe=allow_unsafe))
 
 
 @lru_cache(maxsize=8)
-def _slots(loop: asyncio.AbstractEventLoop) -> asyncio.Semaphore:
+def slots(loop: asyncio.AbstractEventLoop) -> asyncio.Semaphore:
+    """Return the loop's places for programs that run at once."""
     return asyncio.Semaphore(os.cpu_count() or 1)
 
 
-@lru_cache(maxsize=1)
+def choose_tier(*, allow_unsafe: bool = False) -> Tier:
+    """Return the best tier that works here; the log says once which one and why.
+
+    Raises:
+        SandboxUnavailableError: If none isolates and `allow_unsafe` is False.
+    """
+    error = isolation_error()
+    if error is None:
+        return next(tier for tier in TIERS if tier_error(tier) is None)
+    if not allow_unsafe:
+        raise SandboxUnavailableError(
+            f"This system cannot isolate model-written code ({error}). Install bubblewrap "
+            "(Debian: apt-get install bubblewrap), use a Linux with Landlock, or insist with "
+            "--allow_unsafe_code; docs/sandbox.md says what each can stop."
+        )
+    _say_tier(f"without isolation ({error})", logging.WARNING)
+    return UNSAFE
+
+
+def check_isolation() -> None:
+    """Check that programs can be isolated here, and say how.
+
+    Raises:
+        SandboxUnavailableError: If not.
+    """
+    tier = choose_tier()
+    memory = "a cgroup" if _has_group() else "watching"
+    better = [f"{t.name}: {tier_error(t)}" for t in TIERS[: TIERS.index(tier)]]
+    why = f" ({'; '.join(better)})" if better else ""
+    _say_tier(f"in the tier {tier.name!r}, memory limited by {memory}{why}", logging.INFO)
+
+
 def isolation_error() -> str | None:
     """Return why programs cannot be isolated here, or None where they can, found by trying."""
-    if not sys.platform.startswith("linux"):
-        return f"no namespaces on {sys.platform}"
-    result = _run("pass", Limits(), isolate=True)
-    return None if result.finished else result.output.strip() or "no isolation"
+    errors = []
+    for tier in TIERS:
+        error = tier_error(tier)
+        if error is None:
+            return None
+        errors.append(f"{tier.name}: {error}")
+    return "; ".join(errors)
 
 
-def _run(program: str, limits: Limits, isolate: bool) -> ProgramResult:
-    token = secrets.token_hex(16)
-    # The token proves that the last line was reached: exit() in the middle is not success.
-    ended = f"\nimport os as _os\n_os.write(1, b'\\n{token}\\n')\n"
-    with (
-        tempfile.TemporaryDirectory(prefix="collabllm-") as folder,
-        tempfile.TemporaryFile() as out,
-    ):
-        job = {
-            "program": program + ended,
-            "folder": folder,
-            "read_only": _readable(),
-            "limits": asdict(limits),
-            "isolate": isolate,
-        }
-        child = subprocess.Popen(
-            [sys.executable, "-I", str(_CHILD)],
-            stdin=subprocess.PIPE,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={"PATH": "/usr/bin:/bin"},
-            cwd="/",
-            start_new_session=True,
-        )
-        timed_out = False
-        try:
-            child.communicate(json.dumps(job).encode(), timeout=limits.wall_s)
-        except subprocess.TimeoutExpired:
-            timed_out = True
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-        out.seek(max(0, out.seek(0, os.SEEK_END) - _TAIL_CHARACTERS))
-        output = out.read().decode(errors="replace")
-    finished = token in output and child.returncode == 0 and not timed_out
-    return ProgramResult(
-        finished,
-        None if timed_out else child.returncode,
-        timed_out,
-        output.replace(token, "").strip(),
-    )
+@lru_cache(maxsize=8)
+def tier_error(tier: Tier) -> str | None:
+    """Return why a tier does not work here, or None where it does."""
+    lacks = tier.lacks()
+    if lacks is not None:
+        return lacks
+    try:
+        result = run_program("pass", _TRIAL, tier=tier)
+    except (SandboxFailedError, OSError) as error:
+        return str(error)
+    return None if result.finished else result.output or "a first program did not end"
 
 
-def _readable() -> list[str]:
-    """Return Python's own folders and the system's libraries."""
-    folders = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)}
-    folders |= {sysconfig.get_paths()["stdlib"], *site.getsitepackages()}
-    return sorted({*folders, *_READ_ONLY})
+@lru_cache(maxsize=1)
+def _has_group() -> bool:
+    group = make_group(_TRIAL)
+    if group:
+        group.remove()
+    return group is not None
+
+
+@lru_cache(maxsize=8)
+def _say_tier(text: str, level: int) -> None:
+    logger.log(level, "Model-written code runs %s.", text)

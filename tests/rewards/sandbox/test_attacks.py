@@ -1,0 +1,121 @@
+"""The table of attacks of docs/sandbox.md: tier by tier, what a program tries and what holds."""
+
+import os
+import socket
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from collabllm.rewards.sandbox import process as process_module
+from collabllm.rewards.sandbox.run import run_program
+from collabllm.rewards.sandbox.tier import Limits
+from tests.rewards.sandbox.attacks import ATTACKS, LEFT_BEHIND, LIMITED
+
+SMALL = Limits(wall_s=4, cpu_s=2, memory_bytes=2**28)
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """Lay out what must not be reached; the folder is open to everybody by its modes."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    (tmp_path / "secret").write_text("key")
+    (tmp_path / "secret").chmod(0o640)
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(str(tmp_path / "door"))
+    (tmp_path / "door").chmod(0o777)
+    door.listen()
+    port = socket.create_server(("127.0.0.1", 0))
+    victim = subprocess.Popen(["/bin/sleep", "60"])
+    yield {"outside": str(tmp_path), "port": port.getsockname()[1], "victim": victim.pid}
+    victim.kill()
+    victim.wait()
+    door.close()
+    port.close()
+
+
+def _fill(program, outside):
+    for name, value in outside.items():
+        program = program.replace(f"{{{name}}}", str(value))
+    return program
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=[attack.name for attack in ATTACKS])
+def test_an_attack_does_not_get_through(attack, every_tier, outside):
+    if every_tier.name == "unsafe" and attack.open_if_unsafe:
+        pytest.skip("the tier 'unsafe' does not stop this, and docs/sandbox.md says so")
+    if attack.needs_own_id and os.geteuid() != os.getuid() and every_tier.name == "landlock":
+        pytest.skip("root that plays a user keeps its capabilities")
+    folder = Path(outside["outside"])
+    before = {path.name: _about(path) for path in folder.iterdir()}
+
+    result = run_program(_fill(attack.program, outside), SMALL, tier=every_tier)
+
+    pretended = "change" in attack.name  # nothing is done, and success reported
+    assert "BREACH" not in result.output or pretended
+    assert result.finished, result.output
+    assert {path.name: _about(path) for path in folder.iterdir()} == before
+    os.kill(outside["victim"], 0)
+    assert Path(f"/proc/{outside['victim']}/stat").read_text().split()[2] != "Z"
+
+
+def _about(path):
+    stat = path.stat()
+    return stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, stat.st_nlink
+
+
+@pytest.mark.parametrize("name", LIMITED)
+@pytest.mark.parametrize("memory", ["cgroup", "watched"])
+def test_a_limit_ends_it(name, memory, tier, monkeypatch, tmp_path):
+    if memory == "watched":
+        if "memory" not in name:
+            pytest.skip("only memory is limited by groups")
+        monkeypatch.setattr(process_module, "make_group", lambda limits: None)
+    elif "memory" in name and process_module.make_group(SMALL) is None:
+        pytest.skip("this machine gives no control group")
+    endless = any(word in name for word in ("for ever", "in C", "output"))
+    limits = replace(SMALL, wall_s=1.5) if endless else replace(SMALL, wall_s=30)
+    before = os.statvfs(tmp_path)
+
+    result = run_program(LIMITED[name], limits, tier=tier)
+
+    assert not result.finished
+    assert len(result.output) < 10_000
+    after = os.statvfs(tmp_path)
+    assert (before.f_bavail - after.f_bavail) * after.f_frsize < 500e6
+    assert endless or not result.timed_out
+
+
+@pytest.mark.parametrize("name", LEFT_BEHIND)
+def test_no_process_is_left_behind(name, every_tier):
+    if os.geteuid() != os.getuid() and name == "a fork bomb":
+        pytest.skip("root that plays a user has no limit on processes")
+    run_program(LEFT_BEHIND[name], Limits(wall_s=2, cpu_s=1), tier=every_tier)
+
+    assert _left() == []
+
+
+def _left():
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:
+            continue
+        if b"program.py" in line and b"\0-I\0" in line:
+            found.append(line)
+    return found
+
+
+def test_the_documentation_names_every_attack():
+    page = Path(__file__).parents[3].joinpath("docs/sandbox.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")}
+
+    names = {attack.name for attack in ATTACKS} | LIMITED.keys() | LEFT_BEHIND.keys()
+    assert names <= rows
+    opened = {line.split("|")[1].strip() for line in page.splitlines() if "**open**" in line}
+    assert opened == {attack.name for attack in ATTACKS if attack.open_if_unsafe}

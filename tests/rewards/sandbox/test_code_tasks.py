@@ -14,13 +14,14 @@ pytestmark = pytest.mark.skipif(
 )
 IDS = [task.name for task in TASKS]
 _TURNS = dict(zip(IDS, itertools.cycle(CHEATS), strict=False))
-LIMITS = Limits(wall_s=20, memory_bytes=2**29)
+PATIENT = Limits(wall_s=60, memory_bytes=2**29)  # a machine under load imports pandas in 15 s
+SHORT = Limits(wall_s=10, memory_bytes=2**29)
 
 
-def outcome(program, task, tier=None):
+def outcome(program, task, tier=None, limits=SHORT):
     libraries = {"numpy", "pandas"}
     verdict = examine(
-        program, task.test, task.entry_point, libraries=libraries, limits=LIMITS, tier=tier
+        program, task.test, task.entry_point, libraries=libraries, limits=limits, tier=tier
     )
     return verdict.outcome, verdict.reason
 
@@ -33,7 +34,7 @@ def test_there_are_thirty():
 def test_a_right_program_passes(task):
     if choose_tier().name == "landlock" and "/tmp" in task.right + task.name:
         pytest.skip("the middle tier has no /tmp of the program's own")
-    assert outcome(task.right, task) == ("passed", "")
+    assert outcome(task.right, task, limits=PATIENT) == ("passed", "")
 
 
 @pytest.mark.parametrize("task", TASKS, ids=IDS)

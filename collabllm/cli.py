@@ -1,12 +1,32 @@
 """What every script does around its work: errors as sentences, and a true exit status."""
 
+import os
+import shlex
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 from collabllm.errors import CollabLLMError, IncompleteRunError
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells expect
+_in_script = False
+
+
+def go_on_with(flags: str, in_python: str) -> str:
+    """Say how to go on with a run: the command of this script, or the argument of a call.
+
+    Args:
+        flags: To add to the command, such as `--resume`.
+        in_python: To add to the call in a notebook, such as `resume=True`.
+    """
+    if not _in_script:
+        return f"Go on with the same call and {in_python}."
+    words = [word for word in sys.argv if word not in flags.split()]
+    return f"Go on with: python {shlex.join(words)} {flags}"
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:
@@ -19,24 +39,52 @@ def run_script(main: Callable[[], None]) -> NoReturn:
 
     Args:
         main: Reads the command line, and does the work. To say what Ctrl-C leaves behind, the work
-            raises `KeyboardInterrupt(sentence)`.
+            raises `KeyboardInterrupt(sentence)`. A second Ctrl-C kills.
     """
+    with _script():
+        try:
+            main()
+        except KeyboardInterrupt as stop:
+            _say(" ".join(map(str, stop.args)) or "Interrupted.")
+            os._exit(_INTERRUPTED)  # threads that still compute would hold the process, or abort it
+        except IncompleteRunError as error:
+            _end(1, str(error))
+        except (CollabLLMError, OSError, TypeError, ValueError) as error:
+            if "--debug" in sys.argv or not _is_for_the_user(error):
+                raise
+            _end(2, f"{error}\n(--debug shows where this comes from.)")
+        sys.exit(0)
+
+
+@contextmanager
+def _script() -> Iterator[None]:
+    """Let the first Ctrl-C interrupt and the second one kill, while a script runs."""
+    global _in_script
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
+        signal.signal(signal.SIGINT, _interrupt_once)
+    _in_script = True
     try:
-        main()
-    except KeyboardInterrupt as stop:
-        _end(_INTERRUPTED, " ".join(map(str, stop.args)) or "Interrupted.")
-    except IncompleteRunError as error:
-        _end(1, str(error))
-    except (CollabLLMError, OSError, TypeError, ValueError) as error:
-        if "--debug" in sys.argv or not _is_for_the_user(error):
-            raise
-        _end(2, f"{error}\n(--debug shows where this comes from.)")
-    sys.exit(0)
+        yield
+    finally:
+        _in_script = False
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    sys.stdout.flush()
+    print(f"\n{text}", file=sys.stderr, flush=True)
 
 
 def _end(status: int, text: str) -> NoReturn:
-    sys.stdout.flush()
-    print(f"\n{text}", file=sys.stderr, flush=True)
+    _say(text)
     sys.exit(status)
 
 

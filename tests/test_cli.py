@@ -24,7 +24,8 @@ def status_of(error: BaseException | None) -> int | None:
     return ended.value.code
 
 
-def test_each_ending_has_its_exit_status_and_its_sentence_alone(capsys):
+def test_each_ending_has_its_exit_status_and_its_sentence_alone(capsys, monkeypatch):
+    monkeypatch.setattr("collabllm.cli.os._exit", sys.exit)
     assert status_of(None) == 0
     assert status_of(IncompleteRunError("3 of 4 are done; go on with --resume.")) == 1
     assert status_of(FileNotFoundError("x.jsonl: there is no such file.")) == 2

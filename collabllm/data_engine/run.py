@@ -12,12 +12,13 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from collabllm.cli import go_on_with
 from collabllm.data_engine.card import write_card
 from collabllm.data_engine.grow import GrowthSettings, TurnGroup, grow_conversations
 from collabllm.data_engine.plan import Assumptions, plan_build
 from collabllm.data_engine.rows import DatasetWriter, to_rows
 from collabllm.data_engine.settings import BuildSettings
-from collabllm.errors import CostLimitError
+from collabllm.errors import CostLimitError, IncompleteRunError
 from collabllm.event_loop import run
 from collabllm.files import read_json_lines, sort_json_lines
 from collabllm.hub import prepare_hub, push_folder
@@ -52,6 +53,8 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
 
     Raises:
         FileExistsError: If the output exists and `resume` is False.
+        IncompleteRunError: In the end, if conversations failed or the cost limit was reached.
+        ServerError: Before anything runs, if a server does not answer.
         ValueError: If a setting does not fit, or a resumed build has others.
     """
     settings = to_settings(BuildSettings, settings, arguments)
@@ -75,6 +78,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         if settings.plan:
             print_plan(settings, len(tasks), session)
             return None
+        session.preflight(settings.models_behind_servers())
         hub = None
         if settings.push_to_hub and not settings.lint:
             repo = settings.push_to_hub
@@ -88,11 +92,20 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         with DatasetWriter(folder / DATA_FILE, resume=settings.resume) as writer:
             build = _Build(settings, growth, session, writer, header)
             left = [task for task in tasks if task.task_id not in writer.done]
-            build.run(left, assistant, user_factory, tools)
+            try:
+                build.run(left, assistant, user_factory, tools)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"Interrupted: {build.describe_kept()}. {go_on_with('--resume', 'resume=True')}"
+                ) from None
         build.finish()
+        print(f"Dataset: {folder / DATA_FILE}")
         if hub:
             push_folder(folder, hub, "Upload dataset", ["*.tmp", _HEADER_FILE])
-    print(f"Dataset: {folder / DATA_FILE}")
+        if build.left_undone:
+            raise IncompleteRunError(
+                f"{'; '.join(build.left_undone)}. {go_on_with('--resume', 'resume=True')}"
+            )
     return folder / DATA_FILE
 
 
@@ -111,6 +124,8 @@ class _Build:
         self.session, self.writer, self.header = session, writer, header
         self.lost: Counter[str] = Counter(header.before.get("lost", {}))
         self.failed: Counter[str] = Counter()
+        self.left_undone: list[str] = []
+        self.num_rows = 0
         self.linted: list[RewardEstimate] | None = []
         self.num_ended = 0
 
@@ -144,11 +159,12 @@ class _Build:
                     )
                     bar.update(group.next_user is None)
             except CostLimitError as error:
-                logger.warning("%s Go on with --resume and a higher --max_cost.", error)
+                self.left_undone.append(f"{error} A higher --max_cost goes on")
 
     def _take(self, group: TurnGroup) -> None:
         if group.candidates:
             self.writer.write(*to_rows(group))
+            self.num_rows += len(group.candidates)
             self.lost.update(group.lost)
         else:
             self.failed.update(dict.fromkeys(group.lost, 1))
@@ -167,6 +183,13 @@ class _Build:
 
     def _write_header(self) -> None:
         self.header.write(self.session.ledger.cost_usd, lost=dict(self.lost))
+
+    def _settings(self) -> dict[str, Any]:
+        return {**deciding_values(self.settings), "num_tasks": self.settings.num_tasks}
+
+    def describe_kept(self) -> str:
+        """Say what an interrupted build leaves."""
+        return f"{self.num_rows} new rows are kept in {self.folder / DATA_FILE}, in whole turns"
 
     def finish(self) -> None:
         """Sort the rows, write the card, and say what was lost."""
@@ -190,16 +213,15 @@ class _Build:
             "signatures": signatures(),
             "versions": library_versions(),
         }
-        write_card(self.folder, rows, deciding_values(self.settings), facts)
+        write_card(self.folder, rows, self._settings(), facts)
         for reason, number in self.lost.items():
             print(f"Lost candidates: {number} x {reason}")
         num_lost = sum(n for reason, n in self.lost.items() if reason.startswith("no reward"))
         if num_lost > LOUD_MISSING_SHARE * (num_lost + len(rows)):
             logger.warning("ATTENTION: %d of %d candidates have no reward.", num_lost, len(rows))
-        for reason, number in self.failed.items():
-            logger.warning(
-                "ATTENTION: %d conversations failed and run again with --resume: %s", number, reason
-            )
+        self.left_undone += [
+            f"{number} conversations failed ({reason})" for reason, number in self.failed.items()
+        ]
         if self._spent():
             print(f"Cost: ${self._spent():.4f}")
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from collabllm.rewards.judge import Judge
 from collabllm.rewards.registry import MetricTools
-from collabllm.settings import Settings, setting
+from collabllm.settings import setting
 from collabllm.simulation.session import Session
+from collabllm.simulation.settings import ServedSettings
 
 
 @dataclass(kw_only=True)
-class JudgeSettings(Settings):
+class JudgeSettings(ServedSettings):
     """Who judges, and whether model-written code may run without isolation."""
 
     _argument_group_name = "the metrics"
@@ -21,6 +22,13 @@ class JudgeSettings(Settings):
     allow_unsafe_code: bool = setting(
         False, "run model-written code even where it cannot be isolated"
     )
+
+    def models_behind_servers(self) -> list[tuple[str, str | None, str]]:
+        """Add the judge's."""
+        found = super().models_behind_servers()
+        if self.judge_model:
+            found.append((self.judge_model, self.judge_base_url, "judge"))
+        return found
 
     def build_tools(self, session: Session) -> MetricTools:
         """Make the tools that metrics need; the assistant's token counter is added later."""

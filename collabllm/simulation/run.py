@@ -2,14 +2,18 @@
 
 import logging
 from collections import Counter
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from collabllm.cli import go_on_with
+from collabllm.errors import IncompleteRunError
+from collabllm.provenance import RunHeader
 from collabllm.servers.usage import UsageLedger
-from collabllm.settings import to_settings
+from collabllm.settings import deciding_values, to_settings
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.audit import audit_rates
 from collabllm.simulation.batch import Record, UserFactory, simulate
@@ -35,39 +39,76 @@ def simulate_chats(settings: SimulationSettings | None = None, **arguments: Any)
 
     Raises:
         FileExistsError: If there are transcripts and `resume` is False.
-        ValueError: If a setting does not fit.
+        IncompleteRunError: In the end, if conversations failed or were not started.
+        ServerError: Before anything runs, if a server does not answer.
+        ValueError: If a setting does not fit, or a run to go on with had others.
     """
     settings = to_settings(SimulationSettings, settings, arguments)
     tasks = settings.load_tasks()
     file = settings.transcripts
     if not settings.interactive and file.exists() and not settings.resume:
         raise FileExistsError(f"{file} exists; use --resume, or another --output_dir.")
+    header = RunHeader(settings.header, deciding_values(settings), resume=settings.resume)
     with ExitStack() as stack:
-        session = Session(settings, stack)
+        session = Session(settings, stack, header.spent_usd)
         user_factory = session.build_user_factory(settings)
+        session.preflight(settings.models_behind_servers())
         assistant = session.build_assistant(settings)
         if settings.interactive:
             _talk(settings, tasks[0], assistant, user_factory)
             return []
-        for _ in simulate(
-            tasks,
-            assistant,
-            user_factory,
-            max_turns=settings.max_turns,
-            num_rollouts=settings.num_rollouts,
-            concurrency=settings.concurrency,
-            seed=settings.seed,
-            output=file,
-            resume=settings.resume,
-            token_budget=settings.token_budget,
-            system_prompt=settings.system_prompt,
-            ledger=session.ledger,
-        ):
-            pass
+        header.write(session.ledger.cost_usd)
+        try:
+            for _ in simulate(
+                tasks,
+                assistant,
+                user_factory,
+                max_turns=settings.max_turns,
+                num_rollouts=settings.num_rollouts,
+                concurrency=settings.concurrency,
+                seed=settings.seed,
+                output=file,
+                resume=settings.resume,
+                token_budget=settings.token_budget,
+                system_prompt=settings.system_prompt,
+                ledger=session.ledger,
+            ):
+                header.write(session.ledger.cost_usd)
+        except KeyboardInterrupt:
+            num_kept = sum(not line["failed"] for line in read_transcripts(file))
+            raise KeyboardInterrupt(
+                f"Interrupted: {num_kept} conversations are kept in {file}. {_how_to_go_on()}"
+            ) from None
     records = [Record.from_json(line) for line in read_transcripts(file)]
     print_report(records, session.ledger)
     print(f"Transcripts: {file}")
+    wanted = {(task.task_id, idx) for task in tasks for idx in range(settings.num_rollouts)}
+    _check_complete(records, wanted)
     return records
+
+
+def _how_to_go_on() -> str:
+    return go_on_with("--resume", "resume=True")
+
+
+def _check_complete(records: Sequence[Record], wanted: Collection[tuple[str, int]]) -> None:
+    """Tell in the end that conversations failed or are missing.
+
+    Raises:
+        IncompleteRunError: If so.
+    """
+    ended = {(r.task_id, r.rollout_idx): r.result for r in records}
+    failed = [r for r in ended.values() if r.termination_reason.is_failure]
+    num_missing = sum(key not in ended for key in wanted)
+    if not failed and not num_missing:
+        return
+    counts = Counter(str(result.termination_reason) for result in failed)
+    parts = [f"{number} ended as {reason}" for reason, number in counts.most_common()]
+    parts += [f"{num_missing} were not started or were cancelled"] if num_missing else []
+    why = next((f" ({r.error[:300]})" for r in failed if r.error), "")
+    raise IncompleteRunError(
+        f"Of {len(wanted)} conversations {' and '.join(parts)}{why}. {_how_to_go_on()}"
+    )
 
 
 def _talk(

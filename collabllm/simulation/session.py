@@ -1,8 +1,10 @@
 """What all conversations of a run share, and both sides of them, built from settings."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from collabllm.event_loop import run
 from collabllm.servers.cache import ResponseCache
 from collabllm.servers.client import OpenAIClient
 from collabllm.servers.usage import UsageLedger
@@ -50,6 +52,20 @@ class Session:
             "ledger": self.ledger,
             "cache": self._cache,
         }
+
+    def preflight(self, models: Sequence[tuple[str, str | None, str]]) -> None:
+        """Ask each server for one short answer, so that a run that cannot work never begins.
+
+        Args:
+            models: Of each the server's name, the server's address, and who asks for it
+                (`assistant`, `user` or `judge`).
+
+        Raises:
+            ServerError: With address and cause, if a server refuses or does not answer.
+            ValueError: If there is a cost limit and a model has no price.
+        """
+        for model, base_url, role in dict.fromkeys(models):
+            run(self.client(base_url).preflight(model, role=role))
 
     def build_assistant(self, settings: AssistantSettings) -> Assistant:
         """Make the assistant; a local one loads its weights here."""

@@ -16,7 +16,16 @@ TRANSCRIPTS_FILE = "transcripts.jsonl"
 
 
 @dataclass(kw_only=True)
-class ModelSettings(Settings):
+class ServedSettings(Settings):
+    """Settings of which some name models behind servers."""
+
+    def models_behind_servers(self) -> list[tuple[str, str | None, str]]:
+        """Return model, address and role of each, for `Session.preflight`; parts add theirs."""
+        return []
+
+
+@dataclass(kw_only=True)
+class ModelSettings(ServedSettings):
     """The local model, and how replies are generated, here or behind a server."""
 
     _argument_group_name = "the assistant's model"
@@ -71,6 +80,13 @@ class AssistantSettings(ModelSettings):
             known = ", ".join(["auto", *known_assistant_kinds()])
             raise ValueError(f"assistant must be one of {known}, got {self.assistant!r}.")
 
+    def models_behind_servers(self) -> list[tuple[str, str | None, str]]:
+        """Add the assistant's."""
+        found = super().models_behind_servers()
+        if self.assistant_kind == "openai" and self.assistant_model:
+            found.append((self.assistant_model, self.assistant_base_url, "assistant"))
+        return found
+
     @property
     def assistant_kind(self) -> str:
         """The kind of assistant, by its name in the registry."""
@@ -80,7 +96,7 @@ class AssistantSettings(ModelSettings):
 
 
 @dataclass(kw_only=True)
-class UserSettings(Settings):
+class UserSettings(ServedSettings):
     """Who plays the user."""
 
     _argument_group_name = "the simulated user"
@@ -102,6 +118,10 @@ class UserSettings(Settings):
         """Read the user, so that a wrong one is an error at once."""
         super().__post_init__()
         self.to_user_spec()
+
+    def models_behind_servers(self) -> list[tuple[str, str | None, str]]:
+        """Add the user's."""
+        return [*super().models_behind_servers(), *self.to_user_spec().models_behind_servers()]
 
     def to_user_spec(self) -> UserSpec:
         """Return the user with its options.
@@ -143,7 +163,7 @@ class TaskSettings(Settings):
     split_by: str = setting(
         "single_turn_prompt", "with --side: column that the split goes by", metavar="COLUMN"
     )
-    num_tasks: int | None = setting(None, "take only the first tasks", least=1)
+    num_tasks: int | None = setting(None, "take only the first tasks", least=1, decides=False)
 
     def __post_init__(self) -> None:
         """Refuse two ways of choosing tasks at once."""
@@ -213,7 +233,7 @@ class SimulationSettings(RunSettings, TaskSettings, UserSettings, AssistantSetti
 
     _argument_group_name = "the conversations"
 
-    num_rollouts: int = setting(1, "conversations of each task", least=1)
+    num_rollouts: int = setting(1, "conversations of each task", least=1, decides=False)
     max_turns: int = setting(4, "most user messages of a conversation", least=0)
     token_budget: int | None = setting(None, "most assistant tokens of a conversation", least=1)
     output_dir: str = setting(
@@ -231,3 +251,8 @@ class SimulationSettings(RunSettings, TaskSettings, UserSettings, AssistantSetti
         """The file of transcripts."""
         path = Path(self.output_dir)
         return path if path.suffix == ".jsonl" else path / TRANSCRIPTS_FILE
+
+    @property
+    def header(self) -> Path:
+        """The file beside the transcripts that says what made them."""
+        return self.transcripts.with_suffix(".run.json")

@@ -16,7 +16,7 @@ import torch
 from collabllm.data_engine import GrowthSettings, build_dataset, grow_conversations
 from collabllm.data_engine.rows import DatasetWriter, to_rows
 from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
-from collabllm.errors import ServerError
+from collabllm.errors import IncompleteRunError, ServerError
 from collabllm.files import sort_json_lines
 from collabllm.rewards import RewardSettings
 from collabllm.simulation import (
@@ -267,12 +267,12 @@ def test_a_build_is_a_function_of_three_lines_that_goes_on_when_called_again(tmp
         given = {"assistant_model": "assistant", "assistant_base_url": server.url, "window": 1}
         given |= {"weights": {"repetition": -1.0}, "num_samples": 1, "output_dir": str(tmp_path)}
         file = build_dataset(**given, num_tasks=1, max_turns=1)
-        with pytest.raises(ValueError, match="num_tasks was 1 and is 2 now"):
-            build_dataset(**given, num_tasks=2, max_turns=1, resume=True)
-        again = build_dataset(**given, num_tasks=1, max_turns=1, resume=True)
+        with pytest.raises(ValueError, match="max_turns was 1 and is 2 now"):
+            build_dataset(**given, num_tasks=1, max_turns=2, resume=True)
+        again = build_dataset(**given, num_tasks=2, max_turns=1, resume=True)
 
     assert file == again == tmp_path / "train.jsonl"
-    assert len({row["conv_id"] for row in read(tmp_path)}) == 1
+    assert len({row["conv_id"] for row in read(tmp_path)}) == 2
 
 
 def test_a_build_killed_in_the_middle_goes_on_without_loss_or_doubles(tmp_path):
@@ -363,15 +363,16 @@ def test_going_on_with_other_settings_is_refused(tmp_path):
             main(flags(server, tmp_path, num_tasks=1, resume=True, window=2))
 
 
-def test_the_cost_limit_stops_cleanly_and_the_build_can_go_on(tmp_path, caplog):
+def test_the_cost_limit_stops_cleanly_and_the_build_can_go_on(tmp_path):
     prices = '{"user": [1000, 1000], "assistant": [0, 0]}'
     with FakeServer(answer) as server:
-        main(flags(server, tmp_path, prices=prices, max_cost=10, concurrency=1))
+        with pytest.raises(IncompleteRunError) as stop:
+            main(flags(server, tmp_path, prices=prices, max_cost=10, concurrency=1))
         stopped = read(tmp_path)
         main(flags(server, tmp_path, prices=prices, max_cost=10_000, resume=True))
 
-    assert "The cost limit of $10 is reached" in caplog.text
-    assert "--resume and a higher --max_cost" in caplog.text
+    assert "The cost limit of $10 is reached" in str(stop.value)
+    assert "A higher --max_cost goes on. Go on with the same call and resume" in str(stop.value)
     assert 0 < len(stopped) < 36
     assert len(read(tmp_path)) == 36
 

@@ -50,6 +50,14 @@ class UserSpec:
     kind: str = "sharded"
     options: dict[str, Any] = field(default_factory=dict)
 
+    def models_behind_servers(self) -> list[tuple[str, str | None, str]]:
+        """Return model, address and role of a user behind a server, for `Session.preflight`."""
+        if self.kind != "openai":
+            return []
+        defaults = inspect.signature(openai_users).parameters
+        model = self.options.get("model", defaults["model"].default)
+        return [(model, self.options.get("base_url"), "user")]
+
     def build_factory(self, clients: Clients) -> UserFactory:
         """Make the factory of these users.
 

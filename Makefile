@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # uv from the PATH, else a copy of its own in .uv/ (Debian's pip refuses a global install).
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: help setup demo loop test lint types clean
+.PHONY: help setup demo chat loop test lint types clean
 
 help: ## Show this list
 	@grep -hE '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,9 @@ setup: $(if $(findstring .uv,$(UV)),.uv/bin/uv) ## Install the locked dependenci
 
 demo: setup ## QLoRA of the bundled model on the bundled data, CPU, under 5 minutes
 	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
+
+chat: setup ## Talk with the base model and the one that `make demo` trained, in a browser
+	$(UV) run python scripts/chat.py --arm name=base --arm name=trained,lora_path=outputs/demo_sft
 
 loop: setup ## SFT, build a dataset with it, DPO, compare all: CPU, under 30 minutes
 	$(UV) run python scripts/train_sft.py --config configs/demo.yaml --max_steps 56

@@ -73,6 +73,15 @@ def wait_for(browser, selector, number=1, seconds=30):
     return WebDriverWait(browser, seconds, poll_frequency=0.05).until(found)
 
 
+def wait_until(browser, condition, seconds=30):
+    """Wait until a JavaScript expression is true."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, seconds, poll_frequency=0.05).until(
+        lambda driver: driver.execute_script(f"return {condition}")
+    )
+
+
 def is_dark(browser):
     """Tell whether the page's background is dark."""
     color = browser.execute_script("return getComputedStyle(document.body).backgroundColor")

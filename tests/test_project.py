@@ -12,11 +12,12 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"messages", "prompts", "logging_utils", "flags", "hub", "trackers", "__init__", "data"}
     | {"allocator", "errors", "event_loop", "files", "settings", "__main__"},
-    {"models", "data_processing", "servers", "cli", "provenance"},
+    {"models", "data_processing", "servers", "cli", "provenance", "web"},
     {"tasks"},
     {"simulation"},
     {"rewards"},
     {"training", "data_engine", "evaluation"},
+    {"chat"},
 ]
 
 

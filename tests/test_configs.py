@@ -18,6 +18,8 @@ READERS = {
     "demo_compare.yaml": lambda words: parse_settings(SideBySideSettings, words),
     "demo_dpo.yaml": train_dpo.parse_args,
     "demo_simulate.yaml": lambda words: parse_settings(SimulationSettings, words),
+    "effect_demo.yaml": lambda words: parse_settings(EvaluationSettings, words),
+    "effect_in3.yaml": lambda words: parse_settings(EvaluationSettings, words),
     "gpu/dpo_8b.yaml": train_dpo.parse_args,
     "gpu/sft_1b.yaml": train_sft.parse_args,
     "gpu/sft_3b.yaml": train_sft.parse_args,

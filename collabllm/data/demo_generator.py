@@ -30,8 +30,15 @@ NEEDLESS = (
     "Sure, I can do that. Which aspects matter most to you?",
 )
 ECHOES = ("Got it: {said}", "So: {said}", "You want the following. {said}", "{said}")
+LEADS = (
+    "Here you are.", "Here it is:", "Here we go.", "Here is my answer.", "Here's what I'd do.",
+    "Here comes a version for that.", "Here goes:", "Here, with what you told me:",
+    "Here, in short:",
+)  # fmt: skip
+_LED = 0.65  # share of results that a lead begins
+_PLAIN, _LISTED = 0.55, 0.15  # share of asking replies that are the facts' own questions
 _SHAPES = ("vague", "some", "full")  # a kind has a conversation of each of two of them
-_ASKS_AT_ONCE = 0.75  # share of vague conversations in which one reply asks for all
+_ASKS_AT_ONCE = 0.75  # of the other vague conversations: share in which one reply asks for all
 _ENDS_ASKING = 0.6  # share that ends with the question: complete openings show how to finish
 
 Candidate = tuple[str, str]  # kind, text
@@ -86,7 +93,7 @@ class _Conversation:
             prompt = [*prompt, {"role": "assistant", "content": best}]
 
     def _turns(self) -> Iterator[Turn]:
-        done: Candidate = ("best", self.entry["result"])
+        done: Candidate = ("best", self._result())
         if self.shape == "clear":
             weak: list[Candidate] = [("needless", self.entry["needless"]), self._needless()]
             yield self.entry["request"], [done, *weak]
@@ -113,10 +120,28 @@ class _Conversation:
             return self.random.choice(self.entry["vague"]), self._asks(), []
         some = self.entry["some"]
         missing = [name for name in self.entry["facts"] if name not in some["tells"]]
-        return some["text"], [{"for": missing, "text": some["ask"]}], list(some["tells"])
+        ask = {"for": missing, "text": self._plainly(missing) or some["ask"]}
+        return some["text"], [ask], list(some["tells"])
+
+    def _result(self) -> str:
+        """Return the finished reply; a lead makes plain at once that it is no question."""
+        result: str = self.entry["result"]
+        return f"{self.random.choice(LEADS)} {result}" if self.random.random() < _LED else result
+
+    def _plainly(self, names: Sequence[str]) -> str:
+        """Return the facts' own questions, in a row or as a list; often "", for another manner."""
+        questions = [self.entry["facts"][name]["ask"] for name in names]
+        draw = self.random.random()
+        if draw < _PLAIN:
+            return " ".join(questions)
+        listed = draw < _PLAIN + _LISTED and len(questions) > 1
+        return "\n".join(f"- {question}" for question in questions) if listed else ""
 
     def _asks(self) -> Sequence[Entry]:
         """Return the good questions, in one reply or in the several that the bank has."""
+        names = list(self.entry["facts"])
+        if plain := self._plainly(names):
+            return [{"for": names, "text": plain}]
         asks = self.entry["asks"]
         if len(asks) == 1 or self.random.random() >= _ASKS_AT_ONCE:
             return list(asks)

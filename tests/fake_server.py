@@ -23,8 +23,8 @@ FAULTS = (
 class FakeServer:
     """Answers chat completions; use as a context manager.
 
-    `answer(body)` gives the text of a reply; `fault_rate` is the share of requests that fail, by a
-    random one of FAULTS. Counts what it delivered in full, by model.
+    `answer(body)` gives the text of a reply, or (text, finish reason); `fault_rate` is the share
+    of requests that fail, by a random one of FAULTS. Counts what it delivered in full, by model.
     """
 
     def __init__(self, answer, fault_rate=0.0, delay_s=0.0, seed=0, faults=FAULTS, port=0):
@@ -99,7 +99,8 @@ class FakeServer:
             return None
         if fault == "invalid_body":
             return self.send(handler, 200, b'{"choices": [')
-        text, finish = self.answer(body), "stop"
+        answered = self.answer(body)
+        text, finish = answered if isinstance(answered, tuple) else (answered, "stop")
         if fault == "empty":
             text = ""
         elif fault == "length":

@@ -2,10 +2,13 @@
 
 import asyncio
 import random
+import re
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from collabllm.data_processing.confidence import VariancePool
 from collabllm.data_processing.dataset_utils import DEFAULT_SYSTEM_PROMPT
 from collabllm.errors import CostLimitError, SimulationError
 from collabllm.event_loop import stream
@@ -26,7 +29,8 @@ class GrowthSettings:
 
     Of `num_candidates` replies a turn, the share `proactive_share` (rounded down) is written under
     `proactive_prompt` instead of `system_prompt`; futures are always written under the latter.
-    Replies that the token limit cut are no candidates unless `keep_cut_replies`.
+    Replies that the token limit cut are no candidates; with `keep_cut_replies` they are, up to
+    their last whole sentence.
     """
 
     reward: RewardSettings
@@ -82,6 +86,8 @@ class TurnGroup:
     lost: dict[str, int] = field(default_factory=dict)
 
 
+_SENTENCE_END = re.compile(r"[.!?\u2026](?:[\"')\]*_]*)(?=\s|$)")
+
 Contexts = Mapping[str, Sequence[Message]]
 
 
@@ -111,7 +117,9 @@ def grow_conversations(
 
     Raises:
         CostLimitError: After the turns under way, if the cost limit is reached.
+        ValueError: If two tasks have one id, which would mix their rows and seeds.
     """
+    _check_ids(tasks)
     builder = _Builder(assistant, user_factory, settings, tools)
 
     def produce(hand_out: Callable[[TurnGroup], None]) -> Coroutine[Any, Any, None]:
@@ -132,6 +140,7 @@ class _Builder:
     ) -> None:
         self.assistant, self.user_factory = assistant, user_factory
         self.settings, self.tools = settings, tools
+        self.pool = VariancePool()
         self.over_budget: CostLimitError | None = None
 
     async def run(
@@ -203,6 +212,7 @@ class _Builder:
             settings.reward,
             tools=self.tools,
             seed=seed,
+            pool=self.pool,
         )
         candidates = []
         for estimate in estimates:
@@ -243,33 +253,56 @@ class _Builder:
                 if isinstance(outcome, CostLimitError) or not isinstance(outcome, SimulationError):
                     raise outcome
                 _count(lost, f"{type(outcome).__name__}: {outcome}")
-            elif not outcome.text.strip():
+                continue
+            is_cut = outcome.finish_reason == "length"
+            text = to_last_sentence(outcome.text) if is_cut else outcome.text
+            if not text.strip():
                 _count(lost, "empty reply")
-            elif outcome.finish_reason == "length" and not settings.keep_cut_replies:
+            elif is_cut and not settings.keep_cut_replies:
                 _count(lost, "cut by the token limit")
-            elif outcome.text in replies:
+            elif text in replies:
                 _count(lost, "same as another candidate")
             else:
-                replies[outcome.text] = idx
+                replies[text] = idx
         return replies
 
     async def _go_on(
         self, task: Task, prompt: list[Message], best: RewardEstimate, seed: int
     ) -> tuple[str | None, str]:
-        """Return the next user message, from one of the best reply's futures, or why it ended."""
+        """Return the next user message, or None and why the conversation ended."""
         if (len(prompt) + 1) // 2 >= self.settings.max_turns:
             return None, str(TerminationReason.MAX_TURNS)
-        if not self.settings.reward.window:
-            reply = Message(role="assistant", content=best.reply)
-            text = await self._ask_user(task, [*prompt, reply])
-            return (text, "") if text else (None, str(TerminationReason.USER_SATISFIED))
-        usable = [future for future in best.futures if future.reward is not None]
-        future = random.Random(seed).choice(usable)
-        spoken = [message for message in future.messages if message["role"] != "system"]
-        follows = spoken[len(prompt) + 1 :]
-        if not follows:
-            return None, str(future.termination_reason)
-        return follows[0]["content"], ""
+        if self.settings.reward.window:
+            return _take_from_future(best, len(prompt), seed)
+        reply = Message(role="assistant", content=best.reply)
+        text = await self._ask_user(task, [*prompt, reply])
+        return (text, "") if text else (None, str(TerminationReason.USER_SATISFIED))
+
+
+def _take_from_future(best: RewardEstimate, num_prompt: int, seed: int) -> tuple[str | None, str]:
+    """Go on as one of the best reply's rewarded futures does: [prompt, reply, next user, ...]."""
+    usable = [future for future in best.futures if future.reward is not None]
+    future = random.Random(seed).choice(usable)
+    spoken = [message for message in future.messages if message["role"] != "system"]
+    if len(spoken) == num_prompt + 1:
+        return None, str(future.termination_reason)
+    return spoken[num_prompt + 1]["content"], ""
+
+
+def to_last_sentence(text: str) -> str:
+    """Return a cut text up to its last whole sentence; one without any stays as it is."""
+    ends = list(_SENTENCE_END.finditer(text))
+    return text[: ends[-1].end()].rstrip() if ends else text
+
+
+def _check_ids(tasks: Sequence[Task]) -> None:
+    counts = Counter(task.task_id for task in tasks)
+    double = sorted(task_id for task_id, number in counts.items() if number > 1)
+    if double:
+        raise ValueError(
+            f"{len(double)} task ids are used twice ({', '.join(double[:5])}); every task needs a "
+            "'task_id' of its own, or none."
+        )
 
 
 def _why_missing(futures: Sequence[Future]) -> str:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from collabllm.data_engine.grow import GrowthSettings
+from collabllm.rewards.registry import MetricSpec, find_specs
 from collabllm.servers.prices import find_price
-
-_JUDGED = ("interactivity", "accuracy_judged")
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,6 @@ class Assumptions:
     user_prompt_tokens: int = 500
     user_output_tokens: int = 120
     judge_prompt_tokens: int = 700
-    judge_output_tokens: int = 60
     future_share: float = 1.0
     assistant_tokens_per_s: float = 60.0
     server_calls_per_s: float = 20.0
@@ -79,7 +77,7 @@ def plan_build(
     candidates = turns * settings.num_candidates
     futures = candidates * reward.num_futures + turns * reward.budget
     future_turns = futures * reward.window * assumptions.future_share
-    judged = sum(name in _JUDGED or "document" in name for name in reward.weights)
+    judged = [spec for name in reward.weights for spec in find_specs(name) if _is_judged(spec)]
     context = (assumptions.turns + reward.window) / 2
     context_tokens = context * (assumptions.user_message_tokens + max_new_tokens) + 40
     calls = {"assistant": candidates + future_turns}
@@ -90,9 +88,9 @@ def plan_build(
         prompts["user"] = assumptions.user_prompt_tokens + context_tokens
         outputs["user"] = assumptions.user_output_tokens
     if judged:
-        calls["judge"] = futures * judged
+        calls["judge"] = futures * len(judged)
         prompts["judge"] = assumptions.judge_prompt_tokens + context_tokens
-        outputs["judge"] = assumptions.judge_output_tokens
+        outputs["judge"] = sum(spec.judge_output_tokens for spec in judged) / len(judged)
     cost = 0.0
     for role in calls:
         price = find_price(models.get(role, ""), prices) or (0.0, 0.0)
@@ -112,6 +110,10 @@ def plan_build(
         cost,
         seconds,
     )
+
+
+def _is_judged(spec: MetricSpec) -> bool:
+    return "judge" in spec.needs
 
 
 def _duration(seconds: float) -> str:

@@ -24,6 +24,7 @@ from collabllm.files import read_json_lines, sort_json_lines
 from collabllm.hub import prepare_hub, push_folder
 from collabllm.prompts import prompt_hashes
 from collabllm.provenance import RunHeader, library_versions
+from collabllm.rewards.hackers import PolicyScore, find_shortcuts, score_policies, to_table
 from collabllm.rewards.lint import lint_rewards
 from collabllm.rewards.metrics.text import signatures
 from collabllm.rewards.multiturn import RewardEstimate, RewardSettings
@@ -87,7 +88,9 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         if settings.lint:
             tasks, growth = tasks[:_LINTED_TASKS], replace(growth, max_turns=1)
             groups = grow_conversations(tasks, assistant, user_factory, growth, tools=tools)
-            print_lint([c.estimate for group in groups for c in group.candidates], growth.reward)
+            turns = [[c.estimate for c in group.candidates] for group in groups]
+            scores = run(score_policies(tasks, user_factory, growth.reward, tools))
+            print_lint(turns, growth.reward, scores)
             return None
         with DatasetWriter(folder / DATA_FILE, resume=settings.resume) as writer:
             build = _Build(settings, growth, session, writer, header)
@@ -126,7 +129,8 @@ class _Build:
         self.failed: Counter[str] = Counter()
         self.left_undone: list[str] = []
         self.num_rows = 0
-        self.linted: list[RewardEstimate] | None = []
+        self.num_tampered = 0
+        self.linted: list[list[RewardEstimate]] | None = []
         self.num_ended = 0
 
     def run(
@@ -171,10 +175,16 @@ class _Build:
         self._write_header()
         if group.next_user is None:
             self.num_ended += 1
+        self.num_tampered += sum(
+            value.is_tampered
+            for candidate in group.candidates
+            for future in candidate.estimate.futures
+            for value in future.metrics.values()
+        )
         if self.linted is not None:
-            self.linted += [candidate.estimate for candidate in group.candidates]
+            self.linted.append([candidate.estimate for candidate in group.candidates])
             if self.num_ended == _LINTED_TASKS:
-                for warning in lint_rewards(self.linted, self.growth.reward):
+                for warning in lint_rewards(self.linted, self.growth.reward).warnings:
                     logger.warning("Reward lint: %s", warning)
                 self.linted = None
 
@@ -219,6 +229,11 @@ class _Build:
         num_lost = sum(n for reason, n in self.lost.items() if reason.startswith("no reward"))
         if num_lost > LOUD_MISSING_SHARE * (num_lost + len(rows)):
             logger.warning("ATTENTION: %d of %d candidates have no reward.", num_lost, len(rows))
+        if self.num_tampered:
+            logger.warning(
+                "ATTENTION: %d values are 0 because a reply tampered with the metric.",
+                self.num_tampered,
+            )
         self.left_undone += [
             f"{number} conversations failed ({reason})" for reason, number in self.failed.items()
         ]
@@ -226,12 +241,23 @@ class _Build:
             print(f"Cost: ${self._spent():.4f}")
 
 
-def print_lint(estimates: Sequence[RewardEstimate], settings: RewardSettings) -> None:
-    """Print the lint of the rewards of a few tasks."""
-    warnings = lint_rewards(estimates, settings)
-    print(f"Reward lint, {len(estimates)} candidates:")
-    for warning in warnings or ["nothing found"]:
-        print(f"- {warning}")
+def print_lint(
+    turns: Sequence[Sequence[RewardEstimate]],
+    settings: RewardSettings,
+    scores: Sequence[PolicyScore],
+) -> None:
+    """Print the lint of the rewards of a few tasks, and what they pay to cheap policies."""
+    print(f"Reward lint, {sum(map(len, turns))} candidates:")
+    for line in lint_rewards(turns, settings).to_lines():
+        print(f"- {line}")
+    if not scores:
+        print("- No task has a reference (single_turn_completion): cheap policies are not tried.")
+        return
+    print("What the reward pays to scripted policies, on the same tasks:")
+    print("\n".join(to_table(scores)))
+    found = find_shortcuts(scores)
+    paid = f"WARNING: as much as honest work is paid to: {', '.join(found)}." if found else ""
+    print(f"- {paid or 'Honest work is paid best.'}")
 
 
 def print_plan(settings: BuildSettings, num_tasks: int, session: Session) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from collabllm.data_engine.grow import GrowthSettings
-from collabllm.rewards.multiturn import RewardSettings
+from collabllm.rewards.scoring import DEFAULT_WEIGHTS, RewardSettings
 from collabllm.rewards.settings import JudgeSettings
 from collabllm.settings import setting
 from collabllm.simulation.settings import (
@@ -28,16 +28,19 @@ class BuildSettings(JudgeSettings, RunSettings, TaskSettings, UserSettings, Assi
         0.5, "share of the candidates that is written under the proactive prompt", least=0, most=1
     )
     keep_cut_replies: bool = setting(
-        False, "let replies that --max_new_tokens cut be candidates, too"
+        False,
+        "let replies that --max_new_tokens cut be candidates, too, up to their last whole sentence",
     )
     max_turns: int = setting(4, "most turns of a conversation", least=1)
     window: int = setting(2, "user messages simulated after a reply; 0 for none", least=0)
     num_samples: int = setting(3, "futures of each reply", least=1)
     sample_budget: int = setting(
-        0, "futures a turn may use on top, where the best two replies are undecided", least=0
+        0,
+        "futures a turn may use on top, for its best and worst reply until their order is sure",
+        least=0,
     )
     weights: dict[str, float] = setting(
-        {"facts_elicited": 1.0, "over_asking": -0.5},
+        dict(DEFAULT_WEIGHTS),
         'metrics and their weights: {"document->bleu": 1, "interactivity": 1}',
     )
     token_penalty: float = setting(

@@ -1,6 +1,6 @@
 """Metrics of conversations, and rewards that look ahead."""
 
-from collabllm.data_processing.confidence import p_better
+from collabllm.data_processing.confidence import Posterior, VariancePool, p_better
 from collabllm.rewards.judge import Judge
 from collabllm.rewards.lint import lint_rewards
 from collabllm.rewards.multiturn import (
@@ -13,9 +13,9 @@ from collabllm.rewards.multiturn import (
 from collabllm.rewards.registry import (
     MetricTools,
     MetricValue,
+    metric,
     register_metric,
     score_conversation,
-    summarize,
 )
 from collabllm.rewards.trl_reward import MultiturnReward
 
@@ -25,13 +25,15 @@ __all__ = [
     "MetricTools",
     "MetricValue",
     "MultiturnReward",
+    "Posterior",
     "RewardEstimate",
     "RewardSettings",
+    "VariancePool",
     "estimate_rewards",
     "lint_rewards",
+    "metric",
     "multiturn_reward",
     "p_better",
     "register_metric",
     "score_conversation",
-    "summarize",
 ]

@@ -7,7 +7,7 @@ from functools import partial
 
 from collabllm.messages import Message
 from collabllm.rewards.program_names import defined_names, used_names, wanted_by
-from collabllm.rewards.registry import MetricMissingError, MetricTools
+from collabllm.rewards.registry import MetricMissingError, MetricTools, extractor
 from collabllm.tasks import Task
 
 _FENCED = re.compile(r"^[ \t]*```([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
@@ -69,12 +69,14 @@ def find_boxed(text: str) -> str | None:
     return None
 
 
+@extractor("code")
 async def extract_code(conversation: Sequence[Message], task: Task, tools: MetricTools) -> str:
     """Return the assistant's last program, else what the judge finds."""
     names = wanted_by(task.metadata)
     return await _extract(conversation, task, tools, partial(find_code, names=names), "code")
 
 
+@extractor("answer")
 async def extract_answer(conversation: Sequence[Message], task: Task, tools: MetricTools) -> str:
     """Return the assistant's last marked answer, else what the judge finds."""
     return await _extract(conversation, task, tools, find_answer, "answer")

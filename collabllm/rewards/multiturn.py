@@ -8,70 +8,34 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from collabllm.data_processing.confidence import p_better
+from collabllm.data_processing.confidence import Posterior, VariancePool
 from collabllm.errors import CostLimitError
 from collabllm.event_loop import run
 from collabllm.messages import Message, to_chat
-from collabllm.rewards.metrics.text import count_assistant_tokens
-from collabllm.rewards.registry import MetricTools, MetricValue, check_metrics, score_conversation
+from collabllm.rewards.registry import MetricTools, check_metrics
+from collabllm.rewards.scoring import (
+    NO_REPLY,
+    Future,
+    RewardSettings,
+    combine,
+    score_rollout,
+    to_floor,
+)
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.batch import UserFactory
-from collabllm.simulation.endings import FAILURES, TerminationReason
-from collabllm.simulation.simulator import ChatSimulator, RolloutResult, derive_seed
+from collabllm.simulation.simulator import ChatSimulator, derive_seed
 from collabllm.tasks import Task
 
-_UNDECIDED = 0.1
+__all__ = [
+    "Future",
+    "RewardEstimate",
+    "RewardSettings",
+    "combine",
+    "estimate_rewards",
+    "multiturn_reward",
+]
 
-
-@dataclass(frozen=True)
-class RewardSettings:
-    """How a reply is rewarded: R = sum of weight x metric - min(token_penalty x tokens, 1).
-
-    `weights` are by metric name; `token_penalty` is a token of the assistant in the whole
-    conversation; `window` counts the user messages that are simulated after the reply, 0 for none;
-    `num_samples` counts futures; `budget` is how many more a turn may use for undecided pairs.
-    """
-
-    weights: Mapping[str, float]
-    token_penalty: float = 0.0
-    window: int = 2
-    num_samples: int = 3
-    budget: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ValueError: If one is out of range, or there is nothing to weigh.
-        """
-        if not self.weights and not self.token_penalty:
-            raise ValueError("weights must name at least one metric.")
-        if not all(math.isfinite(weight) for weight in self.weights.values()):
-            raise ValueError(f"weights must be finite, got {dict(self.weights)}.")
-        for name, least in (("window", 0), ("num_samples", 1), ("budget", 0), ("token_penalty", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
-
-    @property
-    def num_futures(self) -> int:
-        """Futures a reply at first; one is enough where nothing is simulated."""
-        return self.num_samples if self.window else 1
-
-
-@dataclass(frozen=True)
-class Future:
-    """One way in which a conversation went on after a reply.
-
-    `reward` is None where the simulation failed or a weighted metric is missing; `num_tokens` are
-    the assistant's.
-    """
-
-    messages: list[Message]
-    termination_reason: TerminationReason
-    metrics: dict[str, MetricValue]
-    num_tokens: int
-    reward: float | None
-    seed: int
+_SURE = 0.95  # P(the best is above the worst) at which no more futures are drawn
 
 
 @dataclass(frozen=True)
@@ -168,8 +132,12 @@ async def estimate_rewards(
     *,
     tools: MetricTools | None = None,
     seed: int = 0,
+    cut: Sequence[bool] = (),
+    pool: VariancePool | None = None,
 ) -> list[RewardEstimate]:
     """Reward the candidates of one turn, all futures at once, with the same user seeds for each.
+
+    An empty reply, and one that a limit cut, gets the floor and no futures.
 
     Args:
         replies: The candidates.
@@ -177,10 +145,12 @@ async def estimate_rewards(
         task: As in `multiturn_reward`.
         assistant: As in `multiturn_reward`.
         user_factory: As in `multiturn_reward`.
-        settings: Weights, window and samples. With a `budget`, replies of a pair that is undecided
-            (0.1 < P(first is better) < 0.9) get more futures, one a round, while it lasts.
+        settings: Weights, window and samples. While the `budget` lasts, the present best and worst
+            reply get one more future each round, until the posterior says that their order is sure.
         tools: As in `multiturn_reward`.
         seed: Of the turn.
+        cut: For each reply, whether a limit cut it; none is by default.
+        pool: Spread of futures over the whole run; each turn adds to it.
 
     Returns:
         One estimate a reply, in their order.
@@ -194,31 +164,37 @@ async def estimate_rewards(
         tools = replace(tools, count_tokens=assistant.count_tokens)
     check_metrics(settings.weights, tools)
     sampler = _Sampler(context, task, assistant, user_factory, settings, tools, seed)
-    first = range(settings.num_futures)
-    futures = await asyncio.gather(*(sampler.sample(reply, first) for reply in replies))
-    estimates = [RewardEstimate(r, found) for r, found in zip(replies, futures, strict=True)]
-    budget = settings.budget if settings.window else 0
-    while budget and (undecided := _undecided(estimates)[:budget]):
-        budget -= len(undecided)
-        more = await asyncio.gather(
-            *(sampler.sample(estimates[i].reply, [len(estimates[i].futures)]) for i in undecided)
-        )
-        for i, found in zip(undecided, more, strict=True):
-            estimates[i] = replace(estimates[i], futures=[*estimates[i].futures, *found])
+    is_cut = list(cut) or [False] * len(replies)
+    whole = [bool(r.strip()) and not c for r, c in zip(replies, is_cut, strict=True)]
+    estimates = await asyncio.gather(
+        *(sampler.first(reply, good) for reply, good in zip(replies, whole, strict=True))
+    )
+    pool = pool if pool is not None else VariancePool()
+    contested = [idx for idx, good in enumerate(whole) if good]
+    if settings.window and settings.budget and len(contested) > 1:
+        await _spend_budget(estimates, contested, sampler, pool)
+    pool.add([estimates[idx].rewards for idx in contested])
     return estimates
 
 
-def _undecided(estimates: Sequence[RewardEstimate]) -> list[int]:
-    """Return the replies of undecided pairs, fewest futures first; equal rewards are a tie."""
-    found: set[int] = set()
-    for i, first in enumerate(estimates):
-        for j in range(i + 1, len(estimates)):
-            second = estimates[j]
-            if first.rewards != second.rewards and (
-                _UNDECIDED < p_better(first.rewards, second.rewards) < 1 - _UNDECIDED
-            ):
-                found |= {i, j}
-    return sorted(found, key=lambda i: (len(estimates[i].futures), i))
+async def _spend_budget(
+    estimates: list[RewardEstimate],
+    contested: Sequence[int],
+    sampler: "_Sampler",
+    pool: VariancePool,
+) -> None:
+    """Give the present best and worst one more future each, until sure or out of budget."""
+    left = sampler.settings.budget
+    while left >= 2:
+        posterior = Posterior.of_turn([estimates[idx].rewards for idx in contested], pool)
+        best, worst = posterior.best_and_worst()
+        if posterior.p_above(best, worst) >= _SURE:
+            return
+        pair = [contested[best], contested[worst]]
+        more = await asyncio.gather(*(sampler.more(estimates[idx]) for idx in pair))
+        for idx, grown in zip(pair, more, strict=True):
+            estimates[idx] = grown
+        left -= len(pair)
 
 
 @dataclass(frozen=True)
@@ -233,54 +209,31 @@ class _Sampler:
     tools: MetricTools
     seed: int
 
-    async def sample(self, reply: str, positions: Sequence[int]) -> list[Future]:
-        return list(await asyncio.gather(*(self._future(reply, idx) for idx in positions)))
+    async def first(self, reply: str, is_whole: bool) -> RewardEstimate:
+        """Return the first futures of a reply, or the floor where it is empty or cut."""
+        if not is_whole:
+            return RewardEstimate(reply, [to_floor(self._prefix(reply), NO_REPLY, self.settings)])
+        futures = (self._future(reply, idx) for idx in range(self.settings.num_futures))
+        return RewardEstimate(reply, list(await asyncio.gather(*futures)))
+
+    async def more(self, estimate: RewardEstimate) -> RewardEstimate:
+        """Return an estimate with one more future."""
+        future = await self._future(estimate.reply, len(estimate.futures))
+        return replace(estimate, futures=[*estimate.futures, future])
+
+    def _prefix(self, reply: str) -> list[Message]:
+        return [*to_chat(self.context), Message(role="assistant", content=reply)]
 
     async def _future(self, reply: str, idx: int) -> Future:
         seed = derive_seed(self.seed, "future", idx)
-        prefix = [*to_chat(self.context), Message(role="assistant", content=reply)]
         simulator = ChatSimulator(self.assistant, self.user_factory(self.task, seed))
         stop = asyncio.Event()
-        result = await simulator.arollout(prefix, self.settings.window, seed=seed, stop=stop)
+        result = await simulator.arollout(
+            self._prefix(reply), self.settings.window, seed=seed, stop=stop
+        )
         if stop.is_set():
             raise CostLimitError(result.error)
-        return await self._score(result, seed)
-
-    async def _score(self, result: RolloutResult, seed: int) -> Future:
-        failed = result.termination_reason in FAILURES
-        metrics: dict[str, MetricValue] = {
-            name: MetricValue(None, f"the conversation ended as {result.termination_reason}")
-            for name in self.settings.weights
-        }
-        if not failed:
-            names = list(self.settings.weights)
-            metrics = await score_conversation(result.messages, self.task, names, self.tools)
-        num_tokens = count_assistant_tokens(result.messages, self.tools)
-        return Future(
-            result.messages,
-            result.termination_reason,
-            metrics,
-            num_tokens,
-            None if failed else combine(metrics, num_tokens, self.settings),
-            seed,
-        )
-
-
-def combine(
-    metrics: Mapping[str, MetricValue], num_tokens: int, settings: RewardSettings
-) -> float | None:
-    """Weigh the metrics of one conversation; None if a weighted one is missing.
-
-    A metric that does not apply to the task adds nothing, to any of its replies.
-    """
-    total = 0.0
-    for name, weight in settings.weights.items():
-        metric = metrics[name]
-        if metric.value is not None:
-            total += weight * metric.value
-        elif metric.applicable and weight:
-            return None
-    return total - min(settings.token_penalty * num_tokens, 1.0)
+        return await score_rollout(result, self.task, self.settings, self.tools, seed)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

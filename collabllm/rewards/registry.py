@@ -1,14 +1,15 @@
-"""Metrics of finished conversations: found by name, run at once, missing where they failed."""
+"""Metrics of finished conversations: what each needs, found by name, missing where they failed.
+
+`@metric(name, needs=...)` is the one place that knows what a metric needs.
+"""
 
 import asyncio
 import difflib
-import logging
 import math
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from collabllm.errors import ContextFullError, ServerError
 from collabllm.messages import Message
@@ -16,8 +17,6 @@ from collabllm.tasks import Task
 
 if TYPE_CHECKING:
     from collabllm.rewards.judge import Judge
-
-logger = logging.getLogger(__name__)
 
 LOUD_MISSING_SHARE = 0.1
 TAMPERED = "tampered"
@@ -69,36 +68,106 @@ A `MetricValue` is for a value that needs a reason, such as 0 because of `TAMPER
 """
 Extractor = Callable[[Sequence[Message], Task, MetricTools], Awaitable[str]]
 """Gives the final artefact of a conversation, or raises MetricMissingError."""
-
-_METRICS: dict[str, str | Metric] = {
-    "token_amount": "metrics.text:token_amount",
-    "repetition": "metrics.text:repetition",
-    "bleu": "metrics.text:bleu",
-    "chrf": "metrics.text:chrf",
-    "accuracy": "metrics.answer:accuracy",
-    "accuracy_judged": "judge:accuracy_judged",
-    "interactivity": "judge:interactivity",
-    "pass_rate": "metrics.code:pass_rate",
-    "facts_elicited": "metrics.facts:facts_elicited",
-    "facts_used": "metrics.facts:facts_used",
-    "over_asking": "metrics.facts:over_asking",
-}
-_EXTRACTORS: dict[str, str | Extractor] = {
-    "document": "judge:extract_document",
-    "code": "extraction:extract_code",
-    "answer": "extraction:extract_answer",
-}
-_NEED_JUDGE = ("accuracy_judged", "interactivity", "document")
+Need = Literal["judge", "tokenizer", "sandbox"]
+M = TypeVar("M", bound=Metric)
+E = TypeVar("E", bound=Extractor)
 
 
-def register_metric(name: str, metric: Metric) -> None:
-    """Add a metric of your own, or replace one."""
-    _METRICS[name] = metric
+@dataclass(frozen=True)
+class MetricSpec:
+    """All that is known of a metric or an extractor; the one place to look it up.
+
+    `needs` is what it cannot do without; `lowest` and `highest` are its limits, None for none;
+    `judge_output_tokens` is about how many tokens one call of the judge writes.
+    """
+
+    name: str
+    function: Any
+    needs: frozenset[Need] = frozenset()
+    lowest: float | None = 0.0
+    highest: float | None = 1.0
+    judge_output_tokens: int = 0
+
+
+_METRICS: dict[str, MetricSpec] = {}
+_EXTRACTORS: dict[str, MetricSpec] = {}
+
+
+def metric(
+    name: str,
+    *,
+    needs: Iterable[Need] = (),
+    lowest: float | None = 0.0,
+    highest: float | None = 1.0,
+    judge_output_tokens: int = 60,
+) -> Callable[[M], M]:
+    """Register a metric, in place of any of the same name.
+
+    Args:
+        name: By which weights and flags call it.
+        needs: `judge` (--judge_model), `tokenizer` (the assistant's), `sandbox` (for foreign code).
+        lowest: Its least value; None where there is none.
+        highest: Its greatest value; None where there is none.
+        judge_output_tokens: What one call of the judge writes, for a build's plan.
+    """
+
+    def register(function: M) -> M:
+        tokens = judge_output_tokens if "judge" in needs else 0
+        spec = MetricSpec(name, function, frozenset(needs), lowest, highest, tokens)
+        _METRICS[name] = spec
+        return function
+
+    return register
+
+
+def extractor(
+    name: str, *, needs: Iterable[Need] = (), judge_output_tokens: int = 0
+) -> Callable[[E], E]:
+    """Register an extractor, which stands before the arrow in `document->bleu`; see `metric`."""
+
+    def register(function: E) -> E:
+        _EXTRACTORS[name] = MetricSpec(
+            name, function, frozenset(needs), judge_output_tokens=judge_output_tokens
+        )
+        return function
+
+    return register
+
+
+def register_metric(name: str, function: Metric, **facts: Any) -> None:
+    """Add a metric of your own, or replace one; `facts` are those of `metric`."""
+    _load_built_in()
+    metric(name, **facts)(function)
 
 
 def known_metrics() -> list[str]:
     """Return the names of all metrics."""
+    _load_built_in()
     return sorted(_METRICS)
+
+
+def find_specs(name: str) -> list[MetricSpec]:
+    """Return what is known of a metric and, for `document->bleu`, first of its extractor.
+
+    Raises:
+        ValueError: If there is none of that name; the message offers the nearest.
+    """
+    _load_built_in()
+    before, _, last = name.rpartition(_ARROW)
+    specs = []
+    for part, known in ((before, _EXTRACTORS), (last, _METRICS)):
+        if part and part not in known:
+            near = difflib.get_close_matches(part, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+            raise ValueError(f"There is no metric or extractor {part!r}; {hint}")
+        if part:
+            specs.append(known[part])
+    return specs
+
+
+def needs_of(name: str) -> frozenset[Need]:
+    """Return what a metric needs, its extractor's needs included."""
+    return frozenset().union(*(spec.needs for spec in find_specs(name)))
 
 
 def check_metrics(names: Iterable[str], tools: MetricTools) -> None:
@@ -109,20 +178,20 @@ def check_metrics(names: Iterable[str], tools: MetricTools) -> None:
         SandboxUnavailableError: If model-written code would run without isolation.
     """
     for name in names:
-        extractor, metric = _split(name)
-        for part, known in ((extractor, _EXTRACTORS), (metric, _METRICS)):
-            if part and part not in known:
-                near = difflib.get_close_matches(part, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-                raise ValueError(f"There is no metric or extractor {part!r}; {hint}")
-            if part in _NEED_JUDGE and tools.judge is None:
-                raise ValueError(f"The metric {name!r} needs a judge: give --judge_model.")
-        if metric == "token_amount" and tools.count_tokens is None:
-            raise ValueError("The metric 'token_amount' needs the assistant's tokenizer.")
-        if metric == "pass_rate" and not tools.allow_unsafe_code:
+        needs = needs_of(name)
+        if "judge" in needs and tools.judge is None:
+            raise ValueError(f"The metric {name!r} needs a judge: give --judge_model.")
+        if "tokenizer" in needs and tools.count_tokens is None:
+            raise ValueError(f"The metric {name!r} needs the assistant's tokenizer.")
+        if "sandbox" in needs and not tools.allow_unsafe_code:
             from collabllm.rewards.sandbox.run import check_isolation
 
             check_isolation()
+
+
+def _load_built_in() -> None:
+    """Import the modules whose metrics and extractors are ours; each registers its own."""
+    import_module("collabllm.rewards.metrics")
 
 
 async def score_conversation(
@@ -149,37 +218,22 @@ async def score_conversation(
 async def _score(
     conversation: Sequence[Message], task: Task, name: str, tools: MetricTools
 ) -> MetricValue:
-    extractor, metric = _split(name)
+    *extractors, spec = find_specs(name)
     try:
-        if extractor:
-            artefact = await _find(_EXTRACTORS, extractor)(conversation, task, tools)
+        for first in extractors:
+            artefact = await first.function(conversation, task, tools)
             last = Message(role="assistant", content=artefact)
             conversation = [*conversation[:-1], last]
-        value = await _find(_METRICS, metric)(conversation, task, tools)
+        value = await spec.function(conversation, task, tools)
     except MetricMissingError as missing:
         applicable = not isinstance(missing, NotApplicableError)
         return MetricValue(None, str(missing), applicable)
     except (ServerError, ContextFullError) as error:
         return MetricValue(None, f"{type(error).__name__}: {error}")
-    if isinstance(value, MetricValue):
-        return value
-    if not math.isfinite(value):
-        return MetricValue(None, f"the metric gave {value}")
-    return MetricValue(float(value))
-
-
-def _split(name: str) -> tuple[str, str]:
-    extractor, _, metric = name.rpartition(_ARROW)
-    return extractor, metric
-
-
-def _find(table: Mapping[str, Any], name: str) -> Any:
-    """Load a built-in one when it is first used; some need large libraries."""
-    entry = table[name]
-    if not isinstance(entry, str):
-        return entry
-    module, _, function = entry.partition(":")
-    return getattr(import_module(f"collabllm.rewards.{module}"), function)
+    found = value if isinstance(value, MetricValue) else MetricValue(float(value))
+    if found.value is not None and not math.isfinite(found.value):
+        return MetricValue(None, f"the metric gave {found.value}")
+    return found
 
 
 def last_reply(conversation: Sequence[Message]) -> str:
@@ -192,62 +246,3 @@ def last_reply(conversation: Sequence[Message]) -> str:
         if message["role"] == "assistant":
             return message["content"]
     raise MetricMissingError("the assistant said nothing")
-
-
-@dataclass(frozen=True)
-class MetricSummary:
-    """Mean over the values that exist, and how many are missing for which reasons.
-
-    Conversations to which the metric does not apply are in neither number. `num_tampered` of the
-    values are 0 because the assistant worked on the metric instead of the task.
-    """
-
-    mean: float | None
-    num_values: int
-    num_missing: int
-    reasons: dict[str, int] = field(default_factory=dict)
-    num_tampered: int = 0
-
-    @property
-    def missing_share(self) -> float:
-        """Share of missing values, in [0, 1]."""
-        return self.num_missing / max(self.num_values + self.num_missing, 1)
-
-
-def summarize(scored: Iterable[Mapping[str, MetricValue]]) -> dict[str, MetricSummary]:
-    """Average each metric over the conversations in which it has a value.
-
-    Logs a warning for every metric that is missing in more than `LOUD_MISSING_SHARE` of them, or
-    that anyone tampered with.
-    """
-    columns: dict[str, list[MetricValue]] = {}
-    for values in scored:
-        for name, value in values.items():
-            columns.setdefault(name, []).append(value)
-    summaries = {name: _summarize(values) for name, values in columns.items()}
-    for name, summary in summaries.items():
-        if summary.num_tampered:
-            logger.warning(
-                "ATTENTION: %d of %d conversations tampered with %s; they count as 0.",
-                summary.num_tampered,
-                summary.num_values,
-                name,
-            )
-        if summary.missing_share > LOUD_MISSING_SHARE:
-            logger.warning(
-                "ATTENTION: %s is missing in %d of %d conversations (%s); its mean says little.",
-                name,
-                summary.num_missing,
-                summary.num_values + summary.num_missing,
-                ", ".join(f"{n}x {reason}" for reason, n in summary.reasons.items()),
-            )
-    return summaries
-
-
-def _summarize(values: Sequence[MetricValue]) -> MetricSummary:
-    numbers = [value.value for value in values if value.value is not None]
-    missing = [value for value in values if value.value is None and value.applicable]
-    mean = sum(numbers) / len(numbers) if numbers else None
-    reasons = Counter(value.reason for value in missing)
-    tampered = sum(value.is_tampered for value in values)
-    return MetricSummary(mean, len(numbers), len(missing), dict(reasons), tampered)

@@ -19,6 +19,9 @@ class JudgeSettings(ServedSettings):
         None, "model that rates and extracts, for metrics that need one", metavar="NAME"
     )
     judge_base_url: str | None = setting(None, "address of the judge's server", metavar="URL")
+    judge_max_tokens: int = setting(
+        2048, "most tokens of a text that the judge copies out of a conversation", least=1
+    )
     allow_unsafe_code: bool = setting(
         False, "run model-written code even where it cannot be isolated"
     )
@@ -31,8 +34,14 @@ class JudgeSettings(ServedSettings):
         return found
 
     def build_tools(self, session: Session) -> MetricTools:
-        """Make the tools that metrics need; the assistant's token counter is added later."""
+        """Make the tools that metrics need; the assistant's token counter is added later.
+
+        Raises:
+            ValueError: If there is a cost limit and the judge has no price.
+        """
         judge = None
         if self.judge_model:
-            judge = Judge(session.client(self.judge_base_url), self.judge_model)
+            session.ledger.require_prices([self.judge_model])
+            client = session.client(self.judge_base_url)
+            judge = Judge(client, self.judge_model, self.judge_max_tokens)
         return MetricTools(judge=judge, allow_unsafe_code=self.allow_unsafe_code)

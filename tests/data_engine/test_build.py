@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from collabllm.data_engine import GrowthSettings, build_dataset, grow_conversations
+from collabllm.data_engine.grow import to_last_sentence
 from collabllm.data_engine.rows import DatasetWriter, to_rows
 from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
 from collabllm.errors import IncompleteRunError, ServerError
@@ -150,6 +151,32 @@ def test_a_turn_without_candidates_is_a_failure_and_no_row():
     assert group.candidates == []
     assert group.lost == {"ServerError: down for good": 2}
     assert to_rows(group) == []
+
+
+def test_two_tasks_with_one_id_are_refused():
+    with pytest.raises(ValueError, match="1 task ids are used twice \\(party\\)"):
+        list(grow_conversations([PARTY, PARTY], PartyAssistant(), sharded, settings()))
+
+
+class CutAssistant(PartyAssistant):
+    """Is cut in the middle of its second sentence."""
+
+    async def agenerate(self, messages, *, seed=None):
+        text = "How old is the child? And how many gue"
+        return AssistantReply(text, finish_reason="length")
+
+
+def test_a_cut_reply_is_lost_or_kept_up_to_its_last_whole_sentence():
+    (lost,) = grow_conversations([PARTY], CutAssistant(), sharded, settings())
+    assert lost.lost == {"cut by the token limit": 2}
+
+    kept = settings(keep_cut_replies=True, max_turns=1)
+    (group,) = grow_conversations([PARTY], CutAssistant(), sharded, kept)
+
+    assert [c.estimate.reply for c in group.candidates] == ["How old is the child?"]
+    assert to_last_sentence("no end at all") == "no end at all"
+    assert to_last_sentence('He said "yes." And th') == 'He said "yes."'
+    assert to_last_sentence("It costs 3.5 euros. Then 4.") == "It costs 3.5 euros. Then 4."
 
 
 def test_settings_out_of_range_are_refused():
@@ -386,7 +413,9 @@ def test_a_plan_calls_no_server_and_a_lint_writes_nothing(tmp_path, capsys):
 
     output = capsys.readouterr().out
     assert "Reward lint, 12 candidates" in output
-    assert "repetition is -0" in output or "repetition is 0" in output
+    assert "WARNING: the weights only punish" in output
+    assert "| honest | " in output
+    assert "WARNING: as much as honest work is paid to: " in output
     assert not (tmp_path / "data").exists()
 
 

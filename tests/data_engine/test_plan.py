@@ -34,3 +34,14 @@ def test_a_rule_based_user_costs_no_calls():
 
     assert plan.calls == {"assistant": 30}
     assert plan.cost_usd == 0
+
+
+def test_copying_a_document_takes_more_tokens_than_a_score():
+    def judge_tokens(weights):
+        settings = GrowthSettings(RewardSettings(weights, window=0), num_candidates=1)
+        plan = plan_build(1, settings, 100, {"judge": "gpt-4o-mini"}, Assumptions(turns=1))
+        return plan.calls["judge"], plan.completion_tokens["judge"]
+
+    assert judge_tokens({"interactivity": 1.0}) == (1, 60)
+    assert judge_tokens({"document->bleu": 1.0}) == (1, 800)
+    assert judge_tokens({"interactivity": 1.0, "document->bleu": 1.0}) == (2, 860)

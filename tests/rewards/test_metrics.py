@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from collabllm.rewards import Judge, MetricTools, MetricValue, register_metric, summarize
+from collabllm.rewards import Judge, MetricTools, MetricValue, register_metric
 from collabllm.rewards.extraction import find_answer, find_boxed, find_code
 from collabllm.rewards.metrics.answer import is_mathematical
 from collabllm.rewards.metrics.text import signatures
@@ -58,7 +58,6 @@ def test_facts_do_not_apply_to_a_complete_opening_and_that_is_no_failure():
 
     assert (value.value, value.applicable) == (None, False)
     assert "every fact" in value.reason
-    assert summarize([{"facts_elicited": value}])["facts_elicited"].num_missing == 0
 
 
 def test_over_asking_counts_questions_that_bring_nothing_new():
@@ -149,9 +148,9 @@ def test_a_judge_rates_on_three_anchors():
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ('{"score": 0.7}', "off the scale"),
-        ('{"score": "great"}', "off the scale"),
-        ("no idea", "unreadable 3 times"),
+        ('{"score": 0.7}', "no score of 0 or 0.5 or 1, 3 times"),
+        ('{"score": "great"}', "no score of"),
+        ("no idea", "no score of"),
     ],
 )
 def test_a_judge_that_fails_is_missing_and_not_zero(answer, reason):
@@ -221,16 +220,3 @@ def test_a_metric_of_ones_own_is_found_by_its_name():
     register_metric("shouting", shouting)
 
     assert score("shouting", talk("a", "OH NO")).value == 1.0
-
-
-def test_means_are_over_what_exists_and_many_missing_values_are_loud(caplog):
-    rows = [{"m": MetricValue(v)} for v in (1.0, 0.0, 1.0)] + [{"m": MetricValue(None, "dead")}]
-
-    summary = summarize(rows)["m"]
-
-    assert summary.mean == pytest.approx(2 / 3)
-    assert (summary.num_values, summary.num_missing, summary.reasons) == (3, 1, {"dead": 1})
-    assert "ATTENTION: m is missing in 1 of 4 conversations (1x dead)" in caplog.text
-    caplog.clear()
-    summarize([{"m": MetricValue(1.0)}] * 10 + [{"m": MetricValue(None, "dead")}])
-    assert not caplog.text

@@ -5,9 +5,15 @@ import logging
 
 import pytest
 
-from collabllm.rewards import MetricTools
+from collabllm.rewards import (
+    Future,
+    MetricTools,
+    RewardEstimate,
+    RewardSettings,
+    lint_rewards,
+)
 from collabllm.rewards.metrics import code as code_module
-from collabllm.rewards.registry import score_conversation, summarize
+from collabllm.rewards.registry import score_conversation
 from collabllm.rewards.sandbox import run as run_module
 from collabllm.rewards.sandbox import verdict as verdict_module
 from collabllm.rewards.sandbox.process import SandboxFailedError
@@ -132,16 +138,15 @@ def test_an_exit_status_of_the_program_is_no_failed_sandbox():
 
 
 @isolated
-def test_tampering_is_zero_and_counted(caplog):
+def test_tampering_is_zero_and_counted():
     cheat = "```python\nimport unittest\nunittest.TestCase.assertEqual = print\ndef f(x): pass\n```"
     values = [pass_rate(reply, test=UNITTEST) for reply in (cheat, BLOCK)]
 
-    with caplog.at_level(logging.WARNING):
-        summary = summarize([{"pass_rate": value} for value in values])["pass_rate"]
-
     assert (values[0].value, values[0].reason.split(":")[0]) == (0.0, "tampered")
-    assert (summary.mean, summary.num_values, summary.num_tampered) == (0.5, 2, 1)
-    assert "1 of 2 conversations tampered with pass_rate" in caplog.text
+    assert [value.is_tampered for value in values] == [True, False]
+    futures = [Future([], "max_turns", {"pass_rate": value}, 1, 0.0, 0) for value in values * 3]
+    found = lint_rewards([[RewardEstimate("r", futures)]], RewardSettings({"pass_rate": 1.0}))
+    assert "3 values are 0 because a reply tampered with the metric." in found.warnings
 
 
 @isolated

@@ -17,12 +17,14 @@ from collabllm.rewards.registry import (
     MetricTools,
     NotApplicableError,
     last_reply,
+    metric,
 )
 from collabllm.tasks import Task
 
 _WORKER = Path(__file__).with_name("math_worker.py")
 
 
+@metric("accuracy")
 async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     r"""Compare the last reply's answer with the reference: 1 when they agree, else 0.
 

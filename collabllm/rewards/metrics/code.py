@@ -15,12 +15,14 @@ from collabllm.rewards.registry import (
     MetricTools,
     MetricValue,
     NotApplicableError,
+    metric,
 )
 from collabllm.rewards.sandbox.run import slots
 from collabllm.rewards.sandbox.verdict import examine
 from collabllm.tasks import Task
 
 
+@metric("pass_rate", needs={"sandbox"})
 async def pass_rate(
     conversation: Sequence[Message], task: Task, tools: MetricTools
 ) -> float | MetricValue:

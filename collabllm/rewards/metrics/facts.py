@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from collabllm.messages import Message
-from collabllm.rewards.registry import MetricTools, NotApplicableError
+from collabllm.rewards.registry import MetricTools, NotApplicableError, metric
 from collabllm.tasks import Fact, Task
 from collabllm.tasks.matching import facts_told, find_asking
 from collabllm.tasks.results import share_of_values_used, user_words
 
 
+@metric("facts_elicited")
 async def facts_elicited(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return the share of the facts missing from the opening that the user told later, in [0, 1].
 
@@ -26,6 +27,7 @@ async def facts_elicited(conversation: Sequence[Message], task: Task, tools: Met
     return sum(weights[name] for name in needed & told) / sum(weights.values())
 
 
+@metric("over_asking")
 async def over_asking(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return the share of the assistant's questions that no fact still unknown answers, in [0, 1].
 
@@ -37,6 +39,7 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
     return sum(reply.num_needless for reply in replies) / asked if asked else 0.0
 
 
+@metric("facts_used")
 async def facts_used(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Rate the best reply: share of the facts that it puts to use x how much of a result it is.
 

@@ -9,12 +9,14 @@ from collabllm.rewards.registry import (
     MetricTools,
     NotApplicableError,
     last_reply,
+    metric,
 )
 from collabllm.tasks import Task
 
 _REPEATED_WORDS = 4
 
 
+@metric("token_amount", needs={"tokenizer"}, highest=None)
 async def token_amount(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Count the tokens of all assistant messages, by the assistant's tokenizer."""
     if tools.count_tokens is None:
@@ -30,6 +32,7 @@ def count_assistant_tokens(conversation: Sequence[Message], tools: MetricTools) 
     return sum(map(tools.count_tokens, texts))
 
 
+@metric("repetition")
 async def repetition(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return the share of the assistant's runs of four words that it has used before, in [0, 1]."""
     seen: set[tuple[str, ...]] = set()
@@ -46,12 +49,14 @@ async def repetition(conversation: Sequence[Message], task: Task, tools: MetricT
     return repeated / total if total else 0.0
 
 
+@metric("bleu")
 async def bleu(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Compare the last reply with the reference by sacrebleu's sentence BLEU, in [0, 1]."""
     score = _metric("BLEU").sentence_score(last_reply(conversation), [_reference(task)])
     return float(score.score) / 100
 
 
+@metric("chrf")
 async def chrf(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Compare the last reply with the reference by sacrebleu's chrF, in [0, 1]."""
     score = _metric("CHRF").sentence_score(last_reply(conversation), [_reference(task)])

@@ -137,10 +137,13 @@ def fit_prior(turns: Sequence[TurnSummary]) -> Prior:
     start = np.full(len(_RATIOS), (1 - _PRIOR_NULL) / (len(_RATIOS) - 1))
     start[0] = _PRIOR_NULL
     informed = [turn for turn in turns if turn.df > 0]
-    total = sum(turn.df for turn in informed)
-    if not total:
+    if not informed:
         return Prior(0.0, 0.0, start)
-    variance = sum(turn.df * turn.variance for turn in informed) / total
+    # Few futures that happen to be equal are no proof of a variance of 0: add what one degree of
+    # freedom of candidates that do not differ would be, the less the more is known.
+    total = sum(turn.df for turn in informed)
+    extra = sum(turn.between for turn in informed) / len(informed) / total
+    variance = (pool_variance(informed) * total + extra) / (total + 1 / total)
     df = _fit_df(informed, variance)
     prior = Prior(variance, df, start)
     likelihoods = _likelihoods(informed, prior)
@@ -154,6 +157,12 @@ def fit_prior(turns: Sequence[TurnSummary]) -> Prior:
         if done:
             break
     return Prior(variance, df, weights)
+
+
+def pool_variance(turns: Sequence[TurnSummary]) -> float:
+    """Return the variance of futures over all turns; 0 where none has a degree of freedom."""
+    total = sum(turn.df for turn in turns)
+    return sum(turn.df * turn.variance for turn in turns) / total if total else 0.0
 
 
 def _fit_df(turns: Sequence[TurnSummary], variance: float) -> float:
@@ -217,7 +226,7 @@ class Posterior:
             rewards: For each candidate the rewards of its futures, None where missing.
             pool: Of the dataset; without one, the turn stands alone and little is sure.
         """
-        prior = (pool or VariancePool()).prior
+        prior = (pool if pool is not None and pool.turns else VariancePool([rewards])).prior
         turn = summarize_turn(rewards)
         known = tuple(
             idx

@@ -6,9 +6,9 @@ from typing import Any, Literal, get_args
 
 from datasets import Dataset, DatasetDict, Features, List, Value
 
-from collabllm.data_processing.confidence import p_better
+from collabllm.data_processing.pair_confidence import PairConfidence
 from collabllm.data_processing.selection import Reply, Selection, select_replies, to_table
-from collabllm.data_processing.splitting import check_eval_ratio, get_column, is_eval_task
+from collabllm.data_processing.splitting import check_eval_ratio, is_eval_task
 from collabllm.messages import Message, with_system_prompt
 from collabllm.prompts import load_prompt
 
@@ -17,7 +17,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_SYSTEM_PROMPT = load_prompt("assistant_system")
 Turns = Literal["merged", "every", "last"]
 
-_FUTURE_REWARDS = "rewards.total"
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 _WEIGHTED_MESSAGES = List(
     {"role": Value("string"), "content": Value("string"), "weight": Value("int64")}
@@ -102,7 +101,8 @@ def multiturn_dataset_to_dpo(
         min_score_gap: Smallest difference in score of a pair, at least 0.
         system_prompt: As in `multiturn_dataset_to_sft`.
         min_confidence: Keep pairs with P(chosen is better than rejected) of at least this, in
-            [0.5, 1), from `rewards.total`, which has one reward a future; see `p_better`.
+            [0.5, 1), from `rewards.total` or `rewards.MR`, one reward a future; see
+            `PairConfidence`.
         score_column: As in `multiturn_dataset_to_sft`.
         split_by: As in `multiturn_dataset_to_sft`.
 
@@ -128,7 +128,8 @@ def multiturn_dataset_to_dpo(
         pairs = [reply for reply in pairs if reply.score - reply.worst_score >= min_score_gap]
         rule = f"a gap under {min_score_gap:g}"
     else:
-        pairs = [reply for reply in pairs if _confidence(table, reply) >= min_confidence]
+        sure = PairConfidence(table)
+        pairs = [r for r in pairs if sure.of(r.row_idx, r.worst_row_idx) >= min_confidence]
         rule = f"a confidence under {min_confidence:g}"
     rows = [(reply, _to_pair(table, reply, system_prompt)) for reply in pairs]
     num_unsure = len(best) - num_ties - len(pairs)
@@ -196,19 +197,6 @@ def _to_pair(table: Dataset, reply: Reply, system_prompt: str | None) -> dict[st
         "chosen_score": reply.score,
         "rejected_score": reply.worst_score,
     }
-
-
-def _confidence(table: Dataset, reply: Reply) -> float:
-    """Return P(best is better than worst) from the rewards of their futures."""
-    best, worst = (
-        get_column(table[idx], _FUTURE_REWARDS) for idx in (reply.row_idx, reply.worst_row_idx)
-    )
-    if not isinstance(best, list) or not isinstance(worst, list):
-        raise ValueError(
-            f"row {reply.row_idx + 1}: min_confidence needs {_FUTURE_REWARDS!r}, a list with one "
-            "reward a future; use min_score_gap for datasets without it."
-        )
-    return p_better(best, worst)
 
 
 def _shared_columns(table: Dataset) -> list[str]:

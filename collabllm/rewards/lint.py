@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from collabllm.data_processing.confidence import VariancePool
+from collabllm.data_processing.confidence import VariancePool, pool_variance
 from collabllm.rewards.multiturn import RewardEstimate
 from collabllm.rewards.registry import needs_of
 from collabllm.rewards.scoring import Future, RewardSettings
@@ -141,7 +141,7 @@ def _count_futures_needed(turns: Turns) -> tuple[float, float, int | None]:
     pool = VariancePool([estimate.rewards for estimate in turn] for turn in turns)
     if not pool.turns:
         return 0.0, 0.0, None
-    within = pool.prior.variance
+    within = pool_variance(pool.turns)
     # The mean square between candidates is that of futures, plus n times theirs.
     excess = [(turn.between - within) / turn.futures for turn in pool.turns]
     between = max(float(np.mean(excess)), 0.0)

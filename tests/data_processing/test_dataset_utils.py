@@ -215,24 +215,38 @@ def test_on_the_real_dataset_every_turn_is_trained_once(twenty_questions):
     assert sum(weight for row in merged for _, weight in replies(row)) == 988
 
 
-def test_confidence_in_the_sampled_rewards_decides_instead_of_the_gap(make_row, caplog):
+@pytest.mark.parametrize("name", ["total", "MR"])
+def test_confidence_in_the_sampled_rewards_decides_instead_of_the_gap(make_row, caplog, name):
     def turn(conv_id, good, bad):
         return [
-            make_row(conv_id=conv_id, completion=name, score=sum(r) / 3, rewards={"total": r})
-            for name, r in (("good", good), ("bad", bad))
+            make_row(conv_id=conv_id, completion=reply, score=sum(r) / 3, rewards={name: r})
+            for reply, r in (("good", good), ("bad", bad))
         ]
 
-    sure = turn("sure", [0.3, 0.4, 0.5], [0.1, 0.2, 0.31])
-    lucky = turn("lucky", [0.0, 0.0, 3.0], [0.1, 0.2, 0.3])
-    with caplog.at_level("INFO"):
-        pairs = multiturn_dataset_to_dpo([*sure, *lucky], min_confidence=0.9)["train"]
-
-    assert pairs["conv_id"] == ["sure"]
-    assert "1 preference pairs from 2 turns" in caplog.text
-    assert "1 with a confidence under 0.9" in caplog.text
-    assert multiturn_dataset_to_dpo([*sure, *lucky], min_score_gap=0.5)["train"]["conv_id"] == [
-        "lucky"
+    usual = [
+        row
+        for idx in range(20)
+        for row in turn(f"usual {idx}", [0.3 + idx, 0.4 + idx, 0.5 + idx], [idx, 0.11 + idx, idx])
     ]
+    lucky = turn("lucky", [0.0, 0.0, 0.2], [0.1, 0.0, 0.05])
+    with caplog.at_level("INFO"):
+        pairs = multiturn_dataset_to_dpo([*usual, *lucky], min_confidence=0.9)["train"]
+
+    assert set(pairs["conv_id"]) == {f"usual {idx}" for idx in range(20)}
+    assert "20 preference pairs from 21 turns" in caplog.text
+    assert "1 with a confidence under 0.9" in caplog.text
+    wide = multiturn_dataset_to_dpo([*usual, *lucky], min_score_gap=0.01)["train"]
+    assert "lucky" in wide["conv_id"]
+
+
+def test_one_turn_alone_is_sure_of_little(make_row):
+    rows = [
+        make_row(conv_id="a", completion=reply, score=sum(r) / 2, rewards={"total": r})
+        for reply, r in (("good", [1.0, 1.0]), ("bad", [0.0, 0.0]))
+    ]
+
+    with pytest.raises(ValueError, match="1 have a confidence under 0.9"):
+        multiturn_dataset_to_dpo(rows, min_confidence=0.9)
 
 
 def test_confidence_without_sampled_rewards_is_refused(make_row):

@@ -33,6 +33,7 @@ class Moments:
     df: Floats  # [...]
     num_active: Ints  # [...]
     num_clusters: int
+    num_seeds: int
 
 
 def moments(values: Floats, clusters: Ints) -> Moments:
@@ -43,7 +44,7 @@ def moments(values: Floats, clusters: Ints) -> Moments:
         clusters: Shape [tasks], the cluster of each task.
 
     Source: Bell and McCaffrey, "Bias reduction in standard errors", 2002, for a mean (CR2, with
-    Satterthwaite's degrees of freedom); two-way by Cameron, Gelbach and Miller, 2011.
+    Satterthwaite's degrees of freedom); seeds as a second level.
     """
     num_tasks, num_seeds = values.shape[-2:]
     belongs = one_hot(clusters)  # [tasks, clusters]
@@ -55,15 +56,13 @@ def moments(values: Floats, clusters: Ints) -> Moments:
     variance = (sums**2 * scale).sum(axis=-1) / num_tasks**2
     df = np.full(mean.shape, _satterthwaite(sizes, scale))
     if num_seeds > 1:
-        of_seeds = values.mean(axis=-2).var(axis=-1, ddof=1) / num_seeds
-        total = variance + of_seeds
-        parts = variance**2 / df + of_seeds**2 / (num_seeds - 1)
-        df = np.where(parts > 0, total**2 / np.where(parts > 0, parts, 1), df).clip(1)
-        variance = total
+        variance, df = _add_seeds(values, variance, df)
     off_zero = ((np.abs(tasks) > 0) @ belongs > 0).sum(axis=-1)
     off_one = ((np.abs(1 - tasks) > 1e-12) @ belongs > 0).sum(axis=-1)
     active = np.minimum(off_zero, off_one)
-    return Moments(mean, np.where(variance > 1e-24, variance, 0.0), df, active, len(sizes))
+    return Moments(
+        mean, np.where(variance > 1e-24, variance, 0.0), df, active, len(sizes), num_seeds
+    )
 
 
 def mean_interval(
@@ -94,8 +93,7 @@ def mean_interval(
     if independent and found.num_clusters == values.shape[-2]:
         number = np.full(found.mean.shape, float(found.num_clusters))
         return _wilson(found.mean, number, float(ndtri(0.5 + level / 2)), level)
-    df = np.minimum(found.df, np.maximum(found.num_active, 1) + 2)
-    return _effective_wilson(found, df, level)
+    return _effective_wilson(found, _active_df(found), level)
 
 
 def difference_interval(
@@ -121,8 +119,10 @@ def difference_interval(
     product = np.sqrt(gain.variance * loss.variance)
     covariance = (gain.variance + loss.variance - whole.variance) / 2
     correlation = np.where(product > 0, covariance / np.where(product > 0, product, 1), 0.0)
-    gain_low, gain_high = _effective_wilson(gain, whole.df, level)
-    loss_low, loss_high = _effective_wilson(loss, whole.df, level)
+    alone = whole.num_clusters == values.shape[-2]
+    gain_df, loss_df = (whole.df if alone else _active_df(part) for part in (gain, loss))
+    gain_low, gain_high = _effective_wilson(gain, gain_df, level)
+    loss_low, loss_high = _effective_wilson(loss, loss_df, level)
     down, up = gain.mean - gain_low, gain_high - gain.mean
     loss_down, loss_up = loss.mean - loss_low, loss_high - loss.mean
     low = whole.mean - _combine(down, loss_up, correlation)
@@ -169,6 +169,26 @@ def one_hot(clusters: Ints) -> Floats:
     return np.asarray(np.eye(len(names))[idx])
 
 
+def _add_seeds(values: Floats, variance: Floats, df: Floats) -> tuple[Floats, Floats]:
+    """Add the variance between trainings, which few of them tell badly.
+
+    The degrees of freedom are those at which the 95% quantile makes the half width that the two
+    parts give with a quantile each: a sum of variances takes too few trainings for many.
+    """
+    num_tasks, num_seeds = values.shape[-2:]
+    tasks, seeds = values.mean(axis=-1, keepdims=True), values.mean(axis=-2, keepdims=True)
+    rest = values - tasks - seeds + values.mean(axis=(-2, -1), keepdims=True)
+    noise = (rest**2).sum(axis=(-2, -1)) / max(num_tasks - 1, 1) / (num_seeds - 1)
+    own = seeds[..., 0, :].var(axis=-1, ddof=1) - noise / num_tasks
+    extra = np.maximum(own, 0) / num_seeds
+    total: Floats = variance + extra
+    square = _quantile(df, 0.95) ** 2 * variance + _quantile(num_seeds - 1.0, 0.95) ** 2 * extra
+    quantile = np.sqrt(square / np.where(total > 0, total, 1))
+    known = np.geomspace(1, 1e5, 400)  # df, whose quantiles fall
+    df = np.asarray(np.interp(-quantile, -_quantile(known, 0.95), known))
+    return total, df
+
+
 def _satterthwaite(sizes: Floats, scale: Floats) -> float:
     """Return the degrees of freedom: the fewer of tasks alike and unlike within their clusters."""
     total = sizes.sum()
@@ -180,12 +200,17 @@ def _satterthwaite(sizes: Floats, scale: Floats) -> float:
     return max(float(min(found)), 1.0) if found else 1.0
 
 
+def _active_df(found: Moments) -> Floats:
+    """Return fewer degrees of freedom where little happened: a variance of zeros says little."""
+    return np.asarray(np.minimum(found.df, np.maximum(found.num_active, 1) + 2))
+
+
 def _effective_wilson(found: Moments, df: Floats, level: float) -> tuple[Floats, Floats]:
     """Return Wilson's interval for as many independent tasks as give the same variance."""
     spread = found.mean * (1 - found.mean)
     moves = found.variance > 0
     number = np.where(moves, spread / np.where(moves, found.variance, 1), 1.0)
-    number = np.maximum(number, found.num_clusters)
+    number = np.maximum(number, found.num_clusters if found.num_seeds == 1 else 1)
     low, high = _wilson(found.mean, number, _quantile(df, level), level)
     # All alike: so many others may still be otherwise, as in the rule of three.
     unseen = 1 - ((1 - level) / 2) ** (1 / found.num_clusters)
@@ -217,5 +242,5 @@ def _combine(first: Floats, second: Floats, correlation: Floats) -> Floats:
     return np.sqrt(np.maximum(squared, 0))
 
 
-def _quantile(df: Floats, level: float) -> Floats:
+def _quantile(df: Floats | float, level: float) -> Floats:
     return np.asarray(stdtrit(df, 0.5 + level / 2))

@@ -10,6 +10,8 @@ from peft import LoraConfig, get_peft_model
 from collabllm import models
 from collabllm.errors import IncompleteRunError
 from collabllm.evaluation import read_results
+from collabllm.evaluation.usage import UsageFile, read_usage
+from collabllm.servers.usage import UsageLedger
 from collabllm.simulation import LocalAssistant
 from scripts.evaluate import main
 from tests.fake_server import FakeServer, user_json
@@ -207,6 +209,21 @@ def test_a_judge_that_fails_is_missing_loud_and_tried_again(tmp_path, caplog):
     assert (again.mean, again.num_missing) == (1.0, 0)
 
 
+def test_usage_is_added_up_over_runs_also_when_one_is_killed(tmp_path):
+    for number in (1, 2):
+        ledger = UsageLedger(prices={"m": (1000.0, 0.0)})
+        ledger.add("assistant", "m", 500, 7)
+        UsageFile(tmp_path, ledger).keep()  # and nothing after it: the process is gone
+
+        usage, cost_usd = read_usage(tmp_path)
+        assert usage["assistant"] == {
+            "requests": number,
+            "prompt_tokens": 500 * number,
+            "completion_tokens": 7 * number,
+        }
+        assert cost_usd == 0.5 * number
+
+
 def test_metrics_are_scored_anew_when_asked(tmp_path):
     with FakeServer(answer) as server:
         main(flags(server, tmp_path))
@@ -367,7 +384,7 @@ def test_local_arms_share_one_copy_of_the_weights_and_do_not_mix(tmp_path, monke
     for arm in ("name=base", f"name=one,lora_path={adapters[0]}"):
         words += ["--arm", arm]
     words += ["--arm", f"name=two,lora_path={adapters[1]}", "--arm", "name=base again"]
-    main(words)
+    main([*words, "--arm", f"name=recipe,lora_path={tmp_path}/a*"])
 
     assert len(loads) == 1
     replies = {}
@@ -375,6 +392,10 @@ def test_local_arms_share_one_copy_of_the_weights_and_do_not_mix(tmp_path, monke
         records = read(tmp_path / f"e/transcripts/{arm}--sharded.jsonl")
         replies[arm] = {r["task_id"]: r["messages"] for r in records}
     assert replies["base"] == replies["base again"]
+    for seed, arm in (("a1", "one"), ("a2", "two")):
+        records = read(tmp_path / f"e/transcripts/recipe@{seed}--sharded.jsonl")
+        assert {r["task_id"]: r["messages"] for r in records} == replies[arm]
+    assert read_results(tmp_path / "e").arms[-1].training_seeds == ["a1", "a2"]
     for arm, adapter in (("base", None), ("one", adapters[0]), ("two", adapters[1])):
         with LocalAssistant(
             str(base), adapter, max_new_tokens=12, do_sample=False, dtype="float32"

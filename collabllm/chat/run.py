@@ -6,7 +6,6 @@ from urllib.parse import quote
 from collabllm.chat.app import build_app
 from collabllm.chat.settings import ChatSettings
 from collabllm.chat.talks import Talks
-from collabllm.evaluation.arms import Arm
 from collabllm.evaluation.people import open_desk
 from collabllm.web import Guard, address_of, find_port, serve
 
@@ -20,13 +19,12 @@ def chat(settings: ChatSettings) -> None:
         OSError: If the port is taken.
         ValueError: If an arm does not fit.
     """
-    arms = [Arm.read(given) for given in settings.arm or ["name=local"]]
-    folder = Path(settings.output_dir)
-    with open_desk(settings, arms) as desk, find_port(settings.host, settings.port) as listener:
+    arms, folder = settings.arms, Path(settings.output_dir)
+    with open_desk(settings) as desk, find_port(settings.host, settings.port) as listener:
         prompts = {arm.name: arm.prompt(settings.system_prompt) for arm in arms}
         talks = Talks(desk, prompts, folder, settings.max_talks, settings.max_replies)
         app = build_app(talks, beside=arms[1].name if len(arms) == 2 else None)
-        guarded = Guard(app, settings.host, settings.host_name or (), settings.token)
+        guarded = Guard(app, settings.host, settings.host_names, settings.token)
         path = f"/?token={quote(settings.token)}" if settings.token else "/"
         print(f"Open {address_of(listener, path)} in a browser; Ctrl-C ends.", flush=True)
         try:

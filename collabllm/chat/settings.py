@@ -2,29 +2,9 @@
 
 from dataclasses import dataclass
 
+from collabllm.evaluation.people import PageSettings
 from collabllm.settings import setting
-from collabllm.simulation.settings import ModelSettings, RunSettings
 from collabllm.web import is_loopback
-
-
-@dataclass(kw_only=True)
-class PageSettings(RunSettings, ModelSettings):
-    """Who answers people on a page of this machine, and where it listens."""
-
-    _argument_group_name = "the page"
-
-    arm: list[str] | None = setting(
-        None,
-        "who answers, given several times: name=NAME[,lora_path=…][,system_prompt=…], or behind a "
-        "server: name=…,model=…,base_url=…; by default the local model",
-        repeated=True,
-        metavar="name=NAME,…",
-    )
-    host: str = setting("127.0.0.1", "address to listen at", decides=False)
-    port: int = setting(8000, "port to listen at; 0 takes any", least=0, most=65535, decides=False)
-    host_name: list[str] | None = setting(
-        None, "further name of this server, as in https://NAME", repeated=True, decides=False
-    )
 
 
 @dataclass(kw_only=True)

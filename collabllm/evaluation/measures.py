@@ -11,8 +11,10 @@ from collabllm.tasks import Task
 from collabllm.tasks.matching import facts_told, find_asking, find_questions
 
 FIRST_REPLY_ASKS = "first_reply_asks"
-DESCRIPTIVE = ("num_turns", "num_tokens", "seconds")
-BUILT_IN = (FIRST_REPLY_ASKS, *DESCRIPTIVE)
+MINUTES_ON_TASK = "minutes_on_task"
+"""What a person took, in a study."""
+BUILT_IN = (FIRST_REPLY_ASKS, "num_turns", "num_tokens", "seconds")
+DESCRIPTIVE = ("num_turns", "num_tokens", "seconds", MINUTES_ON_TASK)
 _LOWER_IS_BETTER = ("over_asking", "repetition", "token_amount")
 
 

@@ -48,6 +48,12 @@ def evaluate(settings: EvaluationSettings | None = None, **arguments: Any) -> Re
         ValueError: If a setting does not fit, or an arm was trained on the tasks.
     """
     settings = to_settings(EvaluationSettings, settings, arguments)
+    if settings.study:
+        from collabllm.evaluation.study.analysis import analyse_study
+
+        return analyse_study(
+            Path(settings.study), Path(settings.agree_with) if settings.agree_with else None
+        )
     folder = Path(settings.output_dir)
     stopped: IncompleteRunError | None = None
     try:

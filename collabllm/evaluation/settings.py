@@ -81,6 +81,20 @@ class EvaluationSettings(JudgeSettings, RunSettings, TaskSettings, ModelSettings
         metavar="METRIC",
         decides=False,
     )
+    study: str | None = setting(
+        None,
+        "folder of scripts/study.py: analyse people's answers instead of simulating; results and "
+        "report go to its folder report",
+        metavar="DIR",
+        decides=False,
+    )
+    agree_with: str | None = setting(
+        None,
+        "with --study: folder of an evaluation of the same arms and tasks; says how far its "
+        "simulated users agree with people",
+        metavar="DIR",
+        decides=False,
+    )
     report_to: str = setting(
         "none", "tracker, as in accelerate: wandb, tensorboard, ...", decides=False
     )
@@ -104,6 +118,8 @@ class EvaluationSettings(JudgeSettings, RunSettings, TaskSettings, ModelSettings
         self.arm, self.user = _listed(self.arm), _listed(self.user)
         self.num_told = [str(given) for given in _listed(self.num_told)]
         self.arms, self.users, self.told  # noqa: B018  # each says what does not fit
+        if self.agree_with and not self.study:
+            raise ValueError("--agree_with needs --study: it compares people with an evaluation.")
         if self.rescore and not self.resume:
             raise ValueError("--rescore needs --resume: it computes metrics of a run anew.")
 

@@ -57,13 +57,26 @@ _WORDS = {
     "first_reply_asks": _Words(
         "asks", "ask", "more often", "less often", "", "how often the first reply asks"
     ),
+    "result": _Words(
+        "is graded", "are graded", "higher", "lower", "for the result", "the grade of the result"
+    ),
+    "interaction": _Words(
+        "is graded",
+        "are graded",
+        "higher",
+        "lower",
+        "for the interaction",
+        "the grade of the interaction",
+    ),
     "over_asking": _Words(
         "asks", "ask", "more", "fewer", "needless questions", "needless questions"
     ),
 }
 
 
-def to_sentence(outcomes: Sequence[Outcome], reference: str, sample: str) -> str:
+def to_sentence(
+    outcomes: Sequence[Outcome], reference: str, sample: str, units: str = "tasks"
+) -> str:
     """Write the answer.
 
     A difference is claimed only where its corrected p-value is under 0.05. Of all others the
@@ -73,12 +86,13 @@ def to_sentence(outcomes: Sequence[Outcome], reference: str, sample: str) -> str
         outcomes: The primary ones, the most important first.
         reference: The arm that all are compared with.
         sample: What was looked at, such as `60 tasks in 12 domains`.
+        units: What cannot tell, where it cannot.
     """
     compared = [outcome for outcome in outcomes if outcome.comparisons]
     if not compared:
         return f"Nothing was compared with {reference}; {sample}."
     claims = [claim for outcome in compared for claim in _claim(outcome, reference)]
-    unknown = _unknown(compared, reference)
+    unknown = _unknown(compared, reference, units)
     parts = [", and ".join(claims), unknown] if claims else [unknown]
     sentence = ", but ".join(filter(None, parts))
     return f"{sentence}; {sample}."
@@ -101,7 +115,7 @@ def _claim(outcome: Outcome, reference: str) -> list[str]:
     return clauses
 
 
-def _unknown(outcomes: Sequence[Outcome], reference: str) -> str:
+def _unknown(outcomes: Sequence[Outcome], reference: str, units: str) -> str:
     """Write what the tasks cannot tell, with the numbers where there is but one."""
     by_arms: dict[tuple[str, ...], list[tuple[Outcome, Comparison]]] = {}
     for outcome in outcomes:
@@ -116,7 +130,7 @@ def _unknown(outcomes: Sequence[Outcome], reference: str) -> str:
             numbers = f" ({_signed(first.mean)}{_interval(first)})" if len(arms) == 1 else ""
             nouns.append(noun + numbers)
         clauses.append(f"{_list(list(arms))} from {reference} in {_list(nouns, 'or')}")
-    text = f"these tasks cannot tell {', nor '.join(clauses)}" if clauses else ""
+    text = f"these {units} cannot tell {', nor '.join(clauses)}" if clauses else ""
     return text if any(c.sign for o in outcomes for c in o.comparisons) else _capital(text)
 
 

@@ -33,6 +33,7 @@ from collabllm.evaluation.results import (
 from collabllm.simulation.transcripts import read_transcripts
 
 REPORT_FILE = "report.html"
+PEOPLE_UNIT = "person"
 _SOURCE = "report"  # the report of any run of an evaluation gives way to the next one
 _VERDICTS = {"better": "better", "worse": "worse", "differs": "other", "cannot tell": "unclear"}
 
@@ -136,7 +137,8 @@ def describe(
 def describe_answer(results: Results) -> str:
     """Write the answer in one sentence."""
     asked = [_ask(results, outcome) for outcome in results.primary]
-    return to_sentence(asked, results.reference, _sample(results))
+    units = "answers" if results.cluster_by == PEOPLE_UNIT else "tasks"
+    return to_sentence(asked, results.reference, _sample(results), units)
 
 
 def _ask(results: Results, outcome: Outcome) -> Asked:
@@ -152,7 +154,7 @@ def _ask(results: Results, outcome: Outcome) -> Asked:
 
 def _sample(results: Results) -> str:
     """Say what was looked at, in a few words."""
-    parts = [plural(results.num_tasks, "task")]
+    parts = [_count_units(results)]
     if results.num_clusters != results.num_tasks:
         parts[0] += f" in {plural(results.num_clusters, 'group')}"
     if len(results.users) > 1:
@@ -163,6 +165,12 @@ def _sample(results: Results) -> str:
     if not results.complete:
         parts.append("incomplete")
     return ", ".join(parts)
+
+
+def _count_units(results: Results) -> str:
+    if results.cluster_by == PEOPLE_UNIT:
+        return "1 person" if results.num_tasks == 1 else f"{results.num_tasks:,} people"
+    return plural(results.num_tasks, "task")
 
 
 def _label(outcome: Outcome) -> str:
@@ -215,7 +223,8 @@ def _worst(cell: Cell) -> str:
 
 def _about(results: Results) -> dict[str, str]:
     """Say what the arms, users and tasks are, and what made the results."""
-    tasks = f"{_sample(results)}: {results.tasks_are} tasks of {results.tasks}"
+    kind = "" if results.cluster_by == PEOPLE_UNIT else f"{results.tasks_are} "
+    tasks = f"{_sample(results)}: {kind}tasks of {results.tasks}"
     if results.num_clusters != results.num_tasks:
         tasks += f", grouped by {results.cluster_by}"
     if results.tasks_are == "test":
@@ -240,12 +249,12 @@ def _about_arm(arm: ArmInfo) -> str:
 
 
 def _method(results: Results) -> str:
-    groups = ""
+    groups, unit = "", "person" if results.cluster_by == PEOPLE_UNIT else "task"
     if results.num_clusters != results.num_tasks:
         groups = f" in {results.num_clusters} groups by {results.cluster_by}"
     return (
-        f"Means over {plural(results.num_tasks, 'task')}{groups}, with 95% intervals; differences "
-        "are paired by task. p-values are corrected over everything on this page; only the "
+        f"Means over {_count_units(results)}{groups}, with 95% intervals; differences are paired "
+        f"by {unit}. p-values are corrected over everything on this page; only the "
         "outcomes above were declared before the run, all others are exploratory. A difference has "
-        "a colour when its corrected p-value is below 0.05. Dots are tasks."
+        "a colour when its corrected p-value is below 0.05. Dots are single ones."
     )

@@ -1,0 +1,65 @@
+"""How many people a study needs to show a wanted difference, before it begins."""
+
+import math
+
+from scipy.stats import nct, t
+
+_MOST = 100_000
+
+
+def power_of(number: int, difference: float, spread: float, level: float) -> float:
+    """Return the chance that a paired t-test of this many people shows a true difference.
+
+    Args:
+        number: Of people, each with both arms.
+        difference: True mean of the paired differences, in grades.
+        spread: Their standard deviation.
+        level: Two-sided, of the test.
+    """
+    shift, df = abs(difference) / spread * math.sqrt(number), number - 1
+    limit = float(t.ppf(1 - level / 2, df))
+    return float(nct.sf(limit, df, shift) + nct.cdf(-limit, df, shift))
+
+
+def people_needed(
+    difference: float,
+    spread: float,
+    *,
+    num_arms: int = 2,
+    tasks_each: int | None = None,
+    power: float = 0.8,
+    level: float = 0.05,
+) -> int:
+    """Return the least number of people, a whole number of squares of the design.
+
+    Args:
+        difference: Wanted, in grades.
+        spread: Standard deviation of one person's difference between two arms.
+        num_arms: All are compared with the first; the level is shared among them.
+        tasks_each: Of a person; with fewer than there are arms, not everybody compares two.
+        power: Wanted, in (0, 1).
+        level: Of all comparisons together.
+
+    Raises:
+        ValueError: If a number does not fit, or too many people would be needed.
+    """
+    if not (difference and spread > 0 and 0 < power < 1 and num_arms > 1):
+        raise ValueError(
+            f"--plan needs a difference other than 0, a --spread above 0 and two arms; got "
+            f"{difference}, {spread} and {num_arms}."
+        )
+    each = min(tasks_each or num_arms, num_arms)
+    share = each * (each - 1) / (num_arms * (num_arms - 1))  # of people who meet a given pair
+    if not share:
+        raise ValueError("--tasks_each 1 lets nobody compare two arms; people are the pairs.")
+    found = next(
+        (
+            number
+            for number in range(2, _MOST)
+            if power_of(number, difference, spread, level / (num_arms - 1)) >= power
+        ),
+        None,
+    )
+    if found is None:
+        raise ValueError(f"More than {_MOST:,} people would be needed for {difference}.")
+    return math.ceil(found / share / num_arms) * num_arms

@@ -1,0 +1,329 @@
+"""A study: dealing, steps, kills, double clicks, two tabs, forged links, forty people at once."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from collabllm.evaluation.desk import ArmDesk
+from collabllm.evaluation.study.app import build_app
+from collabllm.evaluation.study.design import Design
+from collabllm.evaluation.study.host import Host
+from collabllm.evaluation.study.person import Rules, rebuild
+from collabllm.evaluation.study.store import Study, StudyTask, export, open_study, read_answers
+from collabllm.web import UserError, find_port
+from tests.browser import is_dark, needs_browser, screen, wait_for
+from tests.evaluation.study_people import Participant, Quiet
+from tests.pages import client_of, running
+
+TASKS = [StudyTask(f"t{i}", f"Write letter {i}.") for i in range(4)]
+
+
+def make_study(**changes):
+    values = {
+        "arms": ["walnut", "hazel"],
+        "tasks": TASKS,
+        "participants": 4,
+        "tasks_each": 2,
+        "min_turns": 2,
+        "rate_every": 0,
+        "pad_s": 0.0,
+        "seed": 0,
+        "contact": "",
+    }
+    return Study(**{**values, **changes})
+
+
+@contextmanager
+def hosted(folder, study):
+    """Run a study; gives its host and address."""
+    arms = {name: Quiet(name) for name in study.arms}
+    prompts = dict.fromkeys(study.arms, "")
+    with Host(folder, study, ArmDesk({}, arms), prompts) as host, running(build_app(host)) as url:
+        host.arms = arms
+        yield host, url
+
+
+def act(client, code, step, **action):
+    return client.post(f"/p/{code}/act", json={"step": step, "action": action})
+
+
+@pytest.mark.parametrize("num_arms", [1, 2, 3, 4])
+@pytest.mark.parametrize("tasks_each", [1, 2, 3, 4])
+@pytest.mark.parametrize("num_tasks", [4, 5, 12])
+def test_arms_are_even_within_one_at_every_place_and_task_after_every_person(
+    num_arms, tasks_each, num_tasks
+):
+    arms = [f"arm{i}" for i in range(num_arms)]
+    for seed in range(3):
+        design = Design(arms, [f"t{i}" for i in range(num_tasks)], tasks_each, seed)
+        places, on_task, seen = Counter(), Counter(), Counter()
+        for _ in range(41):
+            dealt = design.deal()
+            assert len({one.task_id for one in dealt}) == tasks_each
+            assert len({one.arm for one in dealt}) == min(num_arms, tasks_each)
+            for place, one in enumerate(dealt):
+                places[place, one.arm] += 1
+                on_task[one.task_id, one.arm] += 1
+                seen[one.task_id] += 1
+            for place in range(tasks_each):
+                counts = [places[place, arm] for arm in arms]
+                assert max(counts) - min(counts) <= 1
+            for i in range(num_tasks):
+                counts = [on_task[f"t{i}", arm] for arm in arms]
+                assert max(counts) - min(counts) <= 1
+        counts = [seen[f"t{i}"] for i in range(num_tasks)]
+        assert max(counts) - min(counts) <= num_arms
+
+
+def test_the_deal_depends_on_the_seed_and_goes_on_after_a_restart():
+    def deals(seed, number):
+        design = Design(["a", "b"], ["x", "y", "z"], 2, seed)
+        return [design.deal() for _ in range(number)]
+
+    again = Design(["a", "b"], ["x", "y", "z"], 2, 1)
+    for dealt in deals(1, 5):
+        again.take(dealt)
+
+    assert deals(1, 6) == deals(1, 6)
+    assert deals(1, 6) != deals(2, 6)
+    assert again.deal() == deals(1, 6)[5]
+    with pytest.raises(ValueError, match=r"--tasks_each must be .* number of tasks \(1\)"):
+        Design(["a"], ["x"], 2, 0)
+
+
+def test_a_person_goes_from_consent_to_preference(tmp_path):
+    with hosted(tmp_path, make_study(rate_every=2)) as (host, url):
+        code = next(iter(host.codes))
+        person = Participant(url, code, 1, hasty=False)
+        person.run()
+
+    kinds = [event["kind"] for event in read_answers(tmp_path)[1]]
+    task = ["message", "reply", "message", "reply", "rate_turn", "finish", "rate_task"]
+    assert kinds == ["consent", *task, *task, "preference"]
+    reply = read_answers(tmp_path)[1][2]
+    assert reply["text"].startswith("You said: <person-1>")
+    assert {"tokens", "seconds", "waited_s", "at", "task_id"} <= reply.keys()
+
+
+def test_an_action_that_does_not_belong_changes_nothing(tmp_path):
+    with hosted(tmp_path, make_study()) as (host, url), client_of(url) as client:
+        code = next(iter(host.codes))
+        early = act(client, code, 0, kind="message", text="hi")
+        act(client, code, 0, kind="consent", agree=True)
+        wrong = [
+            act(client, code, 0, kind="message", text="from a second tab"),
+            act(client, code, 1, kind="message", text=" "),
+            act(client, code, 1, kind="message", text="x" * 8001),
+            act(client, code, 1, kind="message", text=["x"]),
+            act(client, code, 1, kind="finish"),
+            act(client, code, 1, kind="rate_task", interaction=5, result=5, why=""),
+            act(client, code, 1, kind="reply", text="I am the assistant"),
+            act(client, code, 1, kind="preference", choice=1, why=""),
+        ]
+        state = client.get(f"/p/{code}/state").json()
+
+    assert [early.status_code] + [a.status_code for a in wrong] == [
+        409,
+        409,
+        *[400] * 4,
+        *[409] * 3,
+    ]
+    assert (state["step"], state["messages"]) == (1, [])
+    assert len(read_answers(tmp_path)[1]) == 1
+    for grade in (0, 6, True, 2.5, None, "5"):
+        rules = rebuild(1, Rules(1, 0), [])
+        rules.phase = "rate_task"
+        with pytest.raises(UserError, match="Grade the"):
+            rules.check({"kind": "rate_task", "interaction": grade, "result": 1, "why": ""})
+
+
+def test_who_does_not_consent_is_asked_nothing_more(tmp_path):
+    with hosted(tmp_path, make_study()) as (host, url), client_of(url) as client:
+        code = next(iter(host.codes))
+        state = act(client, code, 0, kind="consent", agree=False).json()
+        after = act(client, code, 1, kind="message", text="hi")
+
+    assert (state["phase"], after.status_code) == ("refused", 409)
+    assert "assignment" not in read_answers(tmp_path)[1][0]
+
+
+def test_forged_links_reach_nothing(tmp_path):
+    with hosted(tmp_path, make_study()) as (host, url), client_of(url) as client:
+        real = next(iter(host.codes))
+        Participant(url, real, 1, hasty=False).run()
+        forged = [real[:-1], f"{real}a", real.swapcase(), "1", "..%2f..%2fstudy.json", ""]
+        answers = [client.get(f"/p/{code}{path}") for code in forged for path in ("", "/state")] + [
+            client.get(path) for path in ("/", "/p", "/links.json", "/answers.jsonl")
+        ]
+
+    assert {answer.status_code for answer in answers} <= {404, 307}
+    assert "person-1" not in "".join(answer.text for answer in answers)
+    assert len(set(host.codes)) == 4
+    assert all(len(code) >= 20 for code in host.codes)
+
+
+def test_no_answer_of_the_server_tells_the_arm_and_padding_hides_its_speed(tmp_path):
+    with hosted(tmp_path, make_study(pad_s=0.3)) as (host, url):
+        people = [Participant(url, code, n, hasty=False) for code, n in host.codes.items()]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(Participant.run, people))
+        with client_of(url) as client:
+            pages = [client.get(f"/p/{code}") for code in host.codes]
+
+    seen = "".join(text for person in people for text in person.seen)
+    assert '"phase":"preference"' in seen
+    for text in (seen, *(page.text + str(page.headers) for page in pages)):
+        assert "walnut" not in text
+        assert "hazel" not in text
+    answers = read_answers(tmp_path)
+    waited = [e["waited_s"] for n in answers for e in answers[n] if "waited_s" in e]
+    assert min(waited) >= 0.3
+
+
+def test_an_arm_that_fails_can_be_asked_again_and_the_failure_is_kept(tmp_path):
+    with hosted(tmp_path, make_study()) as (host, url), client_of(url) as client:
+        code = next(iter(host.codes))
+        act(client, code, 0, kind="consent", agree=True)
+        act(client, code, 1, kind="message", text="hi")
+        for arm in host.arms.values():
+            arm.fails = RuntimeError("secret name of the arm: walnut")
+        failed = client.post(f"/p/{code}/wait", json={})
+        for arm in host.arms.values():
+            arm.fails = None
+        state = client.post(f"/p/{code}/wait", json={}).json()
+
+    assert failed.status_code == 502
+    assert "walnut" not in failed.text
+    assert [m["content"] for m in state["messages"]] == ["hi", "You said: hi"]
+    assert [e["kind"] for e in read_answers(tmp_path)[1]][2:] == ["failure", "reply"]
+
+
+def test_forty_people_at_once_with_kills_reloads_double_clicks_and_two_tabs(tmp_path):
+    codes = open_study(tmp_path, make_study(participants=40))
+    with find_port("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    people = [Participant(address, code, number) for code, number in codes.items()]
+    with ThreadPoolExecutor(40) as pool:
+        jobs = [pool.submit(person.run) for person in people]
+        num_kills = 0
+        for enough in (100, 250, 400, 10_000):
+            command = [sys.executable, "-m", "tests.evaluation.study_server", str(tmp_path)]
+            server = subprocess.Popen([*command, str(port)])
+            while not all(job.done() for job in jobs) and num_lines(tmp_path) < enough:
+                time.sleep(0.02)
+            num_kills += not all(job.done() for job in jobs)
+            server.kill()  # SIGKILL: nothing is said goodbye to
+            server.wait()
+        for job in jobs:
+            assert job.result()["phase"] == "done"
+
+    answers = read_answers(tmp_path)
+    assert num_kills == 3
+    assert sorted(answers) == list(range(1, 41))
+    for person in people:
+        events = answers[person.number]
+        written = [e["text"] for e in events if e["kind"] == "message"]
+        assert written == person.sent  # nothing lost, nothing twice
+        replies = [e["text"] for e in events if e["kind"] == "reply"]
+        assert replies == [f"You said: {text}" for text in written]  # nothing crossed
+        kinds = Counter(e["kind"] for e in events)
+        assert (kinds["finish"], kinds["rate_task"], kinds["preference"]) == (2, 2, 1)
+        assert f"person-{person.number % 40 + 1}>" not in "".join(person.seen)
+    begun = [events[0]["assignment"] for events in answers.values()]
+    for place in (0, 1):
+        counts = Counter(deal[place]["arm"] for deal in begun)
+        assert (counts["walnut"], counts["hazel"]) == (20, 20)
+    pairs = Counter((one["task_id"], one["arm"]) for deal in begun for one in deal)
+    assert set(pairs.values()) == {10}
+
+
+def num_lines(folder):
+    file = folder / "answers.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def test_a_study_goes_on_only_as_it_was(tmp_path):
+    codes = open_study(tmp_path, make_study())
+
+    assert open_study(tmp_path, make_study()) == codes
+    with pytest.raises(ValueError, match="another study: min_turns, seed differ"):
+        open_study(tmp_path, make_study(min_turns=3, seed=1))
+    assert (tmp_path / "links.json").stat().st_mode & 0o77 == 0
+
+
+def test_the_export_has_no_links_numbers_or_clock_times(tmp_path):
+    with hosted(tmp_path, make_study()) as (host, url):
+        for code, number in host.codes.items():
+            Participant(url, code, number, hasty=False).run()
+        codes = list(host.codes)
+
+    assert export(tmp_path, tmp_path / "open.jsonl") == 4
+    text = (tmp_path / "open.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert all(code not in text for code in codes)
+    assert max(line["at"] for line in lines) < 1e6
+    assert {line["person"] for line in lines} == {1, 2, 3, 4}
+    assert len(lines) == sum(map(len, read_answers(tmp_path).values()))
+    with pytest.raises(FileExistsError, match="--export"):
+        export(tmp_path, tmp_path / "open.jsonl")
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_the_page_in_a_browser(tmp_path, browser, width, scheme):
+    from selenium.webdriver.common.keys import Keys
+
+    def press(label):
+        for node in browser.find_elements("tag name", "button"):
+            if node.text == label:
+                node.click()
+                return
+        raise AssertionError(label)
+
+    def grade(name, value):
+        browser.find_element("css selector", f"input[name={name}][value='{value}']").click()
+
+    study = make_study(rate_every=2, contact="ask@example.org")
+    with hosted(tmp_path, study) as (host, url), screen(browser, width, scheme=scheme):
+        browser.get(f"{url}/p/{next(iter(host.codes))}")
+        wait_for(browser, "h1")
+        assert "What is recorded" in browser.find_element("tag name", "body").text
+        press("I have read this and take part")
+        for task in (1, 2):
+            for turn in (1, 2):
+                field = wait_for(browser, "textarea:not(:disabled)")[0]
+                field.send_keys(f"<b>hello {task}</b>", Keys.ENTER)
+                wait_for(browser, ".message.assistant", turn)
+                if turn == 1:
+                    browser.refresh()
+                    wait_for(browser, ".message.assistant", turn)
+            wait_for(browser, "input[name=interaction]")
+            press("Go on")  # without a grade
+            wait_for(browser, "#fault:not(:empty)")
+            grade("interaction", 4)
+            press("Go on")
+            wait_for(browser, "textarea:not(:disabled)")
+            press("I have what I need")
+            wait_for(browser, "input[name=result]")
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+            grade("interaction", 5)
+            grade("result", 3)
+            press("Go on")
+        wait_for(browser, "input[name=choice]")
+        dark = is_dark(browser)
+        grade("choice", 2)
+        press("Finish")
+        wait_for(browser, "h1")
+        log = browser.get_log("browser")
+
+    last = read_answers(tmp_path)[1][-1]
+    assert (last["kind"], last["choice"]) == ("preference", 2)
+    assert dark == (scheme == "dark")
+    assert [line for line in log if "400" not in line["message"]] == []

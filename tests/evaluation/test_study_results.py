@@ -1,0 +1,233 @@
+"""From a study to results: six people end to end, crossed intervals, agreement, sample size."""
+
+import json
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from collabllm.evaluation.study.agreement import agree, compare_with_people, mean_by_place
+from collabllm.evaluation.study.crossed import Rating, crossed_difference
+from collabllm.evaluation.study.sample_size import people_needed, power_of
+from collabllm.evaluation.study.store import open_study
+from scripts.evaluate import main as evaluate
+from scripts.study import main as study_script
+from tests.browser import needs_browser, screen
+from tests.evaluation.study_people import Participant
+from tests.evaluation.test_study import hosted, make_study
+from tests.fake_server import FakeServer, user_json
+from tests.pages import client_of
+
+ARMS = ("walnut", "hazel")
+
+
+class Judge(Participant):
+    """Grades `hazel` two higher, by what it writes, and prefers it."""
+
+    def action(self, state):
+        action = super().action(state)
+        if action["kind"] == "rate_task":
+            good = "HAZEL" in json.dumps(state["messages"])
+            return {**action, "interaction": 4 if good else 2, "result": 5 if good else 3}
+        if action["kind"] == "preference":
+            said = ["HAZEL" in json.dumps(talk) for talk in state["talks"]]
+            return {**action, "choice": 1 + said.index(True)}
+        return action
+
+
+def answer(body):
+    if body["model"] == "user":
+        return user_json("tell me more")
+    return "HAZEL asks: when is it?" if body["model"] == "hazel" else "Here is something."
+
+
+def write_tasks(path):
+    facts = [{"name": "when", "answer": "On Friday.", "cues": ["when"], "value": "Friday"}]
+    tasks = [
+        {"task_id": f"t{i}", "single_turn_prompt": f"Party {i}", "opening": f"A party {i}!"}
+        for i in range(3)
+    ]
+    path.write_text("".join(json.dumps({**task, "facts": facts}) + "\n" for task in tasks))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def six_people(tmp_path_factory):
+    """A study of six people by the script, an evaluation of the same arms, and its folders."""
+    root = tmp_path_factory.mktemp("study")
+    tasks, folder, evaluation = write_tasks(root / "tasks.jsonl"), root / "study", root / "e"
+    with FakeServer(answer) as server:
+        arms = []
+        for name in ARMS:
+            arms += ["--arm", f"name={name},model={name},base_url={server.url}"]
+        common = [*arms, "--tasks", tasks]
+        command = [sys.executable, "scripts/study.py", *common, "--participants", "6"]
+        process = subprocess.Popen(
+            [*command, "--port", "0", "--output_dir", str(folder), "--min_turns", "2"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        process.stdout.readline()
+        links = (folder / "links.txt").read_text().split()
+        split = [link.split("/p/") for link in links]
+        with ThreadPoolExecutor(6) as pool:
+            people = [Judge(url, code, n) for n, (url, code) in enumerate(split, start=1)]
+            list(pool.map(Judge.run, people))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        evaluate([*common, "--output_dir", str(evaluation), "--max_turns", "2"])
+    assert process.returncode == 130
+    assert "the same command goes on with it" in errors
+    evaluate(["--study", str(folder), "--agree_with", str(evaluation)])
+    return folder
+
+
+def test_six_people_are_paired_in_results_and_report(six_people):
+    results = json.loads((six_people / "report/results.json").read_text())
+
+    primary = [d for d in results["differences"] if d["primary"]]
+    assert [(d["metric"], d["arm"], d["mean"]) for d in primary] == [
+        ("result", "hazel", 2.0),
+        ("interaction", "hazel", 2.0),
+    ]
+    assert [(d["num_tasks"], d["wins"], d["losses"]) for d in primary] == [(6, 6, 0)] * 2
+    preferred = next(d for d in results["differences"] if d["metric"] == "preferred")
+    assert preferred["mean"] == 1.0
+    notes = " ".join(results["notes"])
+    assert "Of 6 links 6 people took part and 0 did not agree; 6 finished, with 12" in notes
+    assert "hazel against walnut in result, with 6 people and 3 tasks as crossed" in notes
+    assert "+2.00; too few for an interval that holds for others" in notes
+    assert "facts_elicited with user sharded orders two arms as people's result does in 3 of 3" in (
+        notes
+    )
+    page = (six_people / "report/report.html").read_text()
+    assert "6 people" in page
+    assert "paired by person" in page
+    agreement = json.loads((six_people / "report/agreement.json").read_text())
+    assert {one["user"] for one in agreement} == {"sharded"}
+
+
+@needs_browser
+def test_the_report_of_a_study_opens(six_people, browser):
+    with screen(browser, 390):
+        browser.get((six_people / "report/report.html").as_uri())
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        sentence = browser.find_element("tag name", "h1").text
+
+    assert "6 people" in sentence
+    assert wide <= 390
+    assert browser.get_log("browser") == []
+
+
+def test_a_study_that_is_under_way_says_what_is_missing(tmp_path):
+    with hosted(tmp_path, make_study()) as (host, url):
+        codes = list(host.codes)
+        Participant(url, codes[0], 1, hasty=False).run()
+        with client_of(url) as client:
+            body = {"step": 0, "action": {"kind": "consent", "agree": True}}
+            client.post(f"/p/{codes[1]}/act", json=body)
+    evaluate(["--study", str(tmp_path)])
+
+    results = json.loads((tmp_path / "report/results.json").read_text())
+    notes = " ".join(results["notes"])
+    assert "incomplete" in notes
+    assert "Of 4 links 2 people took part and 0 did not agree; 1 finished" in notes
+    open_study(tmp_path / "new", make_study())
+    with pytest.raises(ValueError, match="nobody has graded a task yet"):
+        evaluate(["--study", str(tmp_path / "new")])
+
+
+def crossed_sample(generator, effect, num_people=24, num_tasks=8, interaction=0.5):
+    """Draw grades of people with two tasks each, both samples, and arms that suit tasks."""
+    people, tasks = generator.normal(0, 1, num_people), generator.normal(0, 1, num_tasks)
+    suits = generator.normal(0, interaction, num_tasks)
+    ratings = []
+    for person in range(num_people):
+        chosen = [(2 * (person // 2) + i) % num_tasks for i in (0, 1)]
+        for place, task in enumerate(chosen):
+            is_arm = (place + person) % 2 == 0
+            value = people[person] + tasks[task] + generator.normal(0, 0.7)
+            value += is_arm * (effect + suits[task])
+            ratings.append(Rating(str(person), str(task), is_arm, float(value)))
+    return ratings
+
+
+@pytest.mark.parametrize("interaction", [0.0, 0.5])
+def test_crossed_intervals_hold_the_truth_as_often_as_they_say(interaction):
+    generator = np.random.default_rng(0)
+    covered, number = 0, 400
+    for _ in range(number):
+        found = crossed_difference(crossed_sample(generator, 0.4, interaction=interaction))
+        covered += found.low <= 0.4 <= found.high
+
+    assert 0.92 <= covered / number <= 0.995
+
+
+def test_crossed_differences_take_out_people_and_tasks():
+    # By hand: person 1 is one grade kinder, task b one grade harder, the arm is two better.
+    grades = {("1", "a"): 4.0, ("1", "b"): 1.0, ("2", "a"): 1.0, ("2", "b"): 2.0}
+    arms = {("1", "a"), ("2", "b")}
+    ratings = [Rating(p, t, (p, t) in arms, v) for (p, t), v in grades.items()]
+
+    found = crossed_difference(ratings)
+
+    assert found.mean == pytest.approx(2.0)
+    assert (found.low, found.num_people, found.num_tasks) == (None, 2, 2)
+    same = [Rating("1", "a", True, 3.0), Rating("2", "a", True, 4.0)]
+    assert crossed_difference(same) is None
+
+
+def test_agreement_counts_pairs_that_differ_in_both():
+    people = {("t1", "a"): 1.0, ("t1", "b"): 2.0, ("t2", "a"): 3.0, ("t2", "b"): 3.0}
+    people |= {("t3", "a"): 5.0, ("t3", "b"): 1.0}
+    simulated = {**people, ("t3", "a"): 0.0, ("t3", "b"): 0.5, ("t4", "a"): 1.0}
+
+    found = agree("sharded", "m", "result", simulated, people)
+
+    assert (found.num_pairs, found.num_same, found.num_cells) == (2, 1, 6)
+    assert "in 1 of 2 tasks and pairs" in str(found)
+    nothing = agree("u", "m", "result", {}, people)
+    assert (nothing.num_pairs, nothing.rank_correlation) == (0, None)
+    assert "share no task" in str(nothing)
+
+
+def test_metrics_where_less_is_better_are_turned_round():
+    scores = [
+        {"task_id": "t1+3", "user": "u", "arm": arm, "values": {"over_asking": value}}
+        for arm, value in (("a", 0.9), ("b", 0.1))
+    ]
+    people = {"result": mean_by_place([("t1", "a", 1.0), ("t1", "b", 5.0)])}
+
+    (found,) = compare_with_people(scores, {"t1+3": "t1"}, people)
+
+    assert (found.num_pairs, found.num_same) == (1, 1)
+
+
+@pytest.mark.parametrize(("difference", "spread"), [(0.5, 1.3), (1.0, 1.0)])
+def test_as_many_people_as_planned_have_the_power_that_was_wanted(difference, spread):
+    number = people_needed(difference, spread)
+    generator = np.random.default_rng(0)
+    samples = generator.normal(difference, spread, (2000, number))
+
+    shown = float((ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean())
+
+    assert 0.78 <= shown <= 0.85
+    assert power_of(number - 2, difference, spread, 0.05) < 0.8
+
+
+def test_more_arms_and_fewer_tasks_take_more_people(capsys):
+    assert people_needed(0.5, 1.3) == 56
+    three = people_needed(0.5, 1.3, num_arms=3)
+    assert three > 56
+    assert people_needed(0.5, 1.3, num_arms=3, tasks_each=2) > 2 * three
+    arms = ["--arm", "name=a", "--arm", "name=b,system_prompt=proactive"]
+    study_script([*arms, "--plan", "0.5"])
+    assert "56 people show a true difference of 0.5 grades" in capsys.readouterr().out
+    for wrong in ({"difference": 0.0}, {"num_arms": 1}, {"tasks_each": 1}, {"spread": 0.0}):
+        with pytest.raises(ValueError, match=r"--(plan|tasks_each)"):
+            people_needed(**{"difference": 0.5, "spread": 1.0, **wrong})

@@ -204,6 +204,7 @@ def test_an_arm_that_fails_can_be_asked_again_and_the_failure_is_kept(tmp_path):
     assert [e["kind"] for e in read_answers(tmp_path)[1]][2:] == ["failure", "reply"]
 
 
+@pytest.mark.slow
 def test_forty_people_at_once_with_kills_reloads_double_clicks_and_two_tabs(tmp_path):
     codes = open_study(tmp_path, make_study(participants=40))
     with find_port("127.0.0.1", 0) as listener:

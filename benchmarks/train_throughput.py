@@ -1,0 +1,167 @@
+"""Tokens a second and peak memory of a training run, beside plain TRL on the same conversations.
+
+Ours trains once a conversation on all its kept replies; plain TRL, with its defaults, once a turn.
+Both learn the same replies. Random weights of any size; nothing is downloaded.
+
+uv run python benchmarks/train_throughput.py --size 135m --steps 6 --data DATASET
+uv run python benchmarks/train_throughput.py --size 1b --steps 20      # a GPU
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
+from collabllm.models import choose_dtype, load_base_model, load_tokenizer
+
+SIZES = {  # hidden, intermediate, layers, heads, key-value heads
+    "tiny": (64, 128, 2, 4, 2),
+    "135m": (576, 1536, 30, 9, 3),
+    "1b": (2048, 8192, 16, 32, 8),
+    "8b": (4096, 14336, 32, 32, 8),
+}
+
+
+def save_random_model(size: str, folder: Path, tokenizer: Any) -> None:
+    """Save a Llama of the size with random weights and the bundled tokenizer."""
+    hidden, intermediate, layers, heads, kv_heads = SIZES[size]
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=8192,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.set_default_dtype(torch.bfloat16)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    torch.set_default_dtype(torch.float32)
+    tokenizer.save_pretrained(folder)
+
+
+def train_ours(model: str, data: str, steps: int, batch_size: int) -> dict[str, float]:
+    """Train through `train_sft`'s own path, without its evaluation."""
+    from collabllm.training.settings import SFTSettings
+    from collabllm.training.sft import SFT
+    from collabllm.training.start import start_run
+
+    settings = SFTSettings(
+        hf_model_path=model,
+        hf_dataset_path=[data],
+        eval_ratio=0,
+        batch_size=batch_size,
+        push_to_hub="false",
+    )
+    fields = {"max_steps": steps, "report_to": "none", "save_strategy": "no"}
+    with tempfile.TemporaryDirectory() as folder:
+        run = start_run(SFT(), settings, {**fields, "output_dir": folder})
+        prepared = run.method.prepare_data(run.settings, run.tokenizer, run.config)
+        return measure(run.method.build_trainer(run, prepared), steps)
+
+
+def train_plain(model: str, data: str, steps: int, batch_size: int) -> dict[str, float]:
+    """Train by TRL with its defaults: one row a turn, the loss on the completion."""
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    rows = multiturn_dataset_to_sft(load_multiturn_dataset(data), turns="every")["train"]
+    rows = rows.map(
+        lambda row: {
+            "prompt": [{"role": m["role"], "content": m["content"]} for m in row["messages"][:-1]],
+            "completion": [{"role": "assistant", "content": row["messages"][-1]["content"]}],
+        },
+        remove_columns=rows.column_names,
+    )
+    on_gpu = torch.cuda.is_available()
+    with tempfile.TemporaryDirectory() as folder:
+        config = SFTConfig(
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=batch_size,
+            report_to="none",
+            save_strategy="no",
+            use_cpu=not on_gpu,
+            bf16=choose_dtype() == torch.bfloat16,
+            max_length=4096,
+        )
+        trainer = SFTTrainer(
+            model=load_base_model(model, use_4bit=True),
+            args=config,
+            train_dataset=rows,
+            processing_class=load_tokenizer(model),
+            peft_config=LoraConfig(task_type="CAUSAL_LM", r=16),
+        )
+        return measure(trainer, steps)
+
+
+def measure(trainer: Any, steps: int) -> dict[str, float]:
+    """Train, and count what was read, what had a loss, and the time without the first step."""
+    counts = {"tokens": 0, "trained": 0, "padding": 0}
+    times: list[float] = []
+    step = trainer.training_step
+
+    def counted(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if times:
+            ids = inputs["input_ids"]
+            read = int(inputs.get("attention_mask", torch.ones_like(ids)).sum())
+            counts["tokens"] += read
+            counts["padding"] += ids.numel() - read
+            counts["trained"] += int((inputs["labels"] != -100).sum())
+        result = step(model, inputs, *args, **kwargs)
+        times.append(time.monotonic())
+        return result
+
+    trainer.training_step = counted
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    trainer.train()
+    seconds = times[-1] - times[0]
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**30
+        if torch.cuda.is_available()
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    )
+    return {
+        "tokens/s": counts["tokens"] / seconds,
+        "trained tokens/s": counts["trained"] / seconds,
+        "padding": counts["padding"] / (counts["padding"] + counts["tokens"]),
+        "s/step": seconds / max(steps - 1, 1),
+        "peak GiB": peak,
+    }
+
+
+def main() -> None:
+    """Measure one way or, by default, both."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="135m")
+    parser.add_argument("--data", default="demo")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--only", choices=("ours", "plain"), help="one way, for its peak memory")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        save_random_model(args.size, Path(folder), load_tokenizer("smollm2-135m-instruct"))
+        ways = {"ours": train_ours, "plain": train_plain}
+        found = {
+            name: train(folder, args.data, args.steps, args.batch_size)
+            for name, train in ways.items()
+            if args.only in (None, name)
+        }
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    print(f"\n{args.size}, batch {args.batch_size}, {args.steps} steps (first left out), {device}")
+    for name, values in found.items():
+        print(f"{name:>6}  " + "  ".join(f"{key} {value:.3g}" for key, value in values.items()))
+    print("Peak memory of a CPU is that of the process: measure each way alone, by --only.")
+
+
+if __name__ == "__main__":
+    main()

@@ -70,12 +70,12 @@ def measure(dataset: Dataset, args: argparse.Namespace, turns: str, packing: boo
     from trl import SFTConfig, SFTTrainer
 
     from collabllm.models import load_base_model, load_tokenizer
-    from collabllm.training.adapters import TARGET_MODULES
-    from collabllm.training.preflight import tokenize_split
+    from collabllm.training.data import tokenize_rows
+    from collabllm.training.settings import DEFAULT_TARGETS
 
     tokenizer = load_tokenizer(args.model)
-    rows = multiturn_dataset_to_sft(dataset, lower_bound_metric=float("-inf"), turns=turns)["train"]
-    tokenized, report = tokenize_split(rows, tokenizer, args.max_length)
+    rows = multiturn_dataset_to_sft(dataset, turns=turns)["train"]
+    tokenized, report = tokenize_rows(rows, tokenizer, args.max_length)
     seconds = 0.0
     if not args.no_training:
         with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +96,7 @@ def measure(dataset: Dataset, args: argparse.Namespace, turns: str, packing: boo
                 args=config,
                 train_dataset=tokenized,
                 processing_class=tokenizer,
-                peft_config=LoraConfig(target_modules=list(TARGET_MODULES), task_type="CAUSAL_LM"),
+                peft_config=LoraConfig(target_modules=list(DEFAULT_TARGETS), task_type="CAUSAL_LM"),
             )
             start = time.perf_counter()
             trainer.train()

@@ -1,11 +1,14 @@
 """The Hugging Face Hub: check the right to write before a run, and upload when it is over."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
+
+_REMEDY = "Check HF_TOKEN and its write permission, or use --push_to_hub false."
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,24 @@ def prepare_hub(
     private: bool | None = None,
     repo_type: str = "model",
 ) -> HubTarget | None:
-    """Create the repository to push to, which proves the right to write it; None for no push.
+    """Check the token and create the repository to push to; None for no push.
+
+    Args and errors: those of `check_hub` and `create_repository`.
+    """
+    hub = check_hub(push_to_hub, run_name, hub_model_id, private, repo_type)
+    if hub:
+        create_repository(hub)
+    return hub
+
+
+def check_hub(
+    push_to_hub: str,
+    run_name: str,
+    hub_model_id: str | None = None,
+    private: bool | None = None,
+    repo_type: str = "model",
+) -> HubTarget | None:
+    """Check the token and name the repository to push to; None for no push. Nothing is created.
 
     Args:
         push_to_hub: `auto` (push when a token is found), `true` or `false`.
@@ -35,12 +55,10 @@ def prepare_hub(
 
     Raises:
         ValueError: If a push was asked for and there is no token.
-        PermissionError: If the Hub refuses the token or the repository.
+        PermissionError: If the Hub refuses the token, or the token may only read.
         ConnectionError: If the Hub cannot be reached.
     """
-    import httpx2
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError
 
     if push_to_hub == "false":
         return None
@@ -52,35 +70,58 @@ def prepare_hub(
             )
         logger.info("No Hugging Face token found: the result stays local.")
         return None
-    private = True if private is None else private
-    remedy = "Check HF_TOKEN and its write permission, or use --push_to_hub false."
+    with _hub_errors():
+        account = HfApi().whoami()
+    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise PermissionError(f"The Hub token may only read. {_REMEDY}")
+    repo_id = hub_model_id or run_name
+    repo_id = repo_id if "/" in repo_id else f"{account['name']}/{repo_id}"
+    return HubTarget(repo_id, True if private is None else private, repo_type)
+
+
+def create_repository(hub: HubTarget) -> None:
+    """Create the repository, unless it is there, which proves the right to write it.
+
+    Raises:
+        PermissionError: If the Hub refuses the repository.
+        ConnectionError: If the Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    with _hub_errors():
+        HfApi().create_repo(
+            hub.repo_id, private=hub.private, exist_ok=True, repo_type=hub.repo_type
+        )
+    logger.info("The result will be pushed to %s.", hub.repo_id)
+
+
+@contextmanager
+def _hub_errors() -> Iterator[None]:
+    """Turn errors of the Hub into ones that name no token."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
-        api = HfApi()
-        user = api.whoami()["name"]
-        repo_id = hub_model_id or run_name
-        repo_id = repo_id if "/" in repo_id else f"{user}/{repo_id}"
-        api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type)
+        yield
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no answer"
         raise PermissionError(
-            f"The Hub refused the token or repository ({status}). {remedy}"
-        ) from (None)
+            f"The Hub refused the token or repository ({status}). {_REMEDY}"
+        ) from None
     except (OSError, httpx2.HTTPError) as error:
         raise ConnectionError(
-            f"The Hub cannot be reached ({type(error).__name__}). {remedy}"
+            f"The Hub cannot be reached ({type(error).__name__}). {_REMEDY}"
         ) from None
-    logger.info("The result will be pushed to %s.", repo_id)
-    return HubTarget(repo_id, private, repo_type)
 
 
-def push_folder(folder: Path, hub: HubTarget, message: str, ignore: Sequence[str] = ()) -> None:
-    """Upload a folder.
+def push_folder(folder: Path, hub: HubTarget, message: str, allow: Sequence[str]) -> None:
+    """Upload files of a folder.
 
     Args:
         folder: What to upload.
         hub: From `prepare_hub`.
         message: Of the commit.
-        ignore: Patterns of files to leave out.
+        allow: Names and patterns of the files to upload; all others stay.
 
     Raises:
         ConnectionError: If the upload fails; the local folder stays as it is.
@@ -93,7 +134,7 @@ def push_folder(folder: Path, hub: HubTarget, message: str, ignore: Sequence[str
             repo_id=hub.repo_id,
             repo_type=hub.repo_type,
             folder_path=folder,
-            ignore_patterns=list(ignore),
+            allow_patterns=list(allow),
             commit_message=message,
         )
     except (OSError, httpx2.HTTPError) as error:

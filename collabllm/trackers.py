@@ -38,14 +38,26 @@ def log_results(
     accelerator.end_training()
 
 
-def prepare_wandb(output_dir: str, environ: MutableMapping[str, str] = os.environ) -> None:
+def prepare_wandb(
+    output_dir: str,
+    environ: MutableMapping[str, str] = os.environ,
+    run_id: str | None = None,
+) -> None:
     """Check the W&B login, or switch W&B to offline with a notice when there is none.
+
+    Args:
+        output_dir: Of the run; for W&B's files.
+        environ: Where W&B reads its settings.
+        run_id: Of the W&B run to go on with.
 
     Raises:
         ConnectionError: If a key is found and W&B refuses it or cannot be reached.
     """
     environ.setdefault("WANDB_DIR", output_dir)
     environ.setdefault("WANDB_PROJECT", "collabllm")
+    if run_id:
+        environ.setdefault("WANDB_RUN_ID", run_id)
+        environ.setdefault("WANDB_RESUME", "allow")
     if environ.get("WANDB_MODE"):
         return
     if not _has_wandb_key(environ):

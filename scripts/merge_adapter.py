@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     configure_logging()
     from collabllm.training.merging import merge_adapter  # torch loads here
 
-    difference = merge_adapter(settings.lora_path, settings.output_dir, settings.hf_model_path)
-    print(f"Merged model: {settings.output_dir}. Largest logit difference: {difference:.3g}")
+    report = merge_adapter(settings.lora_path, settings.output_dir, settings.hf_model_path)
+    print(f"Merged model: {settings.output_dir}. {report}")
 
 
 if __name__ == "__main__":

@@ -3,29 +3,33 @@
 uv run python scripts/train_dpo.py --hf_model_path MODEL --hf_dataset_path DATASET --lora_path SFT
 """
 
-from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
 from collabllm.cli import run_script
-from collabllm.flags import parse_arguments
 from collabllm.logging_utils import configure_logging
-from collabllm.training.arguments import add_dpo_arguments, build_parser
+from collabllm.settings import parse_settings_and_rest
+from collabllm.training.settings import DPOSettings
 
 
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    """Read the flags from the command line and from --config."""
-    parser = build_parser("Preference training (DPO) by QLoRA on best against worst.", "DPOConfig")
-    add_dpo_arguments(parser)
-    return parse_arguments(parser, argv)
+def parse_args(argv: Sequence[str] | None = None) -> tuple[DPOSettings, dict[str, Any]]:
+    """Read settings, and the fields of TRL's DPOConfig, from the command line and from --config."""
+    return parse_settings_and_rest(
+        DPOSettings,
+        argv,
+        description=str(__doc__).splitlines()[0],
+        epilog="Every field of TRL's DPOConfig is a flag, too, for example --max_steps 100, "
+        "--output_dir DIR, --report_to none, --resume_from_checkpoint auto.",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one training."""
-    args = parse_args(argv)
+    settings, trainer_fields = parse_args(argv)
     configure_logging()
     from collabllm.training.dpo import train_dpo  # torch and trl load here: --help answers at once
 
-    train_dpo(args)
+    train_dpo(settings, **trainer_fields)
 
 
 if __name__ == "__main__":

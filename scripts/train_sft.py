@@ -3,31 +3,33 @@
 uv run python scripts/train_sft.py --hf_model_path MODEL --hf_dataset_path DATASET
 """
 
-from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
 from collabllm.cli import run_script
-from collabllm.flags import parse_arguments
 from collabllm.logging_utils import configure_logging
-from collabllm.training.arguments import add_sft_arguments, build_parser
+from collabllm.settings import parse_settings_and_rest
+from collabllm.training.settings import SFTSettings
 
 
-def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    """Read the flags from the command line and from --config."""
-    parser = build_parser(
-        "Supervised fine-tuning by QLoRA on the best-scored replies.", "SFTConfig"
+def parse_args(argv: Sequence[str] | None = None) -> tuple[SFTSettings, dict[str, Any]]:
+    """Read settings, and the fields of TRL's SFTConfig, from the command line and from --config."""
+    return parse_settings_and_rest(
+        SFTSettings,
+        argv,
+        description=str(__doc__).splitlines()[0],
+        epilog="Every field of TRL's SFTConfig is a flag, too, for example --max_steps 100, "
+        "--output_dir DIR, --report_to none, --resume_from_checkpoint auto.",
     )
-    add_sft_arguments(parser)
-    return parse_arguments(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one training."""
-    args = parse_args(argv)
+    settings, trainer_fields = parse_args(argv)
     configure_logging()
     from collabllm.training.sft import train_sft  # torch and trl load here: --help answers at once
 
-    train_sft(args)
+    train_sft(settings, **trainer_fields)
 
 
 if __name__ == "__main__":

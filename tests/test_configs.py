@@ -13,19 +13,19 @@ from scripts import train_dpo, train_sft
 
 ROOT = Path(__file__).parents[1]
 READERS = {
-    "demo.yaml": train_sft.parse_args,
+    "demo.yaml": lambda words: train_sft.parse_args(words)[0],
     "demo_build.yaml": lambda words: parse_settings(BuildSettings, words),
     "demo_compare.yaml": lambda words: parse_settings(SideBySideSettings, words),
-    "demo_dpo.yaml": train_dpo.parse_args,
+    "demo_dpo.yaml": lambda words: train_dpo.parse_args(words)[0],
     "demo_simulate.yaml": lambda words: parse_settings(SimulationSettings, words),
     "effect_demo.yaml": lambda words: parse_settings(EvaluationSettings, words),
     "effect_in3.yaml": lambda words: parse_settings(EvaluationSettings, words),
-    "gpu/dpo_8b.yaml": train_dpo.parse_args,
-    "gpu/sft_1b.yaml": train_sft.parse_args,
-    "gpu/sft_3b.yaml": train_sft.parse_args,
-    "gpu/sft_8b.yaml": train_sft.parse_args,
+    "gpu/dpo_8b.yaml": lambda words: train_dpo.parse_args(words)[0],
+    "gpu/sft_1b.yaml": lambda words: train_sft.parse_args(words)[0],
+    "gpu/sft_3b.yaml": lambda words: train_sft.parse_args(words)[0],
+    "gpu/sft_8b.yaml": lambda words: train_sft.parse_args(words)[0],
     "loop_build.yaml": lambda words: parse_settings(BuildSettings, words),
-    "loop_dpo.yaml": train_dpo.parse_args,
+    "loop_dpo.yaml": lambda words: train_dpo.parse_args(words)[0],
     "loop_evaluate.yaml": lambda words: parse_settings(EvaluationSettings, words),
 }
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"messages", "prompts", "logging_utils", "flags", "hub", "trackers", "__init__", "data"}
+    {"messages", "prompts", "logging_utils", "hub", "trackers", "__init__", "data"}
     | {"allocator", "errors", "event_loop", "files", "settings", "__main__"},
     {"models", "data_processing", "servers", "cli", "provenance", "web"},
     {"tasks"},

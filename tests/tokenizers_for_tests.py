@@ -16,6 +16,28 @@ MISTRAL = (
     "{{ ' ' + m['content'] + eos_token }}{% else %}"
     "{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
 )
+# Gemma 2: no system role, and the assistant is called model.
+GEMMA2 = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}{% for m in messages %}"
+    "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' "
+    "+ m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+# Phi 3 closes a conversation that nobody goes on with by one more token.
+PHI3 = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}"
+    "{% else %}{{ eos_token }}{% endif %}"
+)
+# gpt-oss ends the last reply with <|return|>, and the same reply in the history with <|end|>.
+GPT_OSS = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "{{ '<|start|>assistant<|channel|>final<|message|>' + m['content'] }}"
+    "{{ '<|return|>' if loop.last and not add_generation_prompt else '<|end|>' }}{% else %}"
+    "{{ '<|start|>' + m['role'] + '<|message|>' + m['content'] + '<|end|>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
 # name: (template, BOS, end-of-turn token, other special tokens)
 FAMILIES = {
     "chatml": (CHATML, None, "<|im_end|>", ["<|im_start|>"]),
@@ -28,6 +50,19 @@ FAMILIES = {
     "qwen2_5": ("qwen2_5", None, "<|im_end|>", ["<|im_start|>"]),
     "qwen3": ("qwen3", None, "<|im_end|>", ["<|im_start|>", "<think>", "</think>"]),
     "gemma": ("gemma", "<bos>", "<end_of_turn>", ["<start_of_turn>"]),
+    "gemma2": (GEMMA2, "<bos>", "<end_of_turn>", ["<start_of_turn>"]),
+    "phi3": (
+        PHI3,
+        None,
+        "<|endoftext|>",
+        ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>"],
+    ),
+    "gpt_oss": (
+        GPT_OSS,
+        None,
+        "<|return|>",
+        ["<|start|>", "<|channel|>", "<|message|>", "<|end|>"],
+    ),
     "mistral": (MISTRAL, "<s>", "</s>", ["[INST]", "[/INST]"]),
 }
 

@@ -104,7 +104,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         build.finish()
         print(f"Dataset: {folder / DATA_FILE}")
         if hub:
-            push_folder(folder, hub, "Upload dataset", ["*.tmp", _HEADER_FILE])
+            push_folder(folder, hub, "Upload dataset", [DATA_FILE, "README.md"])
         if build.left_undone:
             raise IncompleteRunError(
                 f"{'; '.join(build.left_undone)}. {go_on_with('--resume', 'resume=True')}"

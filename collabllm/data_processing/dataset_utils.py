@@ -15,7 +15,7 @@ from collabllm.prompts import load_prompt
 logger = logging.getLogger(__name__)
 
 DEFAULT_SYSTEM_PROMPT = load_prompt("assistant_system")
-Turns = Literal["merged", "every", "last"]
+Turns = Literal["merged", "every"]
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 _WEIGHTED_MESSAGES = List(
@@ -26,7 +26,7 @@ _WEIGHTED_MESSAGES = List(
 def multiturn_dataset_to_sft(
     dataset: Dataset | Iterable[Mapping[str, Any]],
     eval_ratio: float = 0.0,
-    lower_bound_metric: float = 0.0,
+    lower_bound_metric: float | None = None,
     system_prompt: str | None = DEFAULT_SYSTEM_PROMPT,
     *,
     lower_bound_percentile: float | None = None,
@@ -37,20 +37,20 @@ def multiturn_dataset_to_sft(
     """Keep the best-scored reply of every turn, as conversations to train on.
 
     Of the replies to one turn the highest-scoring counts (ties: the first in the dataset). It is
-    kept when its score reaches the threshold; a reply below it stays as context, with weight 0.
+    kept, unless there is a threshold that its score does not reach: then it stays as context, with
+    weight 0.
 
     Args:
         dataset: Rows in the dataset format, from `load_multiturn_dataset` or a list; unchanged.
         eval_ratio: Share of tasks for `eval`, in [0, 1), chosen by a hash of the task.
-        lower_bound_metric: Lowest score to keep, on the dataset's own scale.
+        lower_bound_metric: Lowest score to keep, on the dataset's own scale; None keeps all.
         system_prompt: Put first, unless a prompt brings its own; None or "" for no system message.
         lower_bound_percentile: In [0, 100]; replaces `lower_bound_metric` by this percentile of the
             best scores of all turns.
         score_column: Column to rank and filter by, dotted into dicts and averaged over lists
             (`rewards.accuracy`).
         turns: `merged` gives one row a conversation with a weight on each reply, and a row of its
-            own for a best reply that the conversation did not go on with; `every` one row a turn;
-            `last` one row a conversation, its latest turn only.
+            own for a best reply that the conversation did not go on with; `every` one row a turn.
         split_by: Column that names a row's task, dotted into dicts; `conv_id` where it is missing.
 
     Returns:
@@ -120,7 +120,7 @@ def multiturn_dataset_to_dpo(
     if min_confidence is not None and not 0.5 <= min_confidence < 1:
         raise ValueError(f"min_confidence must be in [0.5, 1), got {min_confidence}.")
     table = to_table(dataset)
-    selection = select_replies(table, score_column, float("-inf"), None, split_by)
+    selection = select_replies(table, score_column, None, None, split_by)
     best = [reply for conversation in selection.conversations for reply in conversation]
     pairs = [reply for reply in best if reply.score > reply.worst_score]
     num_ties = len(best) - len(pairs)
@@ -158,8 +158,6 @@ def _to_rows(
         [*row["prompt"], {"role": "assistant", "content": row["completion"]}]
         for row in (table[reply.row_idx] for reply in kept)
     ]
-    if turns == "last":
-        kept, paths = kept[-1:], paths[-1:]
     rows: list[tuple[Reply, list[Any], set[int]]] = []  # reply, messages, positions to train
     for reply, path in zip(reversed(kept), reversed(paths), strict=True):
         home = next((row for row in rows if row[1][: len(path)] == path), None)

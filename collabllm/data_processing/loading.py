@@ -11,19 +11,27 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from collabllm.data.demo_generator import generate_rows
 from collabllm.data.task_bank import bank_fingerprint
 from collabllm.data_processing.arrow_rows import write_arrow
+from collabllm.data_processing.formats import Rows, convert_rows, find_format
 from collabllm.data_processing.row_checks import (
     REQUIRED_COLUMNS,
-    Rows,
     check_rows,
     describe_missing_columns,
+    find_row_error,
+    report_skipped,
 )
 from collabllm.messages import shorten
 
 BUNDLED_DATASET = "demo"
 
 
-def load_multiturn_dataset(path: str | Path, split: str = "train") -> Dataset:
-    """Load a dataset in the multi-turn format and check every row.
+def load_multiturn_dataset(
+    path: str | Path,
+    split: str = "train",
+    *,
+    config_name: str | None = None,
+    skip_bad_rows: bool = False,
+) -> Dataset:
+    """Load a dataset in the multi-turn format, or in one of `formats`, and check every row.
 
     Rows live in a memory-mapped Arrow file, not in Python objects. Nested rows (`turns`, each with
     `responses`) become one row a response, with the row's position as `conv_id` when it has none.
@@ -32,7 +40,9 @@ def load_multiturn_dataset(path: str | Path, split: str = "train") -> Dataset:
     Args:
         path: A Hub id, a folder written by `save_to_disk`, a `.jsonl`, `.json` or `.parquet` file,
             or `"demo"` for the bundled demo dataset.
-        split: Which split to take of a Hub dataset or a saved `DatasetDict`.
+        split: Which split to take of a Hub dataset or a folder.
+        config_name: Which configuration to take of a Hub dataset.
+        skip_bad_rows: Leave malformed rows out, with a warning that counts them.
 
     Raises:
         FileNotFoundError: If `path` looks like a file or folder and is not there.
@@ -40,21 +50,32 @@ def load_multiturn_dataset(path: str | Path, split: str = "train") -> Dataset:
     """
     if str(path) == BUNDLED_DATASET:
         return write_arrow(_read_bundled, {"fingerprint": bank_fingerprint()})
-    file = Path(path)
+    file = Path(path).expanduser()
     if file.suffix in (".jsonl", ".json"):
-        return _load_json(_existing(file))
+        return _load_json(_existing(file), skip_bad_rows)
     if file.suffix == ".parquet":
         data_files = str(_existing(file))
-        return _from_dataset(
-            load_dataset("parquet", data_files=data_files, split="train"), file.name
-        )
+        table = load_dataset("parquet", data_files=data_files, split="train")
+        return _from_dataset(table, file.name, skip_bad_rows)
     if file.is_dir() and any((file / name).exists() for name in _SAVED_BY_DATASETS):
-        return _from_dataset(_take_split(load_from_disk(str(file)), split, str(path)), str(path))
+        saved = _take_split(load_from_disk(str(file)), split, str(path))
+        return _from_dataset(saved, str(path), skip_bad_rows)
+    for suffix in (".jsonl", ".json", ".parquet"):  # as build_dataset.py leaves it
+        if (file / f"{split}{suffix}").is_file():
+            inside = file / f"{split}{suffix}"
+            return load_multiturn_dataset(inside, split, skip_bad_rows=skip_bad_rows)
     if file.is_file():
         raise ValueError(f"{path}: unknown file type; use .jsonl, .json or .parquet.")
+    if file.is_dir():
+        found = ", ".join(sorted(item.name for item in file.iterdir())[:5]) or "nothing"
+        raise FileNotFoundError(
+            f"{path}: there is no {split}.jsonl, .json or .parquet in this folder, and it is none "
+            f"of save_to_disk; it holds {found}."
+        )
     if file.is_absolute() or str(path).startswith("."):
         raise FileNotFoundError(f"{path}: there is no such file or folder.")
-    return _from_dataset(load_dataset(str(path), split=split), f"{path}[{split}]")
+    table = load_dataset(str(path), config_name, split=split)
+    return _from_dataset(table, f"{path}[{split}]", skip_bad_rows)
 
 
 _SAVED_BY_DATASETS = ("dataset_info.json", "dataset_dict.json")
@@ -80,25 +101,36 @@ def _take_split(saved: Dataset | DatasetDict, split: str, name: str) -> Dataset:
     return saved[split]
 
 
-def _load_json(file: Path) -> Dataset:
+def _load_json(file: Path, skip_bad_rows: bool) -> Dataset:
     stat = file.stat()
     return write_arrow(
         _read_checked_json,
-        {"file": str(file.resolve()), "fingerprint": f"{stat.st_size}-{stat.st_mtime_ns}"},
+        {
+            "file": str(file.resolve()),
+            "fingerprint": f"{stat.st_size}-{stat.st_mtime_ns}",
+            "skip_bad_rows": skip_bad_rows,
+        },
     )
 
 
-def _read_checked_json(file: str, fingerprint: str) -> Iterator[dict[str, Any]]:
+def _read_checked_json(
+    file: str, fingerprint: str, skip_bad_rows: bool
+) -> Iterator[dict[str, Any]]:
     """Yield checked flat rows; `fingerprint` only tells the cache one content from another."""
-    return check_rows(_flatten(iter_json(Path(file))), Path(file).name)
+    name = Path(file).name
+    rows = convert_rows(_flatten(iter_json(Path(file))), name)
+    return check_rows(rows, name, skip_bad_rows)
 
 
-def _from_dataset(dataset: Dataset, name: str) -> Dataset:
-    if "turns" in dataset.column_names:
-        return write_arrow(_read_nested, {"dataset": dataset, "name": name})
+def _from_dataset(dataset: Dataset, name: str, skip_bad_rows: bool = False) -> Dataset:
+    if "turns" in dataset.column_names or find_format(dataset.column_names):
+        options = {"dataset": dataset, "name": name, "skip_bad_rows": skip_bad_rows}
+        return write_arrow(_read_other, options)
     missing = [column for column in REQUIRED_COLUMNS if column not in dataset.column_names]
     if missing:
         raise ValueError(f"{name}: {describe_missing_columns(missing, dataset.column_names)}")
+    if skip_bad_rows:
+        dataset = _take_good_rows(dataset, name)
     for _ in check_rows(_iter_dataset(dataset), name):
         pass
     if "turn_id" not in dataset.column_names or None in dataset.unique("turn_id"):
@@ -108,8 +140,15 @@ def _from_dataset(dataset: Dataset, name: str) -> Dataset:
     return dataset
 
 
-def _read_nested(dataset: Dataset, name: str) -> Iterator[dict[str, Any]]:
-    return check_rows(_flatten(_iter_dataset(dataset)), name)
+def _take_good_rows(dataset: Dataset, name: str) -> Dataset:
+    found = [(idx, find_row_error(row)) for idx, row in enumerate(dataset)]
+    report_skipped(name, [f"row {idx + 1}: {error}" for idx, error in found if error])
+    return dataset.select([idx for idx, error in found if not error])
+
+
+def _read_other(dataset: Dataset, name: str, skip_bad_rows: bool) -> Iterator[dict[str, Any]]:
+    rows = convert_rows(_flatten(_iter_dataset(dataset)), name)
+    return check_rows(rows, name, skip_bad_rows)
 
 
 def _iter_dataset(dataset: Dataset) -> Rows:

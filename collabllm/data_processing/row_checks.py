@@ -1,14 +1,18 @@
 """Check rows of the multi-turn format, one at a time, with errors that name the place."""
 
+import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
+from collabllm.data_processing.formats import Rows
 from collabllm.messages import find_prompt_error, shorten
 
+logger = logging.getLogger(__name__)
+
 REQUIRED_COLUMNS = ("prompt", "completion", "conv_id", "score")
-Rows = Iterator[tuple[str, dict[str, Any]]]
-"""Pairs of a row's place (`row 17`) and the row."""
+_NUM_EXAMPLES = 3
 
 
 def describe_missing_columns(missing: Iterable[str], present: Iterable[str]) -> str:
@@ -16,26 +20,56 @@ def describe_missing_columns(missing: Iterable[str], present: Iterable[str]) -> 
     return (
         f"missing {', '.join(map(repr, missing))}; it has "
         f"{', '.join(map(repr, present)) or 'no columns'}. Rename your columns to the dataset "
-        "format (README, 'The dataset format')."
+        "format (docs/data.md), or bring OpenAI chat rows (messages), ShareGPT rows "
+        "(conversations) or preference rows (prompt, chosen, rejected)."
     )
 
 
-def check_rows(rows: Rows, name: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows with `turn_id` set; a malformed row, or no row at all, is a ValueError."""
+def check_rows(rows: Rows, name: str, skip_bad_rows: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield the rows with `turn_id` set; a malformed row, or no row at all, is a ValueError.
+
+    Args:
+        rows: Places and rows.
+        name: Of the dataset, for errors.
+        skip_bad_rows: Leave malformed rows out instead, and report their number.
+    """
     count = 0
+    errors: list[str] = []
     for where, row in rows:
-        count += 1
-        error = _find_row_error(row)
-        if error:
-            raise ValueError(f"{name} {where}: {error}")
-        yield {**row, "turn_id": len(row["prompt"])}
+        error = find_row_error(row)
+        if not error:
+            count += 1
+            yield {**row, "turn_id": len(row["prompt"])}
+        elif skip_bad_rows:
+            errors.append(f"{where}: {error}")
+        else:
+            raise ValueError(f"{name} {where}: {error} {_SKIP}")
+    report_skipped(name, errors)
     if not count:
-        raise ValueError(f"{name}: has no rows.")
+        raise ValueError(f"{name}: has no{' good' if errors else ''} rows.")
 
 
-def _find_row_error(row: Any) -> str | None:
+_SKIP = "(--skip_bad_rows goes on without such rows.)"
+
+
+def report_skipped(name: str, errors: Sequence[str]) -> None:
+    """Say how many rows are left out, and why the first ones are."""
+    if errors:
+        _warn(name, len(errors), "; ".join(errors[:_NUM_EXAMPLES]))
+
+
+@lru_cache(maxsize=64)
+def _warn(name: str, count: int, examples: str) -> None:
+    """Warn once about a dataset, although it is read twice."""
+    logger.warning("%s: %d bad rows are skipped: %s", name, count, examples)
+
+
+def find_row_error(row: Any) -> str | None:
+    """Say what is wrong with a row of the dataset format, or return None for a good one."""
     if not isinstance(row, Mapping):
         return f"must be an object with the columns of the dataset format, got {shorten(row)}."
+    if row.get("prompt") is None and isinstance(row.get("error"), str):
+        return str(row["error"])  # of the conversion from another format
     missing = [column for column in REQUIRED_COLUMNS if row.get(column) is None]
     if missing:
         return describe_missing_columns(missing, (key for key in row if row[key] is not None))

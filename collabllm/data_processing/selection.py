@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from collabllm.data_processing.row_checks import check_rows
+from collabllm.data_processing.row_checks import check_rows, report_skipped
 from collabllm.data_processing.splitting import get_column, task_key
 from collabllm.messages import shorten
 
@@ -58,9 +58,13 @@ class Selection:
 
     def describe(self) -> str:
         """Say in one sentence what was kept."""
+        counts = (
+            f"{self.num_rows} rows, {len(self.conversations)} conversations, {self.num_turns} turns"
+        )
+        if self.threshold == -math.inf:
+            return f"{counts}: the best reply of each is kept, whatever its score."
         return (
-            f"{self.num_rows} rows, {len(self.conversations)} conversations, {self.num_turns} "
-            f"turns: best reply kept in {self.num_kept}, below the threshold of "
+            f"{counts}: best reply kept in {self.num_kept}, below the threshold of "
             f"{self.threshold:g} in {self.num_turns - self.num_kept}."
         )
 
@@ -76,23 +80,34 @@ def to_table(dataset: Dataset | Iterable[Mapping[str, Any]]) -> Dataset:
 def select_replies(
     table: Dataset,
     score_column: str,
-    lower_bound_metric: float,
+    lower_bound_metric: float | None,
     lower_bound_percentile: float | None,
     split_by: str,
 ) -> Selection:
     """Rank the replies of each turn by `score_column`; of equal ones the first in the table wins.
 
     Raises:
-        ValueError: If a row has no such score, or the percentile is outside [0, 100].
+        ValueError: If a row has no such score, rows of one turn have different prompts, or the
+            percentile is outside [0, 100].
     """
     turns: dict[tuple[ConvId, int], list[Reply]] = defaultdict(list)
     wanted = {
         name.partition(".")[0] if name not in table.column_names else name
-        for name in (score_column, split_by, "conv_id", "turn_id")
+        for name in (score_column, split_by, "conv_id", "turn_id", "prompt")
     }
+    prompts: dict[tuple[ConvId, int], tuple[int, int]] = {}  # hash of a turn's prompt, its row
     for idx, row in enumerate(table.select_columns(sorted(wanted & set(table.column_names)))):
         score = _read_score(row, score_column, idx)
         key = (row["conv_id"], row["turn_id"])
+        prompt = hash(tuple((m["role"], m["content"]) for m in row["prompt"]))
+        first_prompt, first_idx = prompts.setdefault(key, (prompt, idx))
+        if prompt != first_prompt:
+            raise ValueError(
+                f"row {idx + 1} and row {first_idx + 1} have conv_id {key[0]!r} and turn_id "
+                f"{key[1]} but different prompts, so their replies cannot be compared. Where "
+                "datasets were joined, give each conversation a conv_id of its own, or name them "
+                "all as --hf_dataset_path A B."
+            )
         task = task_key(row, split_by)
         turns[key].append(Reply(idx, *key, score, idx, score, task))
     conversations: dict[ConvId, list[Reply]] = defaultdict(list)
@@ -102,7 +117,7 @@ def select_replies(
         conversations[key[0]].append(
             Reply(best.row_idx, *key, best.score, worst.row_idx, worst.score, best.task)
         )
-    threshold = lower_bound_metric
+    threshold = -math.inf if lower_bound_metric is None else lower_bound_metric
     if lower_bound_percentile is not None:
         threshold = _percentile(list(conversations.values()), lower_bound_percentile)
     return Selection(list(conversations.values()), threshold, len(table))
@@ -115,12 +130,26 @@ def _percentile(conversations: Sequence[Sequence[Reply]], percentile: float) -> 
     return float(np.percentile(scores, percentile))
 
 
+def drop_unscored(table: Dataset, score_column: str) -> Dataset:
+    """Leave out rows whose `score_column` cannot be read, with a warning that counts them."""
+    errors, good = [], []
+    for idx, row in enumerate(table):
+        try:
+            _read_score(row, score_column, idx)
+            good.append(idx)
+        except ValueError as error:
+            errors.append(str(error))
+    report_skipped("dataset", errors)
+    return table.select(good) if errors else table
+
+
 def _read_score(row: Mapping[str, Any], score_column: str, idx: int) -> float:
     value = get_column(row, score_column)
     parts = [p for p in value if p is not None] if isinstance(value, list) else [value]
     if not parts or not all(isinstance(p, (int, float)) and math.isfinite(p) for p in parts):
         raise ValueError(
             f"row {idx + 1}: {score_column!r} must be a finite number or a list of them, got "
-            f"{shorten(value)}; name another score_column or remove the row."
+            f"{shorten(value)}; name another score_column, remove the row, "
+            "or leave such rows out (--skip_bad_rows)."
         )
     return float(np.mean(parts))

@@ -1,20 +1,20 @@
 """Turn chat messages into `input_ids` and `labels`, for any prefix-preserving chat template."""
 
-import logging
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from jinja2.exceptions import TemplateError
 
-from collabllm.messages import Conversation, Message, to_chat
+from collabllm.messages import Conversation, Message, fold_system, to_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-logger = logging.getLogger(__name__)
-
 IGNORE_INDEX = -100
+
+
+class HistoryChangesError(ValueError):
+    """The chat template shows a reply differently once the conversation goes on."""
 
 
 class TokenizedConversation(TypedDict):
@@ -22,6 +22,7 @@ class TokenizedConversation(TypedDict):
 
     input_ids: list[int]
     labels: list[int]
+    num_replies: int
     num_lost_replies: int
 
 
@@ -47,11 +48,13 @@ def tokenize_conversation(
 
     Returns:
         `input_ids` and `labels` (`IGNORE_INDEX` where there is no loss), shape [seq], both empty
-        when not even the first trained reply fits; `num_lost_replies` that did not fit.
+        when not even the first trained reply fits; `num_replies` of weight 1, of which
+        `num_lost_replies` did not fit.
 
     Raises:
-        ValueError: If the template is missing, refuses the messages, changes earlier text when the
-            conversation goes on, or writes no end token.
+        HistoryChangesError: If a trained reply comes before others and the template shows it
+            differently there, so that no one row has what inference sees at every reply.
+        ValueError: If the template is missing, refuses the messages, or writes no end token.
     """
     _check_tokenizer(tokenizer)
     trained = [
@@ -60,7 +63,7 @@ def tokenize_conversation(
         if message["role"] == "assistant" and message.get("weight") in (None, 1)
     ]
     if not trained:
-        return {"input_ids": [], "labels": [], "num_lost_replies": 0}
+        return {"input_ids": [], "labels": [], "num_replies": 0, "num_lost_replies": 0}
     chat = to_chat(messages[: trained[-1] + 1])
     text, spans = _render(chat, trained, tokenizer)
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -90,6 +93,7 @@ def _label(
     return {
         "input_ids": input_ids[:length],
         "labels": labels[:length],
+        "num_replies": len(ends),
         "num_lost_replies": len(ends) - len(fitting),
     }
 
@@ -97,81 +101,94 @@ def _label(
 def _render(
     chat: list[Message], trained: Sequence[int], tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[str, list[_Span]]:
-    """Render the chat and find its trained replies, with TRL's training template if need be."""
-    rendered = _try_render(chat, trained, tokenizer, None)
-    if rendered is None:
-        template = _training_template(tokenizer, str(tokenizer.chat_template))
-        rendered = _try_render(chat, trained, tokenizer, template) if template else None
-    if rendered is None:
-        raise ValueError(
-            "The chat template renders earlier messages differently once the conversation goes on "
-            "(it is not prefix-preserving), so a conversation cannot be trained as one row. Use "
-            'turns="every" (--turns every), or set a prefix-preserving chat template.'
-        )
-    return rendered
+    """Render the chat and find its trained replies.
 
-
-def _try_render(
-    chat: list[Message],
-    trained: Sequence[int],
-    tokenizer: "PreTrainedTokenizerBase",
-    template: str | None,
-) -> tuple[str, list[_Span]] | None:
-    """Return the text and the spans of the trained replies, or None if prefixes change."""
-    text = _apply(chat, tokenizer, template)
+    A reply begins where the prompt for it ends, so its context is what inference shows, and ends
+    with its end token.
+    """
+    text = render_chat(chat, tokenizer)
+    going_on = render_chat([*chat, Message(role="user", content="?")], tokenizer)
     spans = []
     for idx in trained:
-        before = _apply(chat[:idx], tokenizer, template, add_generation_prompt=True)
-        through = _apply(chat[: idx + 1], tokenizer, template).rstrip()
-        if not (text.startswith(through) and through.startswith(before)):
-            return None
-        if through.endswith(chat[idx]["content"].rstrip()):
+        before = render_chat(chat[:idx], tokenizer, add_generation_prompt=True)
+        through = render_chat(chat[: idx + 1], tokenizer)
+        content = chat[idx]["content"].strip()
+        end = _find_end(going_on, through, content, len(before), tokenizer)
+        if end is None and idx == len(chat) - 1:
+            end = len(through.rstrip())
+        if end is None or not (text.startswith(through[:end]) and through.startswith(before)):
+            raise HistoryChangesError(_HISTORY_CHANGES)
+        if through[:end].endswith(content):
             raise ValueError(
                 "The chat template writes no end token after a reply, so the model would never "
                 "learn to stop. Set a chat template that ends each assistant message, for example "
                 "with the tokenizer's eos_token."
             )
-        spans.append(_Span(len(before), len(through)))
+        spans.append(_Span(len(before), end))
     return text, spans
 
 
-def _apply(
-    chat: list[Message],
+_HISTORY_CHANGES = (
+    "The chat template renders earlier messages differently once the conversation goes on (it is "
+    'not prefix-preserving), so a conversation cannot be trained as one row. Use turns="every" '
+    "(--turns every), or set a prefix-preserving chat template."
+)
+
+
+def _find_end(
+    going_on: str, through: str, content: str, start: int, tokenizer: "PreTrainedTokenizerBase"
+) -> int | None:
+    """Find where a reply ends, its end token included.
+
+    Args:
+        going_on: The conversation with a user message after it.
+        through: The conversation up to the reply.
+        content: Of the reply.
+        start: Of the reply in both.
+        tokenizer: For its special tokens.
+
+    Returns:
+        The position; None if the reply itself changes when the conversation goes on. A template
+        may close a conversation with one more token (Phi 3), which then stays out.
+    """
+    stripped = through.rstrip()
+    if going_on.startswith(stripped):
+        return len(stripped)
+    shared = next(
+        (idx for idx, (a, b) in enumerate(zip(going_on, through, strict=False)) if a != b), 0
+    )
+    said = through.find(content, start, shared)
+    ends = [
+        position + len(token)
+        for token in tokenizer.get_added_vocab()
+        if said >= 0 and (position := through.find(token, said + len(content), shared)) >= 0
+    ]
+    return min(ends, default=None)
+
+
+def render_chat(
+    chat: Sequence[Message],
     tokenizer: "PreTrainedTokenizerBase",
-    template: str | None,
     add_generation_prompt: bool = False,
 ) -> str:
-    options: dict[str, Any] = {"chat_template": template} if template else {}
-    try:
-        return str(
-            tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=add_generation_prompt, **options
+    """Render messages; a refused system prompt moves to the first user, as it does at inference.
+
+    Raises:
+        ValueError: If the template refuses the messages all the same.
+    """
+    attempts = [chat, fold_system(chat)] if chat and chat[0]["role"] == "system" else [chat]
+    for attempt in attempts:
+        try:
+            return str(
+                tokenizer.apply_chat_template(
+                    attempt, tokenize=False, add_generation_prompt=add_generation_prompt
+                )
             )
-        )
-    except TemplateError as error:
-        remedy = (
-            'If it refuses the system role, train without one: system_prompt="" '
-            '(--system_prompt "").'
-            if chat[0]["role"] == "system"
-            else "Check the roles of the conversation."
-        )
-        raise ValueError(f"The chat template refuses this conversation: {error}. {remedy}") from (
-            error
-        )
-
-
-@lru_cache(maxsize=8)
-def _training_template(tokenizer: "PreTrainedTokenizerBase", chat_template: str) -> str | None:
-    """Find TRL's training template of the tokenizer's family; `chat_template` keys the cache."""
-    from trl.chat_template_utils import get_training_chat_template  # loads torch
-
-    try:
-        template = get_training_chat_template(tokenizer)
-    except ValueError:
-        return None
-    if template:
-        logger.info("The chat template is not prefix-preserving; using TRL's training template.")
-    return None if template is None else str(template)
+        except TemplateError as refused:
+            error = refused
+    raise ValueError(
+        f"The chat template refuses this conversation: {error}. Check the roles and their order."
+    ) from error
 
 
 def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> None:

@@ -1,51 +1,187 @@
-"""The LoRA adapter: on which layers it sits, and a check of their names before weights load."""
+"""The LoRA adapter: on which layers it sits, checks before weights load, and its precision."""
 
-import argparse
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM
+from trl import ModelConfig, get_peft_config
 
-from collabllm.models import resolve_model_path
+from collabllm.models import read_adapter_config, resolve_model_path
+from collabllm.training.settings import DEFAULT_TARGETS, ModelSettings, TrainingSettings
 
-TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
+logger = logging.getLogger(__name__)
+
+_FUSED_TARGETS = ("qkv_proj", "o_proj")  # Phi 3
+_OF_THE_ADAPTER = {
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "use_rslora": "use_rslora",
+    "use_dora": "use_dora",
+}
 
 
-def build_lora_config(args: argparse.Namespace) -> LoraConfig:
-    """Make the adapter's configuration from the script's flags."""
-    return LoraConfig(
-        r=args.lora_r,
-        lora_alpha=args.lora_alpha,
-        lora_dropout=args.lora_dropout,
-        target_modules=list(TARGET_MODULES),
-        task_type="CAUSAL_LM",
-    )
+def build_lora_config(settings: TrainingSettings, model: torch.nn.Module) -> LoraConfig:
+    """Make the configuration of a fresh adapter, by TRL's own reading of these settings.
+
+    Args:
+        settings: Of the run.
+        model: The base model, for its layers.
+    """
+    shared = {f.name for f in fields(ModelConfig)} & {f.name for f in fields(settings)}
+    values = {
+        name: getattr(settings, name) for name in shared if name.startswith(("lora_", "use_"))
+    }
+    values["lora_target_modules"] = None
+    config = get_peft_config(ModelConfig(use_peft=True, **values))
+    config.target_modules = choose_targets(model, settings)
+    return config
 
 
-def check_model(path: str, trust_remote_code: bool = False) -> int | None:
+def choose_targets(model: torch.nn.Module, settings: ModelSettings) -> list[str] | str:
+    """Choose the layers of the adapter; in a multimodal model those of its language model only.
+
+    Returns:
+        Names of layers, or where others carry the same names a pattern for their full names.
+
+    Raises:
+        ValueError: If the model lacks one of them.
+    """
+    layers = [name for name, module in model.named_modules() if _is_linear(module)]
+    inside = [name for name in layers if _in_language_model(model, name)]
+    found = {name.rpartition(".")[2] for name in inside} - {"lm_head"}
+    wanted = settings.lora_target_modules
+    if wanted == ["all-linear"]:
+        wanted = sorted(found)
+    elif wanted is None:
+        fits = set(_FUSED_TARGETS) <= found and not set(DEFAULT_TARGETS) <= found
+        wanted = list(_FUSED_TARGETS if fits else DEFAULT_TARGETS)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ValueError(
+            f"{settings.hf_model_path} has no layers named {', '.join(missing)}. Its linear layers "
+            f"are: {', '.join(sorted(found))}; name some by --lora_target_modules, or take "
+            "all-linear."
+        )
+    outside = {n.rpartition(".")[2] for n in layers} & set(wanted)
+    if not any(n.rpartition(".")[2] in outside and n not in inside for n in layers):
+        return wanted
+    prefix = _language_model_prefix(model)
+    return rf"(.*\.)?{re.escape(prefix)}\..*\.({'|'.join(map(re.escape, wanted))})"
+
+
+def _language_model_prefix(model: torch.nn.Module) -> str:
+    """Return the name under which a model keeps its text decoder; `""` if it is all of it."""
+    find: Any = getattr(model, "get_decoder", None)
+    decoder = find() if find else model
+    names = [name for name, module in model.named_modules() if module is decoder]
+    return names[0] if names else ""
+
+
+def _in_language_model(model: torch.nn.Module, name: str) -> bool:
+    prefix = _language_model_prefix(model)
+    return not prefix or name.startswith(f"{prefix}.")
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def check_model(settings: TrainingSettings, trust_remote_code: bool = False) -> int | None:
     """Check a model's layer names from its configuration alone.
 
     Returns:
         Its context length in tokens, None where the configuration does not say.
 
     Raises:
-        ValueError: If it lacks one of `TARGET_MODULES`.
+        ValueError: If it lacks a layer that the adapter goes on.
+        OSError: If there is no such model.
     """
-    config = AutoConfig.from_pretrained(
-        resolve_model_path(path), trust_remote_code=trust_remote_code
-    )
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    names = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
-    }
-    missing = [name for name in TARGET_MODULES if name not in names]
-    if missing:
-        raise ValueError(
-            f"{path} has no layers named {', '.join(missing)}; LoRA goes on "
-            f"{', '.join(TARGET_MODULES)}. Its linear layers are: {', '.join(sorted(names))}."
-        )
+    config, model = _build_empty(settings, trust_remote_code)
+    if not settings.lora_path:
+        choose_targets(model, settings)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if context is None else int(context)
+
+
+def _build_empty(settings: TrainingSettings, trust_remote_code: bool) -> tuple[Any, Any]:
+    """Build the model without weights."""
+    path = resolve_model_path(settings.hf_model_path)
+    options = {"trust_remote_code": trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(path, revision=settings.model_revision, **options)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"{settings.hf_model_path}: there is no such model, or it cannot be read "
+            f"(--hf_model_path; a gated one needs HF_TOKEN): {str(error).splitlines()[0]}"
+        ) from error
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, **options)
+    return config, model
+
+
+def check_adapter(settings: TrainingSettings) -> TrainingSettings:
+    """Read the adapter to go on from, and take over its rank and the like.
+
+    Returns:
+        The settings, with what the adapter has.
+
+    Raises:
+        FileNotFoundError: If there is no adapter.
+        ValueError: If a setting asks for another shape than the adapter has.
+    """
+    config = read_adapter_config(str(settings.lora_path))
+    defaults = {f.name: f.default for f in fields(ModelSettings)}
+    found = {name: config[key] for name, key in _OF_THE_ADAPTER.items() if key in config}
+    for name, value in found.items():
+        asked = getattr(settings, name)
+        if asked not in (defaults[name], value):
+            raise ValueError(
+                f"--{name} {asked} does not fit --lora_path {settings.lora_path}, which has "
+                f"{value}; leave it out, or start a fresh adapter without --lora_path."
+            )
+    base = config.get("base_model_name_or_path")
+    if base and not _same_model(base, settings.hf_model_path):
+        logger.warning(
+            "The adapter %s was trained on %s; this run puts it on %s.",
+            settings.lora_path,
+            base,
+            settings.hf_model_path,
+        )
+    targets = config.get("target_modules")
+    targets = [targets] if isinstance(targets, str) else targets
+    return replace(settings, lora_target_modules=targets, **found)
+
+
+def _same_model(base: str, path: str) -> bool:
+    names = {str(base).rstrip("/"), str(base).rstrip("/").rpartition("/")[2]}
+    return (
+        str(path) in names or resolve_model_path(path) in names or path.rpartition("/")[2] in names
+    )
+
+
+def trainable_values(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copy the weights that train, by name, before TRL rounds them to bf16."""
+    return {
+        name: parameter.detach().float().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def restore_float32(model: torch.nn.Module, exact: Mapping[str, torch.Tensor]) -> None:
+    """Turn the weights that train back to float32; TRL makes them bf16, which rounds updates away.
+
+    Args:
+        model: As TRL left it.
+        exact: From `trainable_values`, for an adapter that is trained already.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            value = exact[name].to(parameter.device) if name in exact else parameter.data.float()
+            parameter.data = value

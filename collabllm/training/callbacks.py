@@ -1,35 +1,59 @@
-"""Saving at SIGTERM, run facts for the tracker, and evaluation that leaves training untouched."""
+"""Saving at a signal, run facts for the tracker, and evaluation that leaves training untouched."""
 
 import logging
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from collabllm.training import held_out
+from collabllm.training.checkpoints import add_run_facts
 
 logger = logging.getLogger(__name__)
 
+_STOP_KEY = "collabllm/last_step"
 
-class SaveOnSigterm(TrainerCallback):
-    """Finish the step at hand, save a checkpoint and stop when the process gets SIGTERM.
+
+class SaveOnStop(TrainerCallback):
+    """Finish the step at hand, save a checkpoint and stop at SIGTERM or Ctrl-C; a second one kills.
 
     transformers' `enable_jit_checkpoint` saves between the backward pass and the optimizer step,
     when the random state is already that of the next step, so a resumed run would differ.
+
+    Several processes agree on the step without talking at every step: the one that got the signal
+    names the next step in the store of the process group. None gets past the gradients of that
+    step without it, so all find the name when the step ends.
     """
 
     def __init__(self) -> None:
         """Start without a signal."""
-        self.interrupted = False
-        self._previous: Any = None
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def signal_name(self) -> str:
+        """Name of the signal that came."""
+        return signal.Signals(self.signal).name if self.signal else ""
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Install the handler."""
-        self._previous = signal.signal(signal.SIGTERM, self._remember)
+        """Install the handlers; only a main thread may."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._remember)
 
-    def _remember(self, signum: int, frame: FrameType | None) -> None:
-        self.interrupted = True
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self._restore()
+        logger.warning(
+            "%s: saving a checkpoint after this step; a second signal ends at once.",
+            signal.Signals(number).name,
+        )
 
     def on_step_end(
         self,
@@ -38,17 +62,32 @@ class SaveOnSigterm(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Ask the trainer to save and stop; with several processes as soon as one was told to."""
+        """Ask the trainer to save and stop."""
+        stops = self.signal is not None
         if args.world_size > 1:
-            flag = torch.tensor(int(self.interrupted), device=args.device)
-            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            self.interrupted = bool(flag.item())
-        if self.interrupted:
+            stops = self._agree(state.global_step)
+        if stops:
             control.should_save = control.should_training_stop = True
 
+    def _agree(self, step: int) -> bool:
+        """Tell whether all processes stop after this step."""
+        store = torch.distributed.distributed_c10d._get_default_store()
+        if not store.check([_STOP_KEY]):
+            if self.signal is not None:
+                store.set(_STOP_KEY, f"{step + 1} {self.signal}")
+            return False
+        last, number = map(int, store.get(_STOP_KEY).split())
+        self.signal = number
+        return step >= last
+
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        """Put the previous handler back."""
-        signal.signal(signal.SIGTERM, self._previous or signal.SIG_DFL)
+        """Put the previous handlers back."""
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous or signal.SIG_DFL)
+        self._previous = {}
 
 
 class LogRunFacts(TrainerCallback):
@@ -71,18 +110,28 @@ class LogRunFacts(TrainerCallback):
 
             if wandb.run is not None:
                 wandb.run.config.update(self.facts, allow_val_change=True)
+                add_run_facts(Path(args.output_dir), wandb_run_id=wandb.run.id)
 
 
 class KeepRandomState:
     """Mixin for a trainer: evaluating draws no random numbers from the training run's stream."""
 
+    ranked_rows: Sequence[Any] | Dataset = ()
+    """Held-out pairs to rank at every evaluation, from `data.to_ranked_rows`."""
+
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate as the trainer does, then restore the random state.
+        """Evaluate as the trainer does, rank the held-out pairs, then restore the random state.
 
         A data loader draws its seed from the global generator, which also feeds dropout.
         """
         with torch.random.fork_rng(devices=_cuda_devices()):
-            return super().evaluate(*args, **kwargs)  # type: ignore[misc]
+            metrics = super().evaluate(*args, **kwargs)  # type: ignore[misc]
+            if len(self.ranked_rows):
+                sums = held_out.score_rows(self, self.ranked_rows, "Held-out pairs")
+                ranking = {"eval_ranking_accuracy": held_out.rank_pairs(sums)["ranking_accuracy"]}
+                self.log(ranking)  # type: ignore[attr-defined]
+                metrics.update(ranking)
+            return metrics
 
 
 def _cuda_devices() -> list[int]:

@@ -1,10 +1,10 @@
 """What a run leaves behind: metrics, a configuration that reruns it, a model card, a Hub copy."""
 
-import argparse
 import json
 import logging
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,31 @@ from typing import Any
 import yaml
 
 from collabllm import __version__
+from collabllm.files import write_text
 from collabllm.hub import HubTarget
 
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "train_config.yaml"
 METRICS_FILE = "metrics.json"
-NOT_UPLOADED = ("checkpoint-*", "checkpoint-*/**", "wandb/**", "runs/**")
+UPLOADED = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "README.md",
+    "train_config.yaml",
+    "metrics.json",
+    "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "merges.txt",
+    "vocab.json",
+)
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets")
 COMPARED = ("loss", "token_accuracy", "ranking_accuracy", "reward_accuracy", "margin")
-_MADE_BY = {
-    "sft": "on the best-scored replies of",
-    "dpo": "by preference (DPO) on the best against the worst replies of",
-}
-_NOT_RERUN = ("config", "trainer_args", "parse_secrets_runpod")
+_NOT_RERUN = ("parse_secrets_runpod", "overwrite_output_dir")
 
 
 def library_versions() -> dict[str, str]:
@@ -38,35 +49,30 @@ def library_versions() -> dict[str, str]:
 
 
 def write_train_config(
-    folder: Path, args: argparse.Namespace, trainer_fields: Mapping[str, Any], method: str = "sft"
+    folder: Path, settings: Any, trainer_fields: Mapping[str, Any], method: str
 ) -> None:
     """Write the flags of a run, so that `--config train_config.yaml` runs it again.
 
     Args:
         folder: The run's output folder.
-        args: Our own flags, resolved.
-        trainer_fields: The trainer's fields that the user set; where to write is left out.
+        settings: Our own settings, resolved.
+        trainer_fields: The trainer's fields that the user set.
         method: Whose script runs it.
     """
-    own = {name: value for name, value in vars(args).items() if name not in _NOT_RERUN}
-    fields = {
-        name: value
-        for name, value in trainer_fields.items()
-        if name not in ("output_dir", "run_name", "resume_from_checkpoint", "hub_token")
-    }
+    own = {name: value for name, value in asdict(settings).items() if name not in _NOT_RERUN}
     text = f"# scripts/train_{method}.py --config {CONFIG_FILE}\n"
-    text += yaml.safe_dump({**own, **fields}, sort_keys=False, allow_unicode=True)
-    _write(folder / CONFIG_FILE, text)
+    text += yaml.safe_dump({**own, **trainer_fields}, sort_keys=False, allow_unicode=True)
+    write_text(folder / CONFIG_FILE, text)
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write the metrics of a run as JSON."""
-    _write(folder / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_card(
     folder: Path,
-    args: argparse.Namespace,
+    settings: Any,
     facts: Mapping[str, Any],
     before: Mapping[str, float],
     after: Mapping[str, float],
@@ -79,21 +85,12 @@ def write_card(
         if name in before and name in after
     ]
     evaluation = "\n".join(["| held-out metric | before | after |", "|---|---|---|", *rows])
-    settings = "\n".join(f"- {name}: `{value}`" for name, value in facts["settings"].items())
+    settings_text = "\n".join(f"- {name}: `{value}`" for name, value in facts["settings"].items())
     data = "\n".join(f"- {name}: {value}" for name, value in facts["data"].items())
     versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
-    where = hub.repo_id if hub else "PATH/TO/THIS/FOLDER"
-    base = "{collabllm.models.resolve_model_path(...)}" if facts["bundled"] else args.hf_model_path
-    load_base = (
-        'from collabllm.models import load_base_model\n\nbase = load_base_model("'
-        f'{args.hf_model_path}")'
-        if facts["bundled"]
-        else "from transformers import AutoModelForCausalLM\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{base}", dtype="auto")'
-    )
     header = {
         "library_name": "peft",
-        "base_model": args.hf_model_path,
+        "base_model": settings.hf_model_path,
         "tags": ["collabllm", "lora", facts["method"], "multi-turn"],
         "pipeline_tag": "text-generation",
     }
@@ -103,33 +100,53 @@ def write_card(
 
 # {facts["run_name"]}
 
-A LoRA adapter of `{args.hf_model_path}` that collaborates over several turns: it asks for what is
-missing and uses what was said. Trained with CollabLLM {_MADE_BY[facts["method"]]}
-`{args.hf_dataset_path}`.
+A LoRA adapter of `{settings.hf_model_path}` that collaborates over several turns: it asks for what
+is missing and uses what was said. Trained with CollabLLM {facts["made_by"]}
+`{settings.dataset}`.
 
 ## Data
 {data}
 
 ## Hyperparameters
-{settings}
+{settings_text}
 
 ## Evaluation on held-out tasks
 {evaluation if rows else "No tasks were held out (eval_ratio 0)."}
 
 ## How to load it
 ```python
-from peft import PeftModel
-{load_base}
-model = PeftModel.from_pretrained(base, "{where}")
+{_loading_code(settings, hub.repo_id if hub else "PATH/TO/THIS/FOLDER", facts["bundled"])}
 ```
 
 Versions: {versions}. `{CONFIG_FILE}` runs the same training again.
 """
-    _write(folder / "README.md", text)
+    write_text(folder / "README.md", text)
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole, so that no half-written one is left."""
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+def _loading_code(settings: Any, where: str, bundled: bool) -> str:
+    """Write the code that loads the adapter and answers under the prompt it was trained with."""
+    model = settings.hf_model_path
+    if bundled:
+        load = f"""from collabllm.models import load_base_model, load_tokenizer
+
+base, tokenizer = load_base_model("{model}"), load_tokenizer("{model}")"""
+    else:
+        load = f"""from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained("{model}", dtype="auto", device_map="auto")
+tokenizer = AutoTokenizer.from_pretrained("{where}")"""
+    prompt = ""
+    if settings.system_prompt:
+        prompt = f"""
+    {{"role": "system", "content": {settings.system_prompt!r}}},"""
+    return f'''from peft import PeftModel
+{load}
+model = PeftModel.from_pretrained(base, "{where}")
+messages = [{prompt}
+    {{"role": "user", "content": "Help me plan a party."}},
+]
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+).to(model.device)
+reply = model.generate(**inputs, max_new_tokens=200)[0, inputs["input_ids"].shape[1] :]
+print(tokenizer.decode(reply, skip_special_tokens=True))'''

@@ -1,41 +1,94 @@
-"""Find the checkpoint to resume from, passing over one that a kill left half-written."""
+"""The output folder: what it holds, the checkpoint to go on from, and what a run is called."""
 
+import json
 import logging
+import re
 from pathlib import Path
+from typing import Any
+
+from collabllm.files import write_text
 
 logger = logging.getLogger(__name__)
 
 # The trainer writes this file last.
 _LAST_FILE = "trainer_state.json"
+_FACTS_FILE = "run.json"
+_RESULTS = ("adapter_model.safetensors", "metrics.json")
 
 
 def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
-    """Return the checkpoint to resume from, or None to start afresh.
+    """Return the checkpoint to go on from, or None to start afresh.
 
     Args:
         resume: `--resume_from_checkpoint`: a checkpoint's path, `true` for the newest complete one
-            in `output_dir`, or None, `false` for a fresh run.
+            in `output_dir`, `auto` for that or else a fresh run, or None, `false` for a fresh run.
         output_dir: The run's output folder.
 
     Raises:
         FileNotFoundError: If there is no complete checkpoint where one was asked for.
     """
-    if resume is None or str(resume).lower() in ("", "false", "none"):
+    word = str(resume).lower()
+    if word in ("", "false", "none"):
         return None
-    if str(resume).lower() != "true":
-        if not (Path(resume) / _LAST_FILE).is_file():
+    if word not in ("true", "auto"):
+        if not (Path(str(resume)) / _LAST_FILE).is_file():
             raise FileNotFoundError(f"{resume}: there is no complete checkpoint.")
-        return resume
-    folders = sorted(
-        Path(output_dir).glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[-1])
-    )
+        return str(resume)
+    folders = list_checkpoints(Path(output_dir))
     complete = [folder for folder in folders if (folder / _LAST_FILE).is_file()]
-    for folder in set(folders) - set(complete):
-        logger.warning("%s is incomplete and passed over.", folder)
-    if not complete:
-        raise FileNotFoundError(
-            f"--resume_from_checkpoint true: there is no checkpoint in {output_dir}. Give the "
-            "--output_dir of the run to resume; a run that was stopped before its first "
-            "checkpoint (--save_steps) starts afresh without --resume_from_checkpoint."
+    for folder in folders:
+        if folder not in complete:
+            logger.warning("%s is incomplete and passed over.", folder)
+    if complete:
+        return str(complete[-1])
+    if word == "auto":
+        return None
+    raise FileNotFoundError(
+        f"--resume_from_checkpoint true: there is no checkpoint in {output_dir}. Give the "
+        "--output_dir of the run to resume; a run that was stopped before its first "
+        "checkpoint (--save_steps) starts afresh without --resume_from_checkpoint."
+    )
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """List a run's checkpoints by step; other folders, such as `checkpoint-best`, are no steps."""
+    found = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("*")]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a run in this folder has left its results."""
+    return all((folder / name).is_file() for name in _RESULTS)
+
+
+def check_output_folder(config: Any, overwrite: bool = False) -> None:
+    """Refuse a folder that holds another run's results.
+
+    Raises:
+        FileExistsError: If the run is a new one and its folder is taken.
+    """
+    folder = Path(config.output_dir)
+    if overwrite or config.resume_from_checkpoint:
+        return
+    taken = [name for name in _RESULTS if (folder / name).is_file()]
+    taken += [path.name for path in list_checkpoints(folder)]
+    if taken:
+        raise FileExistsError(
+            f"{folder} holds a run ({', '.join(taken[:3])}). Choose another --output_dir, go on "
+            "with it by --resume_from_checkpoint true, or give --overwrite_output_dir."
         )
-    return str(complete[-1])
+
+
+def add_run_facts(folder: Path, **facts: str | None) -> None:
+    """Write what a run that goes on keeps: its name, its repository, its W&B run."""
+    facts = {**read_run_facts(folder), **facts}
+    write_text(folder / _FACTS_FILE, json.dumps(facts, indent=2) + "\n")
+
+
+def read_run_facts(folder: Path) -> dict[str, Any]:
+    """Read what a run is called; empty where none has been."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / _FACTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return facts

@@ -1,19 +1,51 @@
 """Preference training (DPO) by QLoRA on the best against the worst reply of every turn."""
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import PartialState
+import numpy as np
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from collabllm.models import load_adapter
+from collabllm.data_processing.dataset_utils import multiturn_dataset_to_dpo
 from collabllm.training import held_out
-from collabllm.training.adapters import build_lora_config
 from collabllm.training.callbacks import KeepRandomState
-from collabllm.training.dpo_data import PreferenceData, prepare_pairs
-from collabllm.training.run import Run, execute, keep_float32, start_run
+from collabllm.training.data import (
+    TrainingData,
+    conversion,
+    load_rows,
+    take_evenly,
+    to_ranked_rows,
+    tokenize_pairs,
+    weigh_rows,
+)
+from collabllm.training.run import Method, Run, Scores, run_training
+from collabllm.training.schedule import describe_steps
+from collabllm.training.settings import DPOSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
+
+
+def train_dpo(settings: DPOSettings | None = None, **arguments: Any) -> Path:
+    """Train a model on preferences; leave what `train_sft` leaves.
+
+    The policy starts from the base model, or from the adapter in `lora_path`; the reference is
+    what it starts from.
+
+    Args:
+        settings: Of the run; defaults where there are none.
+        arguments: Fields of `DPOSettings` and of TRL's `DPOConfig` by name; they win.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ValueError: If a setting, the data or the model does not fit; before any weights load.
+        KeyboardInterrupt: After Ctrl-C, when a checkpoint was saved; it says how to go on.
+        SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
+    """
+    return run_training(DPO(), settings, arguments)
 
 
 class _Trainer(KeepRandomState, DPOTrainer):
@@ -24,7 +56,7 @@ class _Trainer(KeepRandomState, DPOTrainer):
         return dataset
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write nothing: `artifacts.write_card` does, when the run is over."""
+        """Write nothing: `card.write_card` does, when the run is over."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as the trainer does, without the frozen copy of the adapter in the final folder."""
@@ -36,57 +68,72 @@ class _Trainer(KeepRandomState, DPOTrainer):
             reference.rmdir()
 
 
-def train_dpo(args: argparse.Namespace) -> Path:
-    """Train a model on preferences as the flags say; leave what `train_sft` leaves.
+class DPO(Method):
+    """The best against the worst reply of every turn."""
 
-    The policy starts from the base model, or from the SFT adapter in `lora_path`; the reference is
-    what it starts from.
+    name = "dpo"
+    config_class = DPOConfig
+    settings_class = DPOSettings
+    made_by = "by preference (DPO) on the best against the worst replies of"
 
-    Args:
-        args: From `arguments.parse_arguments`.
+    def __init__(self) -> None:
+        """Start without scores of the reference."""
+        self._reference: held_out.Sums | None = None
 
-    Returns:
-        The output folder.
+    def prepare_data(
+        self, settings: DPOSettings, tokenizer: "PreTrainedTokenizerBase", config: Any
+    ) -> TrainingData:
+        """Pair, tokenize and check the data, and print the preflight report."""
+        dataset = load_rows(settings)
+        sides = multiturn_dataset_to_dpo(
+            dataset,
+            min_score_gap=settings.min_score_gap,
+            min_confidence=settings.min_confidence,
+            **conversion(settings),
+        )
+        chosen = weigh_rows(sides["train"], settings.dataset_weights)
+        train, report = tokenize_pairs(chosen, tokenizer, settings.max_length)
+        report.notes.append(describe_steps(len(train), config))
+        print(report.to_text("training"))
+        report.check(settings.max_length, settings.allow_truncation)
+        gaps = np.array(sides["train"]["chosen_score"]) - np.array(sides["train"]["rejected_score"])
+        facts = {
+            "rows": len(dataset),
+            "fingerprint": dataset._fingerprint,
+            "filter": f"score gap of at least {settings.min_score_gap:g}"
+            if settings.min_confidence is None
+            else f"P(chosen is better) of at least {settings.min_confidence:g}",
+            "training pairs": len(train),
+            "median score gap": round(float(np.median(gaps)), 4),
+            "pairs lost to max_length": report.num_lost,
+        }
+        data = TrainingData(train, report, facts)
+        if settings.eval_ratio:
+            data.eval, held = tokenize_pairs(sides["eval"], tokenizer, settings.max_length)
+            held.examples.clear()
+            print(held.to_text("held out"))
+            data.ranked = to_ranked_rows(take_evenly(data.eval, settings.max_eval_pairs))
+            openings = [{"messages": pair["prompt"]} for pair in sides["eval"]]
+            data.samples = held_out.choose_samples(openings, settings.num_sample_replies)
+        data.facts["held-out pairs"] = len(data.eval)
+        return data
 
-    Raises:
-        ValueError: If a flag, the data or the model does not fit; before any weights load.
-        SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
-    """
-    run = start_run(args, DPOConfig, "dpo")
-    with PartialState().main_process_first():
-        data = prepare_pairs(run.args, run.tokenizer, quiet=not run.is_main)
-    trainer = build_trainer(run, data)
-    reference: list[held_out.Sums] = []
+    def build_trainer(self, run: Run, data: TrainingData) -> "Trainer":
+        """Put TRL's trainer around the model; it keeps a frozen copy of a loaded adapter."""
+        return run.build_trainer(
+            _Trainer,
+            data.facts,
+            train_dataset=data.train,
+            eval_dataset=data.eval if len(data.eval) else None,
+        )
 
-    def score() -> dict[str, float]:
-        if not len(data.eval_rows):
+    def score(self, trainer: "Trainer", data: TrainingData) -> Scores:
+        """Measure ranking accuracy, reward accuracy and margin."""
+        if not len(data.ranked):
             return {}
-        sums = held_out.score_rows(trainer, data.eval_rows, "Held-out pairs")
-        reference.append(sums)  # before training the policy is the reference
-        compared = held_out.compare_with_reference(sums, reference[0], run.config.beta)
+        sums = held_out.score_rows(trainer, data.ranked, "Held-out pairs")
+        if self._reference is None:  # before training the policy is the reference
+            self._reference = sums
+        beta = float(trainer.args.beta)
+        compared = held_out.compare_with_reference(sums, self._reference, beta)
         return {**held_out.rank_pairs(sums), **compared}
-
-    return execute(trainer, run, data.preflight, data.facts, data.samples, score)
-
-
-def build_trainer(run: Run, data: PreferenceData) -> _Trainer:
-    """Load the base model, put a fresh or a trained adapter on it, and the trainer around it."""
-    model: Any = run.load_model()
-    peft_config = None
-    if run.args.lora_path:
-        # TRL keeps a frozen copy of a loaded adapter as the reference.
-        model = load_adapter(model, run.args.lora_path, trainable=True)
-    else:
-        peft_config = build_lora_config(run.args)
-    trainer = _Trainer(
-        model=model,
-        args=run.config,
-        train_dataset=data.train,
-        eval_dataset=data.eval if len(data.eval) else None,
-        processing_class=run.tokenizer,
-        peft_config=peft_config,
-        callbacks=[run.log_facts(data.facts)],
-    )
-    if not run.sharded:  # FSDP needs one type for all
-        keep_float32(trainer.model)
-    return trainer

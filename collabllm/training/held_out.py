@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +13,8 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from collabllm.data_processing.tokenization import tokenize_conversation
+from collabllm.data_processing.tokenization import render_chat
 from collabllm.messages import Message, to_chat
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -26,43 +23,13 @@ Sums = np.ndarray[Any, Any]
 """Sum of log-probabilities, right tokens and tokens of each row, shape [rows, 3]."""
 
 
-def take_evenly(rows: Dataset, limit: int) -> Dataset:
-    """Take at most `limit` rows, spread evenly over all of them."""
-    if len(rows) <= limit:
-        return rows
-    return rows.select(np.linspace(0, len(rows) - 1, limit).astype(int))
-
-
-def tokenize_pairs(
-    pairs: Dataset, tokenizer: "PreTrainedTokenizerBase", max_length: int
-) -> Dataset:
-    """Tokenize the best and the worst reply of each turn, with the loss on the reply alone.
-
-    Returns:
-        Rows with `input_ids` and `labels`: best, worst, best, worst, …; pairs that are too long are
-        left out and counted in the log.
-    """
-    rows: list[dict[str, Any]] = []
-    for pair in pairs:
-        context = [{**message, "weight": 0} for message in pair["prompt"]]
-        both = [
-            tokenize_conversation(context + pair[side], tokenizer, max_length)
-            for side in ("chosen", "rejected")
-        ]
-        if all(row["input_ids"] for row in both):
-            rows += [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in both]
-    if len(rows) < 2 * len(pairs):
-        logger.info("%d held-out pairs exceed max_length.", len(pairs) - len(rows) // 2)
-    return Dataset.from_list(rows)
-
-
 def score_held_out(trainer: Trainer, rows: Dataset, pairs: Dataset) -> dict[str, float]:
     """Measure the model on held-out rows and pairs.
 
     Args:
         trainer: A TRL trainer whose model has the fused LM head.
         rows: Tokenized conversations.
-        pairs: From `tokenize_pairs`.
+        pairs: From `data.to_ranked_rows`.
 
     Returns:
         `loss` (nats a token), `token_accuracy`, `ranking_accuracy` (share of turns whose best reply
@@ -167,9 +134,8 @@ def answer_samples(trainer: Trainer, samples: Sequence[Sequence[Message]]) -> li
     model.eval()
     replies = []
     for messages in samples:
-        encoded = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        ).to(model.device)
+        text = render_chat(messages, tokenizer, add_generation_prompt=True)
+        encoded = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
         with torch.no_grad():
             output = model.generate(**encoded, max_new_tokens=_SAMPLE_TOKENS, do_sample=False)
         replies.append(

@@ -1,19 +1,45 @@
 """Merge an adapter into its 16-bit base model, and measure what merging changes."""
 
-import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from collabllm.models import choose_dtype, load_adapter, load_base_model, load_tokenizer
+from collabllm.models import (
+    choose_dtype,
+    load_adapter,
+    load_base_model,
+    load_tokenizer,
+    read_adapter_config,
+)
 
 logger = logging.getLogger(__name__)
 
 _PROBE = "Could you help me plan a small party? I have not decided on the place yet."
 
 
-def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> float:
+@dataclass(frozen=True)
+class MergeReport:
+    """What merging changed, on a probe text, and what the adapter itself changes there."""
+
+    difference: float
+    """Largest absolute difference of a logit between adapter and merged model."""
+    adapter_effect: float
+    """The same between base and adapter: the yardstick."""
+    same_top_tokens: float
+    """Share of positions where adapter and merged model have the same most likely token."""
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return (
+            f"Rounding changed logits by at most {self.difference:.3g}, the adapter itself by "
+            f"{self.adapter_effect:.3g}; the most likely token is the same at "
+            f"{self.same_top_tokens:.0%} of the positions."
+        )
+
+
+def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> MergeReport:
     """Merge an adapter into its base in 16 bit (32 on a CPU), never in 4 bit, and save the result.
 
     Rounding to 4 bit after merging ruins the adapter, so the base is loaded anew. The merged model
@@ -25,13 +51,13 @@ def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> flo
         base: The base model; by default what the adapter's configuration names.
 
     Returns:
-        Largest absolute difference of a logit between adapter and merged model on a probe text.
+        How far the merged model is from the adapter, beside what the adapter changes.
 
     Raises:
         ValueError: If the base is unknown, or a 4-bit copy.
         FileExistsError: If `output_dir` is not empty.
     """
-    target = Path(output_dir)
+    target = Path(output_dir).expanduser()
     if target.exists() and any(target.iterdir()):
         raise FileExistsError(f"{target} is not empty; choose another --output_dir.")
     base = base or _find_base(adapter)
@@ -40,6 +66,8 @@ def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> flo
         raise ValueError(f"{base} is a quantized copy; give the 16-bit base with --hf_model_path.")
     tokenizer = load_tokenizer(base)
     ids = tokenizer(_PROBE, return_tensors="pt").input_ids.to(model.device)  # [1, seq]
+    with torch.no_grad():
+        plain = model.eval()(input_ids=ids).logits.float()
     adapted = load_adapter(model, adapter).eval()
     with torch.no_grad():
         before = adapted(input_ids=ids).logits.float()
@@ -48,24 +76,21 @@ def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> flo
         after = merged(input_ids=ids).logits.float()
     merged.save_pretrained(target)
     tokenizer.save_pretrained(target)
-    return float((before - after).abs().max())
+    return MergeReport(
+        difference=float((before - after).abs().max()),
+        adapter_effect=float((before - plain).abs().max()),
+        same_top_tokens=float((before.argmax(-1) == after.argmax(-1)).float().mean()),
+    )
 
 
 def _find_base(adapter: str) -> str:
     """Read the base's name; the run's own configuration knows the bundled model by name."""
     config = Path(adapter) / "train_config.yaml"
     if config.is_file():
-        from collabllm.flags import load_config
+        from collabllm.settings import load_config
 
         return str(load_config(str(config))["hf_model_path"])
-    file = Path(adapter) / "adapter_config.json"
-    if Path(adapter).is_dir() and not file.is_file():
-        raise FileNotFoundError(f"{adapter}: there is no adapter (adapter_config.json) in it.")
-    if not file.is_file():
-        from huggingface_hub import hf_hub_download
-
-        file = Path(hf_hub_download(adapter, "adapter_config.json"))
-    name = json.loads(file.read_text()).get("base_model_name_or_path")
+    name = read_adapter_config(adapter).get("base_model_name_or_path")
     if not name:
         raise ValueError(f"{adapter} does not name its base model; give it with --hf_model_path.")
     return str(name)

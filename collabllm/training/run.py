@@ -1,263 +1,273 @@
-"""What every training run does around its trainer: checks, before and after, what it leaves."""
+"""One path for every method: check, prepare the data, train, evaluate, leave the results.
 
-import argparse
+A method is one module with a `Method`: its settings, TRL's config and trainer, its data, its score.
+"""
+
 import logging
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import DistributedType, broadcast_object_list
-from transformers import HfArgumentParser, Trainer
+from transformers import Trainer
 
-from collabllm.data_processing.loading import BUNDLED_DATASET
-from collabllm.flags import read_flags, unknown_flag_message
-from collabllm.hub import HubTarget, prepare_hub, push_folder
-from collabllm.models import BUNDLED_MODEL, choose_dtype, load_base_model, load_tokenizer
-from collabllm.trackers import prepare_wandb
+from collabllm.hub import HubTarget, create_repository, push_folder
+from collabllm.models import load_adapter, load_base_model
+from collabllm.settings import to_settings
 from collabllm.training import card, held_out
-from collabllm.training.adapters import check_model
-from collabllm.training.callbacks import LogRunFacts, SaveOnSigterm
-from collabllm.training.checkpoints import find_checkpoint
-from collabllm.training.preflight import Preflight
-from collabllm.training.train_utils import (
-    get_timebased_filename,
-    parse_secrets_runpod,
-    use_hub_token,
-)
+from collabllm.training.adapters import build_lora_config, restore_float32, trainable_values
+from collabllm.training.callbacks import LogRunFacts, SaveOnStop
+from collabllm.training.checkpoints import add_run_facts, is_finished
+from collabllm.training.data import TrainingData, prepare_once
+from collabllm.training.schedule import plan_evaluation
+from collabllm.training.settings import BUNDLED_MODEL, TrainingSettings, split_arguments
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from collabllm.training.sharding import Sharding
 
 logger = logging.getLogger(__name__)
 
 Scores = dict[str, float]
 
 
+class Method(ABC):
+    """What one method of training adds to the shared path; one object a run."""
+
+    name: ClassVar[str]
+    """Of the script, and the beginning of the run's name."""
+    config_class: ClassVar[type]
+    """TRL's config; every field is a flag."""
+    settings_class: ClassVar[type[TrainingSettings]]
+    made_by: ClassVar[str]
+    """For the card: `Trained with CollabLLM … DATASET`."""
+
+    def config_fields(self, settings: Any) -> dict[str, Any]:
+        """Return fields of TRL's config that only this method has."""
+        return {"max_length": settings.max_length}
+
+    @abstractmethod
+    def prepare_data(
+        self, settings: Any, tokenizer: "PreTrainedTokenizerBase", config: Any
+    ) -> TrainingData:
+        """Load, convert, tokenize and check the data; runs in one process only."""
+
+    @abstractmethod
+    def build_trainer(self, run: "Run", data: TrainingData) -> Trainer:
+        """Make the trainer, by `run.build_trainer`."""
+
+    @abstractmethod
+    def score(self, trainer: Trainer, data: TrainingData) -> Scores:
+        """Measure the model on held-out data; empty where nothing is held out."""
+
+
 @dataclass
 class Run:
     """A checked run that has not loaded any weights yet."""
 
-    method: str
-    args: argparse.Namespace
+    method: Method
+    settings: Any
     config: Any
     given: dict[str, Any]
     tokenizer: "PreTrainedTokenizerBase"
+    dtype: torch.dtype
+    sharding: "Sharding"
     checkpoint: str | None
     hub: HubTarget | None
     is_main: bool
 
     @property
-    def sharded(self) -> bool:
-        """Whether FSDP or DeepSpeed splits the model."""
-        kinds = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        return PartialState().distributed_type in kinds
+    def folder(self) -> Path:
+        """The output folder."""
+        return Path(self.config.output_dir)
 
-    def load_model(self) -> "PreTrainedModel":
-        """Load the base model as the flags say."""
-        dtype = choose_dtype()
-        return load_base_model(
-            self.args.hf_model_path,
-            use_4bit=not self.args.no_4bit,
-            dtype=dtype,
-            quant_storage=dtype if self.sharded else None,
+    def load_model(self) -> "PreTrainedModel | PeftModel":
+        """Load the base model, with the adapter to go on from, if there is one."""
+        settings = self.settings
+        model = load_base_model(
+            settings.hf_model_path,
+            use_4bit=settings.load_in_4bit,
+            dtype=self.dtype,
+            sharded=bool(self.sharding.kind),
+            attn_implementation=settings.attn_implementation,
             trust_remote_code=self.config.trust_remote_code,
+            revision=settings.model_revision,
+            **(self.config.model_init_kwargs or {}),
         )
+        self.config.model_init_kwargs = None  # used here; the trainer would warn
+        if settings.lora_path:
+            return load_adapter(model, settings.lora_path, trainable=True)
+        return model
 
-    def log_facts(self, data_facts: dict[str, Any]) -> LogRunFacts:
-        """Make the callback that puts settings and data counts into the tracker."""
-        return LogRunFacts({"collabllm": _settings(self.args), "data": data_facts})
+    def build_trainer(
+        self, trainer_class: type, data_facts: Mapping[str, Any], **arguments: Any
+    ) -> Any:
+        """Load the model and put an adapter and a trainer of TRL's around it.
 
-
-def start_run(args: argparse.Namespace, config_class: type, method: str) -> Run:
-    """Check logins, the Hub, the model and the flags, before any weights load.
-
-    Args:
-        args: From `arguments.parse_arguments`; stays as it is.
-        config_class: TRL's, `SFTConfig` or `DPOConfig`.
-        method: `sft` or `dpo`; begins the run's name.
-
-    Raises:
-        ValueError: If a flag or the model does not fit.
-    """
-    if args.parse_secrets_runpod:
-        parse_secrets_runpod()
-    args = argparse.Namespace(**vars(args))
-    config, given = build_config(args, config_class, method)
-    use_hub_token(config.hub_token)
-    config.hub_token = None  # the trainer pickles its arguments into the output folder
-    is_main = PartialState().is_main_process
-    hub = None
-    if is_main:
-        _announce(args)
-        if "wandb" in config.report_to:
-            prepare_wandb(config.output_dir)
-        hub = prepare_hub(
-            args.push_to_hub, config.run_name, config.hub_model_id, config.hub_private_repo
+        Args:
+            trainer_class: TRL's, or a class made of it.
+            data_facts: For the tracker.
+            arguments: Others of the trainer: data sets, reward functions.
+        """
+        model = self.load_model()
+        exact = trainable_values(model) if self.settings.lora_path else {}
+        callbacks = [
+            LogRunFacts({"collabllm": asdict(self.settings), "data": dict(data_facts)}),
+            *arguments.pop("callbacks", []),
+        ]
+        trainer = trainer_class(
+            model=model,
+            args=self.config,
+            processing_class=self.tokenizer,
+            peft_config=None if exact else build_lora_config(self.settings, model),
+            callbacks=callbacks,
+            **arguments,
         )
-    checkpoint = find_checkpoint(config.resume_from_checkpoint, config.output_dir)
-    context = check_model(args.hf_model_path, config.trust_remote_code)
-    if context and args.max_length > context:
-        logger.info(
-            "max_length lowered from %d to the model's context, %d.", args.max_length, context
-        )
-        args.max_length = config.max_length = context
-    tokenizer = load_tokenizer(args.hf_model_path)
-    return Run(method, args, config, given, tokenizer, checkpoint, hub, is_main)
+        if self.sharding.keeps_float32:
+            restore_float32(trainer.model, exact)
+        # Without this the adapter would name a folder of this machine's cache as its base.
+        trainer.model.peft_config["default"].base_model_name_or_path = self.settings.hf_model_path
+        return trainer
 
 
-def build_config(
-    args: argparse.Namespace, config_class: type, method: str
-) -> tuple[Any, dict[str, Any]]:
-    """Build TRL's configuration from our flags and the trainer's own.
-
-    Returns:
-        The configuration, and those of its fields that the user set, by name.
-
-    Raises:
-        ValueError: If a flag is unknown; the message offers the nearest known one.
-    """
-    run_name = [get_timebased_filename(f"{method}-{args.output_name_tag}")]
-    if not torch.cuda.is_available():
-        PartialState(cpu=True)
-    broadcast_object_list(run_name)  # processes start in different seconds
-    parser = HfArgumentParser(config_class, allow_abbrev=False)
-    dtype = choose_dtype()
-    defaults = {
-        "output_dir": str(Path("outputs") / run_name[0]),
-        "run_name": run_name[0],
-        "learning_rate": args.learning_rate,
-        "per_device_train_batch_size": args.batch_size,
-        "per_device_eval_batch_size": args.batch_size,
-        "max_length": args.max_length,
-        "report_to": "wandb",
-        "bf16": dtype == torch.bfloat16,
-        "fp16": dtype == torch.float16,
-        "use_cpu": not torch.cuda.is_available(),
-        "gradient_checkpointing": torch.cuda.is_available(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    }
-    words = [word for key, value in defaults.items() for word in (f"--{key}", str(value))]
-    config, rest = parser.parse_args_into_dataclasses(
-        [*words, *args.trainer_args], return_remaining_strings=True
-    )
-    names = {field.name for field in fields(config_class)}
-    if rest:
-        raise ValueError(unknown_flag_message(rest, names | set(vars(args))))
-    given = read_flags(args.trainer_args)
-    given.pop("hub_token", None)  # a secret: it must not reach the files that a run leaves
-    return config, given
-
-
-def _announce(args: argparse.Namespace) -> None:
-    if args.hf_model_path == BUNDLED_MODEL:
-        logger.info("Model: the bundled %s (--hf_model_path for another).", BUNDLED_MODEL)
-    if args.hf_dataset_path == BUNDLED_DATASET:
-        logger.info("Dataset: the bundled demo conversations (--hf_dataset_path for another).")
-
-
-def keep_float32(model: torch.nn.Module) -> None:
-    """Turn trainable weights back to float32: TRL makes them bf16, which rounds updates away."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(args).items() if name != "trainer_args"}
-
-
-def execute(
-    trainer: Trainer,
-    run: Run,
-    preflight: Preflight,
-    data_facts: dict[str, Any],
-    samples: list[Any],
-    score: Callable[[], Scores],
+def run_training(
+    method: Method, settings: TrainingSettings | None, arguments: Mapping[str, Any]
 ) -> Path:
-    """Evaluate, train, evaluate again, and write what the run leaves behind.
+    """Run one training from settings to adapter, card, configuration and metrics.
 
     Args:
-        trainer: Ready to train.
-        run: From `start_run`.
-        preflight: What will be trained on.
-        data_facts: For card and tracker.
-        samples: Held-out conversations to answer before and after.
-        score: Measures the model on held-out data; empty where nothing is held out.
+        method: New for this run.
+        settings: Of the method's class; None for defaults.
+        arguments: Fields of the settings and of TRL's config by name; they win.
 
     Returns:
         The output folder.
 
     Raises:
+        ValueError: If a setting, the data or the model does not fit; before any weights load.
+        KeyboardInterrupt: After Ctrl-C, when a checkpoint was saved; it says how to go on.
         SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
     """
-    folder = Path(trainer.args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    from collabllm.training.start import start_run
+
+    own, fields = split_arguments(method.settings_class, dict(arguments))
+    run = start_run(method, to_settings(method.settings_class, settings, own), fields)
+    if run.config.resume_from_checkpoint == "auto" and is_finished(run.folder):
+        logger.info("%s is complete; nothing is left to do.", run.folder)
+        return run.folder
+    data = prepare_once(
+        lambda: method.prepare_data(run.settings, run.tokenizer, run.config), run.folder
+    )
+    plan_evaluation(run.config, fields, len(data.train), bool(len(data.eval)))
+    trainer = method.build_trainer(run, data)
+    return execute(trainer, run, data)
+
+
+def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
+    """Evaluate, train, evaluate again, and write what the run leaves behind.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C, when a checkpoint was saved.
+        SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
+    """
+    folder = run.folder
     if run.is_main:
-        card.write_train_config(folder, run.args, run.given, run.method)
-    before, replies_before = _evaluate(trainer, score, samples, "before")
-    trainer.log(preflight.to_metrics())
-    on_sigterm = SaveOnSigterm()
-    trainer.add_callback(on_sigterm)
+        if run.hub:
+            create_repository(run.hub)
+        card.write_train_config(folder, run.settings, run.given, run.method.name)
+        repo_id = run.hub.repo_id if run.hub else None
+        add_run_facts(folder, run_name=run.config.run_name, hub_model_id=repo_id)
+    before, replies_before = _evaluate(trainer, run, data, "before")
+    trainer.log(data.preflight.to_metrics())
+    on_stop = SaveOnStop()
+    trainer.add_callback(on_stop)
     result = trainer.train(resume_from_checkpoint=run.checkpoint)
-    if on_sigterm.interrupted:
-        logger.warning(
-            "SIGTERM: saved %s/checkpoint-%d. Go on with the same command and --output_dir %s "
-            "--resume_from_checkpoint true",
-            folder,
-            trainer.state.global_step,
-            folder,
-        )
-        sys.exit(143)
-    after, replies_after = _evaluate(trainer, score, samples, "after")
+    if on_stop.signal is not None:
+        _stop(on_stop, f"{folder}/checkpoint-{trainer.state.global_step}", folder)
+    after, replies_after = _evaluate(trainer, run, data, "after")
     trainer.save_model(str(folder))
     if run.is_main:
-        facts = {
-            "method": run.method,
-            "run_name": trainer.args.run_name,
-            "bundled": run.args.hf_model_path == BUNDLED_MODEL,
-            "settings": {**_settings(run.args), **run.given},
-            "data": data_facts,
-        }
-        card.write_card(folder, run.args, facts, before, after, run.hub)
-        card.write_metrics(
-            folder,
-            {
-                "before": before,
-                "after": after,
-                "train": result.metrics,
-                "preflight": preflight.to_metrics(),
-                "data": data_facts,
-                "versions": card.library_versions(),
-                "log_history": trainer.state.log_history,
-            },
-        )
-        if before:
-            held_out.print_comparison(before, after)
-        held_out.print_samples(samples[: len(replies_after)], replies_before, replies_after)
+        _leave_results(trainer, run, data, before, after, result.metrics)
+        held_out.print_samples(data.samples[: len(replies_after)], replies_before, replies_after)
         if run.hub:
-            push_folder(folder, run.hub, "Upload adapter", card.NOT_UPLOADED)
+            push_folder(folder, run.hub, "Upload adapter", card.UPLOADED)
         print(f"\nAdapter: {folder}")
+        if trainer.state.best_model_checkpoint:
+            print(
+                f"Best on held-out data: {trainer.state.best_model_checkpoint} "
+                f"({trainer.args.metric_for_best_model} {trainer.state.best_metric:.3f})"
+            )
     trainer.accelerator.wait_for_everyone()
     trainer.end()
+    data.forget()
     return folder
 
 
+def _stop(on_stop: SaveOnStop, checkpoint: str, folder: Path) -> None:
+    """End the process after a signal, and say how to go on."""
+    text = (
+        f"{on_stop.signal_name}: saved {checkpoint}. Go on with the same command and "
+        f"--output_dir {folder} --resume_from_checkpoint true"
+    )
+    if on_stop.signal_name == "SIGINT":
+        raise KeyboardInterrupt(text)
+    logger.warning("%s", text)
+    sys.exit(128 + int(on_stop.signal or 0))
+
+
+def _leave_results(
+    trainer: Trainer,
+    run: Run,
+    data: TrainingData,
+    before: Scores,
+    after: Scores,
+    train_metrics: Mapping[str, float],
+) -> None:
+    """Write card and metrics, and print the comparison."""
+    facts = {
+        "method": run.method.name,
+        "made_by": run.method.made_by,
+        "run_name": trainer.args.run_name,
+        "bundled": run.settings.hf_model_path == BUNDLED_MODEL,
+        "settings": {**asdict(run.settings), **run.given},
+        "data": data.facts,
+    }
+    card.write_card(run.folder, run.settings, facts, before, after, run.hub)
+    card.write_metrics(
+        run.folder,
+        {
+            "before": before,
+            "after": after,
+            "train": dict(train_metrics),
+            "preflight": data.preflight.to_metrics(),
+            "data": data.facts,
+            "versions": card.library_versions(),
+            "best_checkpoint": trainer.state.best_model_checkpoint,
+            "log_history": trainer.state.log_history,
+        },
+    )
+    if before:
+        held_out.print_comparison(before, after)
+
+
 def _evaluate(
-    trainer: Trainer, score: Callable[[], Scores], samples: list[Any], when: str
+    trainer: Trainer, run: Run, data: TrainingData, when: str
 ) -> tuple[Scores, list[str]]:
     """Score the held-out data and answer the samples; the random state stays as it was."""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if run.sharding.kind:
         logger.info("With a sharded model only the trainer's own evaluation runs, %s.", when)
         return {}, []
-    with torch.random.fork_rng():
-        scores = score()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        scores = run.method.score(trainer, data)
         replies = []
         if scores and trainer.is_world_process_zero():
-            replies = held_out.answer_samples(trainer, samples)
+            replies = held_out.answer_samples(trainer, data.samples)
     if scores:
         trainer.log({f"held_out_{when}/{name}": value for name, value in scores.items()})
     return scores, replies

@@ -1,63 +1,184 @@
 """Supervised fine-tuning by QLoRA on the best-scored replies of multi-turn conversations."""
 
-import argparse
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import PartialState
+import numpy as np
+from datasets import Dataset, DatasetDict
 from trl import SFTConfig, SFTTrainer
 
+from collabllm.data_processing.dataset_utils import (
+    multiturn_dataset_to_dpo,
+    multiturn_dataset_to_sft,
+)
+from collabllm.data_processing.selection import select_replies
+from collabllm.data_processing.tokenization import HistoryChangesError
 from collabllm.training import held_out
-from collabllm.training.adapters import build_lora_config
 from collabllm.training.callbacks import KeepRandomState
-from collabllm.training.run import Run, execute, keep_float32, start_run
-from collabllm.training.sft_data import TrainingData, prepare_data
+from collabllm.training.data import (
+    TrainingData,
+    conversion,
+    load_rows,
+    no_rows,
+    take_evenly,
+    to_ranked_rows,
+    tokenize_pairs,
+    tokenize_rows,
+    weigh_rows,
+)
+from collabllm.training.preflight import Preflight
+from collabllm.training.run import Method, Run, Scores, run_training
+from collabllm.training.schedule import describe_steps
+from collabllm.training.settings import SFTSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def train_sft(settings: SFTSettings | None = None, **arguments: Any) -> Path:
+    """Fine-tune a model, and leave adapter, card, configuration and metrics.
+
+    Args:
+        settings: Of the run; defaults where there are none.
+        arguments: Fields of `SFTSettings` and of TRL's `SFTConfig` by name; they win.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ValueError: If a setting, the data or the model does not fit; before any weights load.
+        KeyboardInterrupt: After Ctrl-C, when a checkpoint was saved; it says how to go on.
+        SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
+    """
+    return run_training(SFT(), settings, arguments)
 
 
 class _Trainer(KeepRandomState, SFTTrainer):
     """TRL's trainer, with evaluation that leaves training untouched and a card of our own."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write nothing: `artifacts.write_card` does, when the run is over."""
+        """Write nothing: `card.write_card` does, when the run is over."""
 
 
-def train_sft(args: argparse.Namespace) -> Path:
-    """Fine-tune a model as the flags say, and leave adapter, card, configuration and metrics.
+class SFT(Method):
+    """The best-scored reply of every turn, one row a conversation."""
 
-    Args:
-        args: From `arguments.parse_arguments`.
+    name = "sft"
+    config_class = SFTConfig
+    settings_class = SFTSettings
+    made_by = "on the best-scored replies of"
 
-    Returns:
-        The output folder.
+    def prepare_data(
+        self, settings: SFTSettings, tokenizer: "PreTrainedTokenizerBase", config: Any
+    ) -> TrainingData:
+        """Keep the best replies, tokenize them, and print the preflight report."""
+        dataset = load_rows(settings)
+        turns, rows, train, report = _tokenize(dataset, settings, tokenizer)
+        report.notes += [_describe_scores(dataset, settings), describe_steps(len(train), config)]
+        print(report.to_text("training"))
+        report.check(settings.max_length, settings.allow_truncation)
+        data = TrainingData(train, report, _facts(dataset, settings, turns, report))
+        if settings.eval_ratio:
+            data.eval, held = tokenize_rows(rows["eval"], tokenizer, settings.max_length)
+            held.examples.clear()
+            print(held.to_text("held out"))
+            data.ranked = _rank(dataset, settings, tokenizer)
+            data.samples = held_out.choose_samples(
+                rows["eval"].to_list(), settings.num_sample_replies
+            )
+        data.facts["held-out rows"] = len(data.eval)
+        return data
 
-    Raises:
-        ValueError: If a flag, the data or the model does not fit; before any weights load.
-        SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
-    """
-    run = start_run(args, SFTConfig, "sft")
-    with PartialState().main_process_first():
-        data = prepare_data(run.args, run.tokenizer, quiet=not run.is_main)
-    trainer = build_trainer(run, data)
+    def build_trainer(self, run: Run, data: TrainingData) -> "Trainer":
+        """Put TRL's trainer around the model."""
+        trainer = run.build_trainer(
+            _Trainer,
+            data.facts,
+            train_dataset=data.train,
+            eval_dataset=data.eval if len(data.eval) else None,
+        )
+        if not run.sharding.kind:
+            trainer.ranked_rows = data.ranked
+        return trainer
 
-    def score() -> dict[str, float]:
+    def score(self, trainer: "Trainer", data: TrainingData) -> Scores:
+        """Measure loss, token accuracy and ranking accuracy."""
         if not len(data.eval):
             return {}
-        return held_out.score_held_out(trainer, data.eval, data.pairs)
-
-    return execute(trainer, run, data.preflight, data.facts, data.samples, score)
+        return held_out.score_held_out(trainer, data.eval, data.ranked)
 
 
-def build_trainer(run: Run, data: TrainingData) -> _Trainer:
-    """Load the base model and put a fresh adapter and the trainer around it."""
-    trainer = _Trainer(
-        model=run.load_model(),
-        args=run.config,
-        train_dataset=data.train,
-        eval_dataset=data.eval if len(data.eval) else None,
-        processing_class=run.tokenizer,
-        peft_config=build_lora_config(run.args),
-        callbacks=[run.log_facts(data.facts)],
+def _tokenize(
+    dataset: Dataset, settings: SFTSettings, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[str, DatasetDict, Dataset, Preflight]:
+    """Convert and tokenize; one row a turn where a template shows a reply differently later on."""
+    turns = settings.turns
+    while True:
+        rows = multiturn_dataset_to_sft(
+            dataset,
+            lower_bound_metric=settings.lower_bound_metric,
+            lower_bound_percentile=settings.lower_bound_percentile,
+            turns=turns,
+            **conversion(settings),
+        )
+        try:
+            train = weigh_rows(rows["train"], settings.dataset_weights)
+            return turns, rows, *tokenize_rows(train, tokenizer, settings.max_length)
+        except HistoryChangesError:
+            if turns == "every":
+                raise
+            logger.info(
+                "One row a turn (--turns every): the chat template shows a reply differently once "
+                "the conversation goes on, and inference never sees the other form."
+            )
+            turns = "every"
+
+
+def _rank(dataset: Dataset, settings: SFTSettings, tokenizer: "PreTrainedTokenizerBase") -> Dataset:
+    """Tokenize best against worst of the held-out turns; empty where there are no pairs."""
+    try:
+        pairs = multiturn_dataset_to_dpo(dataset, **conversion(settings))["eval"]
+    except ValueError as error:
+        logger.info("No ranking accuracy: %s", error)
+        return no_rows()
+    pairs = take_evenly(pairs, settings.max_eval_pairs)
+    tokenized, report = tokenize_pairs(pairs, tokenizer, settings.max_length)
+    if report.num_lost:
+        logger.info("%d held-out pairs exceed max_length.", report.num_lost)
+    return to_ranked_rows(tokenized)
+
+
+def _describe_scores(dataset: Dataset, settings: SFTSettings) -> str:
+    """Say what scores the best replies have, and what a threshold would keep."""
+    selection = select_replies(dataset, settings.score_column, None, None, settings.split_by)
+    scores = np.array([reply.score for turns in selection.conversations for reply in turns])
+    shown = ", ".join(f"{q}% {np.percentile(scores, q):.3g}" for q in (0, 25, 50, 75, 100))
+    quarter = np.percentile(scores, 25)
+    return (
+        f"scores of the best replies: {shown}; --lower_bound_metric {quarter:.3g} keeps "
+        f"{(scores >= quarter).mean():.0%} of them, --lower_bound_percentile 50 the better half"
     )
-    if not run.sharded:  # FSDP needs one type for all
-        keep_float32(trainer.model)
-    return trainer
+
+
+def _facts(
+    dataset: Dataset, settings: SFTSettings, turns: str, report: Preflight
+) -> dict[str, Any]:
+    if settings.lower_bound_percentile is not None:
+        kept = f"{settings.score_column} in the top {100 - settings.lower_bound_percentile:g}%"
+    elif settings.lower_bound_metric is not None:
+        kept = f"{settings.score_column} >= {settings.lower_bound_metric:g}"
+    else:
+        kept = "none: the best reply of every turn"
+    return {
+        "rows": len(dataset),
+        "fingerprint": dataset._fingerprint,
+        "filter": kept,
+        "turns": turns,
+        "training rows": report.num_rows,
+        "training replies": report.num_items - report.num_lost,
+        "trained tokens": report.num_trained_tokens,
+        "replies lost to max_length": report.num_lost,
+    }

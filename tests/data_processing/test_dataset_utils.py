@@ -76,14 +76,12 @@ def test_a_late_reply_under_the_threshold_is_not_in_the_row(make_conversation):
     assert replies(merged[0]) == [("A", 1)]
 
 
-def test_every_gives_one_row_a_turn_and_last_only_the_latest(make_conversation):
+def test_every_gives_one_row_a_turn(make_conversation):
     rows = make_conversation([("a", {"A": 0.9}), ("b", {"B": 0.8})])
 
     every = multiturn_dataset_to_sft(rows, turns="every")["train"]
-    last = multiturn_dataset_to_sft(rows, turns="last")["train"]
 
     assert [replies(row) for row in every] == [[("A", 1)], [("A", 0), ("B", 1)]]
-    assert [replies(row) for row in last] == [[("A", 0), ("B", 1)]]
 
 
 def test_score_column_reaches_into_dicts_and_averages_lists(make_row):
@@ -160,7 +158,7 @@ def test_the_order_of_rows_does_not_matter_and_the_input_is_unchanged(make_conve
     [
         ({"eval_ratio": 1.0}, r"eval_ratio must be in \[0, 1\), got 1.0"),
         ({"eval_ratio": -0.1}, r"eval_ratio must be in \[0, 1\), got -0.1"),
-        ({"turns": "all"}, "turns must be one of merged, every, last, got 'all'"),
+        ({"turns": "all"}, "turns must be one of merged, every, got 'all'"),
         ({"lower_bound_percentile": 101}, r"must be in \[0, 100\], got 101"),
         ({"lower_bound_metric": 9}, "train would be empty: .* score at most 0.5"),
         ({"eval_ratio": 0.001}, "eval would be empty: .* none of 1 tasks"),
@@ -249,10 +247,27 @@ def test_one_turn_alone_is_sure_of_little(make_row):
         multiturn_dataset_to_dpo(rows, min_confidence=0.9)
 
 
+def test_no_score_is_too_low_unless_a_threshold_says_so(make_row):
+    rows = [make_row(conv_id="a", score=-0.4), make_row(conv_id="b", score=0.2)]
+
+    assert len(multiturn_dataset_to_sft(rows)["train"]) == 2
+    assert len(multiturn_dataset_to_sft(rows, lower_bound_metric=0.0)["train"]) == 1
+
+
+@pytest.mark.parametrize("convert", [multiturn_dataset_to_sft, multiturn_dataset_to_dpo])
+def test_replies_to_different_prompts_are_no_candidates_of_one_turn(make_row, convert):
+    """Concatenated datasets whose conv_ids both start at 0."""
+    other = [{"role": "user", "content": "another question"}]
+    rows = [make_row(score=0.9), make_row(score=0.1), make_row(score=0.2, prompt=other)]
+
+    with pytest.raises(ValueError, match=r"row 3 and row 1 .*conv_id 0.*different prompts"):
+        convert(rows)
+
+
 def test_confidence_without_sampled_rewards_is_refused(make_row):
     rows = [make_row(score=1.0), make_row(score=0.0)]
 
-    with pytest.raises(ValueError, match=r"min_confidence needs 'rewards.total'"):
+    with pytest.raises(ValueError, match=r"min_confidence needs 'rewards.total' or 'rewards.MR'"):
         multiturn_dataset_to_dpo(rows, min_confidence=0.9)
     with pytest.raises(ValueError, match=r"min_confidence must be in \[0.5, 1\), got 1.5"):
         multiturn_dataset_to_dpo(rows, min_confidence=1.5)

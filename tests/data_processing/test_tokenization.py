@@ -1,8 +1,10 @@
 """tokenize_conversation: the loss covers replies and end tokens, for every template family."""
 
 import pytest
+from tokenizers import normalizers
 
 from collabllm.data_processing import IGNORE_INDEX, tokenize_conversation
+from collabllm.data_processing.tokenization import HistoryChangesError
 from tests.tokenizers_for_tests import FAMILIES, make_tokenizer
 
 SYSTEM = {"role": "system", "content": "be brief"}
@@ -28,18 +30,44 @@ def trained_texts(row, tokenizer):
     return texts
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+HISTORY_CHANGES = ("qwen3", "gpt_oss")  # the last reply is rendered unlike earlier ones
+BEFORE = {
+    "qwen3": "<think>\n\n</think>\n\n",
+    "mistral": " ",
+    "gpt_oss": "<|channel|>final<|message|>",
+}
+END = {"phi3": "<|end|>"}  # the end-of-text token after it never follows at inference
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in HISTORY_CHANGES])
 def test_every_reply_of_20_turns_is_trained_with_its_end_token(family):
     tokenizer = make_tokenizer(family)
-    end = FAMILIES[family][2]
-    before = {"qwen3": "<think>\n\n</think>\n\n", "mistral": " "}.get(family, "")
+    end = END.get(family, FAMILIES[family][2])
 
     row = tokenize_conversation(conversation(20), tokenizer, max_length=None)
 
-    expected = [f"{before}réply 🎈 {turn}{end}" for turn in range(20)]
+    expected = [f"{BEFORE.get(family, '')}réply 🎈 {turn}{end}" for turn in range(20)]
     assert trained_texts(row, tokenizer) == expected
     assert len(row["input_ids"]) == len(row["labels"])
-    assert row["num_lost_replies"] == 0
+    assert (row["num_replies"], row["num_lost_replies"]) == (20, 0)
+
+
+@pytest.mark.parametrize("family", HISTORY_CHANGES)
+def test_a_reply_that_looks_different_in_the_history_takes_a_row_a_turn(family):
+    tokenizer = make_tokenizer(family)
+    last_only = conversation(3, weight=0)
+    last_only[-1]["weight"] = 1
+
+    with pytest.raises(HistoryChangesError, match="--turns every"):
+        tokenize_conversation(conversation(3), tokenizer)
+    row = tokenize_conversation(last_only, tokenizer)
+
+    end = FAMILIES[family][2]
+    assert trained_texts(row, tokenizer) == [f"{BEFORE[family]}réply 🎈 2{end}"]
+    prompt = tokenizer.apply_chat_template(
+        last_only[:-1], add_generation_prompt=True, tokenize=False
+    )
+    assert tokenizer.decode(row["input_ids"]).startswith(prompt)
 
 
 @pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family[1]])
@@ -80,7 +108,12 @@ def test_replies_of_weight_0_and_what_follows_the_last_trained_reply_have_no_los
 def test_a_conversation_without_trained_replies_is_empty():
     row = tokenize_conversation(conversation(2, weight=0), make_tokenizer("chatml"))
 
-    assert row == {"input_ids": [], "labels": [], "num_lost_replies": 0}
+    assert row == {
+        "input_ids": [],
+        "labels": [],
+        "num_replies": 0,
+        "num_lost_replies": 0,
+    }
 
 
 def test_too_long_loses_whole_late_turns_and_counts_them():
@@ -95,7 +128,7 @@ def test_too_long_loses_whole_late_turns_and_counts_them():
     assert exact["input_ids"] == two_turns["input_ids"] == full["input_ids"][: len(exact["labels"])]
     assert exact["num_lost_replies"] == 3
     assert len(trained_texts(under, tokenizer)) == 1
-    assert nothing == {"input_ids": [], "labels": [], "num_lost_replies": 5}
+    assert (nothing["input_ids"], nothing["num_replies"], nothing["num_lost_replies"]) == ([], 5, 5)
 
 
 def test_a_reply_that_begins_with_a_line_break_does_not_train_the_prompt():
@@ -108,17 +141,6 @@ def test_a_reply_that_begins_with_a_line_break_does_not_train_the_prompt():
     assert trained_texts(row, tokenizer) == ["x<|im_end|>"]
 
 
-def test_qwen3_history_without_thinking_trains_one_turn_at_a_time_as_it_is():
-    tokenizer = make_tokenizer("qwen3")
-    messages = conversation(3, weight=0)
-    messages[-1]["weight"] = 1
-
-    row = tokenize_conversation(messages, tokenizer)
-
-    assert tokenizer.decode(row["input_ids"]).count("<think>") == 1
-    assert trained_texts(row, tokenizer) == ["<think>\n\n</think>\n\nréply 🎈 2<|im_end|>"]
-
-
 def test_a_template_that_changes_earlier_text_is_refused_with_a_remedy():
     tokenizer = make_tokenizer("chatml")
     tokenizer.chat_template = "{{ messages | length }}" + tokenizer.chat_template
@@ -127,10 +149,27 @@ def test_a_template_that_changes_earlier_text_is_refused_with_a_remedy():
         tokenize_conversation(conversation(2), tokenizer)
 
 
-@pytest.mark.parametrize("family", ["gemma", "mistral"])
-def test_a_template_that_refuses_the_system_role_says_so(family):
-    with pytest.raises(ValueError, match='refuses the system role.*system_prompt=""'):
-        tokenize_conversation([SYSTEM, *conversation(1)], make_tokenizer(family))
+@pytest.mark.parametrize("family", ["gemma2", "mistral"])
+def test_a_refused_system_prompt_moves_to_the_first_user_message(family):
+    tokenizer = make_tokenizer(family)
+
+    row = tokenize_conversation([SYSTEM, *conversation(2)], tokenizer)
+
+    assert "be brief\n\nquestion 0?" in tokenizer.decode(row["input_ids"])
+    assert len(trained_texts(row, tokenizer)) == 2
+
+
+def test_text_that_a_normalizer_rewrites_is_labelled_by_its_place():
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    messages = [
+        {"role": "user", "content": "<think>"},
+        {"role": "assistant", "content": "cafe\u0301 <think>ok"},
+    ]
+
+    row = tokenize_conversation(messages, tokenizer)
+
+    assert trained_texts(row, tokenizer) == ["caf\u00e9 <think>ok<|im_end|>"]
 
 
 def test_a_tokenizer_without_a_template_says_so():

@@ -9,8 +9,6 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from collabllm.flags import parse_arguments
-from collabllm.training.arguments import add_sft_arguments, build_parser
 from tests.tokenizers_for_tests import make_tokenizer
 
 
@@ -105,15 +103,20 @@ def sft_flags(tiny_model: Path, small_dataset: Path, tmp_path: Path) -> Callable
 
 
 @pytest.fixture
-def parse() -> Callable[[list[str]], Any]:
-    """Parse flags as scripts/train_sft.py does."""
+def start() -> Callable[..., tuple[Any, Any]]:
+    """Start a run from flags, as far as its data; no weights load."""
 
-    def parse_flags(argv: list[str]) -> Any:
-        parser = build_parser("test", "SFTConfig")
-        add_sft_arguments(parser)
-        return parse_arguments(parser, argv)
+    def start_from(argv: list[str], method: Any = None) -> tuple[Any, Any]:
+        from collabllm.training.sft import SFT
+        from collabllm.training.start import start_run
+        from scripts import train_dpo, train_sft
 
-    return parse_flags
+        script = train_dpo if method else train_sft
+        settings, fields = script.parse_args(argv)
+        run = start_run(method or SFT(), settings, fields)
+        return run, run.method.prepare_data(run.settings, run.tokenizer, run.config)
+
+    return start_from
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from trl import DPOConfig
 
-from collabllm.flags import parse_arguments
-from collabllm.training.arguments import add_dpo_arguments, build_parser
-from collabllm.training.dpo import build_trainer
-from collabllm.training.dpo_data import prepare_pairs
+from collabllm.training.dpo import DPO
 from collabllm.training.held_out import compare_with_reference, rank_pairs
-from collabllm.training.run import start_run
 from scripts.train_dpo import main
 from scripts.train_sft import main as train_sft
 
@@ -25,12 +20,6 @@ def dpo_flags(sft_flags):
         return sft_flags(**{"learning_rate": 1e-3, "max_steps": 6, "batch_size": 4, **changes})
 
     return flags
-
-
-def parse(argv):
-    parser = build_parser("test", "DPOConfig")
-    add_dpo_arguments(parser)
-    return parse_arguments(parser, argv)
 
 
 def test_a_run_raises_the_held_out_margin_and_leaves_what_sft_leaves(dpo_flags, tmp_path, capsys):
@@ -51,11 +40,10 @@ def test_a_run_raises_the_held_out_margin_and_leaves_what_sft_leaves(dpo_flags, 
     assert "reward margin" in output
 
 
-def test_from_an_sft_adapter_the_reference_is_that_adapter(dpo_flags, sft_flags, tmp_path):
+def test_from_an_sft_adapter_the_reference_is_that_adapter(dpo_flags, sft_flags, start, tmp_path):
     train_sft(sft_flags(output_dir=tmp_path / "sft", max_steps=6))
-    args = parse(dpo_flags(lora_path=tmp_path / "sft"))
-    run = start_run(args, DPOConfig, "dpo")
-    trainer = build_trainer(run, prepare_pairs(run.args, run.tokenizer, quiet=True))
+    run, data = start(dpo_flags(lora_path=tmp_path / "sft", lora_r=None), DPO())
+    trainer = run.method.build_trainer(run, data)
     trained = load_file(tmp_path / "sft/adapter_model.safetensors")
 
     trainer.train()
@@ -103,9 +91,8 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(dpo_flags, sft_flags, tm
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_pairs_are_tokenized_by_our_own_labels(dpo_flags):
-    run = start_run(parse(dpo_flags()), DPOConfig, "dpo")
-    data = prepare_pairs(run.args, run.tokenizer, quiet=True)
+def test_pairs_are_tokenized_by_our_own_labels(dpo_flags, start):
+    run, data = start(dpo_flags(), DPO())
     row = data.train[0]
     decode = run.tokenizer.decode
 

@@ -3,7 +3,7 @@
 import pytest
 
 from collabllm.data_processing import multiturn_dataset_to_sft
-from collabllm.training.preflight import Preflight, check_preflight, tokenize_split
+from collabllm.training.data import tokenize_rows
 from tests.tokenizers_for_tests import make_tokenizer
 
 
@@ -11,11 +11,11 @@ def test_counts_marks_and_quantiles(make_conversation):
     rows = make_conversation([("hi", {"hello": 0.9}), ("more", {"no": 0.1}), ("so", {"bye": 0.8})])
     sft = multiturn_dataset_to_sft(rows, lower_bound_metric=0.5, system_prompt=None)["train"]
 
-    tokenized, report = tokenize_split(sft, make_tokenizer("chatml"), max_length=500)
+    tokenized, report = tokenize_rows(sft, make_tokenizer("chatml"), max_length=500)
 
     assert tokenized.column_names == ["input_ids", "labels"]
-    assert (report.num_rows, report.num_replies, report.num_lost_replies) == (1, 2, 0)
-    assert report.trained_by_role == {"assistant": 10, "user": 0, "system": 0}  # bytes + end tokens
+    assert (report.num_rows, report.num_items, report.num_lost) == (1, 2, 0)
+    assert report.num_trained_tokens == 10  # bytes + end tokens
     assert report.num_tokens == len(tokenized[0]["input_ids"])
     assert "<<hello<|im_end|>>>" in report.examples[0]
     assert "<<no" not in report.examples[0]
@@ -27,17 +27,10 @@ def test_lost_and_dropped_are_counted(make_conversation):
     rows += make_conversation([("long " * 50, {"x": 0.9})], conv_id=1)
     sft = multiturn_dataset_to_sft(rows, system_prompt=None)["train"]
 
-    tokenized, report = tokenize_split(sft, make_tokenizer("chatml"), max_length=60)
+    tokenized, report = tokenize_rows(sft, make_tokenizer("chatml"), max_length=60)
 
     assert len(tokenized) == 1
-    assert (report.num_replies, report.num_lost_replies, report.num_dropped_rows) == (3, 2, 1)
-    with pytest.raises(ValueError, match=r"2 of 3 kept replies \(66.7%\)"):
-        check_preflight(report, 60, allow_truncation=False)
-    check_preflight(report, 60, allow_truncation=True)
-
-
-def test_labels_on_other_peoples_text_stop_the_run():
-    report = Preflight(num_rows=1, num_replies=1, trained_by_role={"assistant": 3, "user": 2})
-
-    with pytest.raises(ValueError, match="not the assistant's"):
-        check_preflight(report, 100, allow_truncation=True)
+    assert (report.num_items, report.num_lost, report.num_dropped_rows) == (3, 2, 1)
+    with pytest.raises(ValueError, match=r"2 of 3 replies \(66.7%\)"):
+        report.check(60, allow_truncation=False)
+    report.check(60, allow_truncation=True)

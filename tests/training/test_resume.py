@@ -19,8 +19,10 @@ ROOT = Path(__file__).parents[2]
 STEPS = 12
 
 
-def start(flags: list[str], launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    command = [sys.executable, *launcher, "scripts/train_sft.py", *flags]
+def start(
+    flags: list[str], launcher: tuple[str, ...] = (), script: str = "scripts/train_sft.py"
+) -> subprocess.Popen[str]:
+    command = [sys.executable, *launcher, script, *flags]
     return subprocess.Popen(
         command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -63,7 +65,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_adapter(sft_flags, tmp_path
     assert not (broken / "adapter_model.safetensors").exists()
     if kill == signal.SIGTERM:
         assert "--resume_from_checkpoint true" in output
-    main(sft_flags(output_dir=broken, resume_from_checkpoint="true", **settings))
+    main(sft_flags(output_dir=broken, resume_from_checkpoint="auto", **settings))
     assert_same_adapter(unbroken, broken)
 
 
@@ -88,6 +90,57 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(sft_flags, tm
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert two["before"] == pytest.approx(one["before"], rel=1e-4)
     assert two["after"] == pytest.approx(one["after"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_references_log_probs_and_stop_together(sft_flags, tmp_path):
+    """TRL caches them beside the data, which all processes read from one place."""
+    settings = {"learning_rate": 1e-3, "precompute_ref_log_probs": "true", "batch_size": 2}
+    flags = sft_flags(ddp_backend="gloo", max_steps=200, **settings)
+    command = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    process = start(flags, command, "scripts/train_dpo.py")
+    wait_for_output(process, "'loss'")
+    (child, *_) = children_of(process.pid)
+
+    os.kill(child, signal.SIGTERM)
+    output = process.communicate(timeout=300)[0]
+
+    (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
+    assert "--resume_from_checkpoint true" in output
+    assert (checkpoint / "trainer_state.json").is_file()
+
+
+def wait_for_output(process: subprocess.Popen[str], text: str) -> None:
+    seen = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        seen.append(line)
+        if text in line:
+            return
+    pytest.fail("".join(seen))
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(sft_flags, tmp_path, monkeypatch):
+    from trl import SFTTrainer
+
+    step = SFTTrainer.training_step
+
+    def press(self, *args, **kwargs):
+        if self.state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(SFTTrainer, "training_step", press)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"saved .*checkpoint-2\. Go on with .* true"):
+        main(sft_flags(max_steps=5))
+
+    assert (tmp_path / "run/checkpoint-2/trainer_state.json").is_file()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_incomplete_checkpoint_is_passed_over(tmp_path, caplog):

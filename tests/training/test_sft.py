@@ -9,7 +9,6 @@ import yaml
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
-from trl import SFTConfig
 
 from collabllm.data_processing import (
     IGNORE_INDEX,
@@ -18,10 +17,7 @@ from collabllm.data_processing import (
     tokenize_conversation,
 )
 from collabllm.models import load_base_model, load_tokenizer
-from collabllm.training.held_out import take_evenly
-from collabllm.training.run import start_run
-from collabllm.training.sft import build_trainer
-from collabllm.training.sft_data import prepare_data
+from collabllm.training.data import take_evenly
 from scripts.train_sft import main
 
 
@@ -56,17 +52,16 @@ def test_a_run_leaves_adapter_tokenizer_card_configuration_and_metrics(sft_flags
     assert f"Adapter: {run}" in output
 
 
-def test_the_adapter_loads_with_peft_and_gives_the_trainers_logits(sft_flags, parse, tmp_path):
-    args = parse(sft_flags())
-    run = start_run(args, SFTConfig, "sft")
-    trainer = build_trainer(run, prepare_data(run.args, run.tokenizer))
+def test_the_adapter_loads_with_peft_and_gives_the_trainers_logits(sft_flags, start, tmp_path):
+    run, data = start(sft_flags())
+    trainer = run.method.build_trainer(run, data)
     trainer.train()
     ids = torch.tensor([[5, 9, 2, 7, 11, 3]])
     with torch.no_grad():
         expected = trainer.model.eval()(input_ids=ids).logits
 
     trainer.save_model(tmp_path / "adapter")
-    base = load_base_model(args.hf_model_path, use_4bit=True)
+    base = load_base_model(run.settings.hf_model_path, use_4bit=True)
     with torch.no_grad():
         plain = base(input_ids=ids).logits
         loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
@@ -104,15 +99,14 @@ def test_evaluation_before_and_between_steps_does_not_change_training(sft_flags,
 
 @pytest.mark.slow
 def test_evaluating_the_bundled_4bit_model_first_leaves_its_training_right(
-    sft_flags, parse, small_dataset
+    sft_flags, start, small_dataset
 ):
     """Without the guard in models.py the losses differ on a CPU with AVX512-BF16."""
 
     def train(evaluate_first: bool) -> list[float]:
-        args = parse(sft_flags(hf_model_path="smollm2-135m-instruct", max_steps=2, batch_size=2))
-        run = start_run(args, SFTConfig, "sft")
-        data = prepare_data(run.args, run.tokenizer, quiet=True)
-        trainer = build_trainer(run, data)
+        flags = sft_flags(hf_model_path="smollm2-135m-instruct", max_steps=2, batch_size=2)
+        run, data = start(flags)
+        trainer = run.method.build_trainer(run, data)
         if evaluate_first:
             trainer.evaluate(data.eval.select(range(2)))
         trainer.train()
@@ -121,13 +115,11 @@ def test_evaluating_the_bundled_4bit_model_first_leaves_its_training_right(
     assert train(evaluate_first=True) == train(evaluate_first=False)
 
 
-def test_packing_trains_the_same_number_of_tokens(sft_flags, parse):
+def test_packing_trains_the_same_number_of_tokens(sft_flags, start):
     counts = {}
     for packing in ("false", "true"):
-        args = parse(sft_flags(packing=packing))
-        run = start_run(args, SFTConfig, "sft")
-        data = prepare_data(run.args, run.tokenizer, quiet=True)
-        trainer = build_trainer(run, data)
+        run, data = start(sft_flags(packing=packing))
+        trainer = run.method.build_trainer(run, data)
         batches = list(trainer.get_train_dataloader())
         counts[packing] = sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in batches)
         assert data.preflight.num_trained_tokens == counts[packing]
@@ -182,8 +174,8 @@ def test_a_token_on_the_command_line_reaches_no_file(sft_flags, tmp_path, monkey
     assert "hf_secretvalue" not in caplog.text
 
 
-def test_no_4bit_trains_the_plain_model(sft_flags, tmp_path):
-    main(sft_flags(no_4bit=True, eval_ratio=0))
+def test_without_4bit_it_trains_the_plain_model(sft_flags, tmp_path):
+    main(sft_flags(load_in_4bit="false", eval_ratio=0))
 
     assert json.loads((tmp_path / "run/metrics.json").read_text())["before"] == {}
     assert load_file(tmp_path / "run/adapter_model.safetensors")
@@ -196,7 +188,7 @@ def test_nothing_to_train_and_too_much_lost_stop_before_weights_load(sft_flags, 
 
     with pytest.raises(ValueError, match="Nothing would train: .* max_length=8"):
         main(sft_flags(max_length=8))
-    with pytest.raises(ValueError, match=r"kept replies \(\d+.\d%\) do not fit.*--allow_trunc"):
+    with pytest.raises(ValueError, match=r"replies \(\d+.\d%\) do not fit.*--allow_trunc"):
         main(sft_flags(max_length=170))
     with pytest.raises(ValueError, match="train would be empty: .* lower_bound is 5"):
         main(sft_flags(lower_bound_metric=5))
@@ -208,13 +200,6 @@ def test_allow_truncation_trains_on_what_fits(sft_flags, tmp_path, capsys):
     preflight = json.loads((tmp_path / "run/metrics.json").read_text())["preflight"]
     assert preflight["preflight/replies_lost"] > 0
     assert "lost to max_length" in capsys.readouterr().out
-
-
-def test_an_unknown_flag_offers_the_nearest_one(sft_flags):
-    with pytest.raises(ValueError, match="--lerning_rate is not a flag; did you mean --learning_r"):
-        main([*sft_flags(), "--lerning_rate", "1"])
-    with pytest.raises(ValueError, match="did you mean --num_train_epochs"):
-        main([*sft_flags(), "--num_train_epoch", "1"])
 
 
 def test_a_model_without_the_projections_lists_what_it_has(sft_flags, tmp_path):

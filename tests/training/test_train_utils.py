@@ -1,17 +1,19 @@
 """Run names, RunPod secrets, W&B and Hub checks; secrets stay out of logs and errors."""
 
+import json
 import logging
 from datetime import datetime
 
 import pytest
 
-from collabllm.hub import prepare_hub, push_folder
+from collabllm.hub import check_hub, prepare_hub, push_folder
 from collabllm.trackers import prepare_wandb
-from collabllm.training.card import NOT_UPLOADED
+from collabllm.training.card import UPLOADED
 from collabllm.training.train_utils import (
     get_timebased_filename,
     parse_secrets_runpod,
 )
+from scripts.train_sft import main
 from tests.fake_hub import SECRET
 
 
@@ -91,9 +93,39 @@ def adapter(tmp_path):
 def test_an_adapter_is_uploaded_without_checkpoints_and_tracker_files(hub, adapter):
     target = prepare_hub("true", "run", None, None)
 
-    push_folder(adapter, target, "Upload adapter", NOT_UPLOADED)
+    push_folder(adapter, target, "Upload adapter", UPLOADED)
 
     assert hub.files == {"adapter_model.safetensors": b"weights" * 1000, "README.md": b"# card"}
+
+
+def test_a_run_that_stops_in_preflight_creates_no_repository(hub, sft_flags):
+    with pytest.raises(ValueError, match="Nothing would train"):
+        main(sft_flags(push_to_hub="true", max_length=8))
+
+    assert hub.created == []
+
+
+def test_a_resumed_run_keeps_name_and_repository(hub, sft_flags, tmp_path):
+    settings = {"push_to_hub": "true", "save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    main(sft_flags(run_name="my-run", **settings))
+    first = json.loads((tmp_path / "run/run.json").read_text())
+    (tmp_path / "run/metrics.json").unlink()
+
+    main(sft_flags(resume_from_checkpoint="auto", **settings))
+
+    assert json.loads((tmp_path / "run/run.json").read_text()) == first
+    assert first == {"run_name": "my-run", "hub_model_id": "ada/my-run"}
+    assert {repository["name"] for repository in hub.created} == {"my-run"}
+    assert "adapter_model.safetensors" in hub.files
+    assert not [name for name in hub.files if "checkpoint" in name or "run.json" in name]
+
+
+def test_a_token_that_may_only_read_is_refused_before_anything_else(hub, monkeypatch):
+    account = {"name": "ada", "auth": {"accessToken": {"role": "read"}}}
+    monkeypatch.setattr("huggingface_hub.HfApi.whoami", lambda self: account)
+
+    with pytest.raises(PermissionError, match="may only read"):
+        check_hub("true", "run")
 
 
 def test_a_failed_upload_says_where_the_adapter_is(hub, adapter):
@@ -101,7 +133,7 @@ def test_a_failed_upload_says_where_the_adapter_is(hub, adapter):
     hub.status = 403
 
     with pytest.raises(ConnectionError, match="safe in .*hf upload ada/run .*model") as error:
-        push_folder(adapter, target, "Upload adapter", NOT_UPLOADED)
+        push_folder(adapter, target, "Upload adapter", UPLOADED)
 
     assert SECRET not in str(error.value)
     assert (adapter / "adapter_model.safetensors").is_file()

@@ -1,0 +1,158 @@
+"""OpenAI chat, ShareGPT and TRL preference rows, turned into rows of the dataset format."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from collabllm.messages import shorten
+
+logger = logging.getLogger(__name__)
+
+Rows = Iterator[tuple[str, dict[str, Any]]]
+"""Pairs of a row's place (`row 17`) and the row."""
+
+_SHAREGPT_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "system": "system",
+}
+
+
+class Format(NamedTuple):
+    """A way to write conversations."""
+
+    name: str
+    columns: frozenset[str]
+    """What its rows have."""
+    reading: str
+    """How it is read, in one line."""
+    convert: Callable[[dict[str, Any]], list[dict[str, Any]]]
+
+
+def find_format(columns: Any) -> Format | None:
+    """Recognise a format by its columns; None for the dataset format and for unknown ones."""
+    present = set(columns)
+    if {"prompt", "completion"} <= present or "turns" in present:
+        return None
+    return next((known for known in FORMATS if known.columns <= present), None)
+
+
+def convert_rows(rows: Rows, name: str) -> Rows:
+    """Turn rows of a known format into rows of the dataset format; others pass through.
+
+    The first row tells the format; every row becomes one conversation.
+
+    Args:
+        rows: Places and rows.
+        name: Of the dataset, for the log.
+    """
+    known: Format | None = None
+    for idx, (where, row) in enumerate(rows):
+        if idx == 0 and isinstance(row, Mapping):
+            known = find_format(key for key, value in row.items() if value is not None)
+            if known:
+                _announce(name, known.name, known.reading)
+        if known is None or not isinstance(row, Mapping):
+            yield where, row
+            continue
+        rest = {key: value for key, value in row.items() if key not in known.columns}
+        rest.setdefault("conv_id", idx)
+        try:
+            converted = known.convert(row)
+        except (KeyError, TypeError, ValueError) as error:
+            yield where, {"prompt": None, "error": f"is no row of {known.name} ({error})."}
+            continue
+        for one in converted:
+            yield where, {**rest, **one}
+
+
+@lru_cache(maxsize=64)
+def _announce(name: str, kind: str, reading: str) -> None:
+    """Say once how a dataset is read, although it is read twice."""
+    logger.info("%s: read as %s: %s", name, kind, reading)
+
+
+def _from_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
+    messages = [
+        {"role": m["role"], "content": _text(m["content"]), "weight": m.get("weight")}
+        for m in row["messages"]
+    ]
+    return _to_replies(messages)
+
+
+def _from_sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
+    messages = []
+    for message in row["conversations"]:
+        if message["from"] not in _SHAREGPT_ROLES:
+            raise ValueError(f"unknown speaker {message['from']!r}")
+        content = _text(message["value"])
+        messages.append({"role": _SHAREGPT_ROLES[message["from"]], "content": content})
+    return _to_replies(messages)
+
+
+def _to_replies(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Make a row of every reply that is not marked with weight 0."""
+    chat = [{"role": m["role"], "content": m["content"]} for m in messages]
+    replies = [
+        {"prompt": chat[:idx], "completion": message["content"], "score": 1.0}
+        for idx, message in enumerate(messages)
+        if message["role"] == "assistant" and message.get("weight") != 0
+    ]
+    if not replies:
+        raise ValueError("it has no reply to train on")
+    return replies
+
+
+def _from_preference(row: dict[str, Any]) -> list[dict[str, Any]]:
+    prompt = row["prompt"]
+    chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    return [
+        {"prompt": chat, "completion": _last_reply(row[side], chat), "score": score}
+        for side, score in (("chosen", 1.0), ("rejected", 0.0))
+    ]
+
+
+def _last_reply(reply: Any, chat: list[Any]) -> str:
+    """Read a reply: a text, or messages that may repeat the prompt."""
+    if isinstance(reply, str):
+        return reply
+    after = list(reply)[len(chat) :] if list(reply)[: len(chat)] == chat else list(reply)
+    if len(after) != 1 or after[0]["role"] != "assistant":
+        raise ValueError(f"a reply must be one message of the assistant, got {shorten(reply)}")
+    return _text(after[0]["content"])
+
+
+def _text(content: Any) -> str:
+    """Join the text parts of a content; other parts are refused."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(part.get("type") == "text" for part in content):
+        return "".join(part["text"] for part in content)
+    raise ValueError(f"a message must have text as content, got {shorten(content)}")
+
+
+FORMATS = (
+    Format(
+        "OpenAI chat rows",
+        frozenset({"messages"}),
+        "every reply without weight 0 is kept and unscored (1.0); a row is a conversation and a "
+        "task.",
+        _from_messages,
+    ),
+    Format(
+        "ShareGPT rows",
+        frozenset({"conversations"}),
+        "every reply is kept and unscored (1.0); a row is a conversation and a task.",
+        _from_sharegpt,
+    ),
+    Format(
+        "TRL preference rows",
+        frozenset({"prompt", "chosen", "rejected"}),
+        "the chosen reply scores 1, the rejected one 0; a row is a conversation and a task.",
+        _from_preference,
+    ),
+)

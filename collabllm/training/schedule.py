@@ -1,0 +1,60 @@
+"""How long a run is, what that is worth, and when it evaluates and saves on its way."""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from transformers.trainer_utils import IntervalStrategy
+
+LONG_RUN_STEPS = 100
+SHARE_BETWEEN = 0.1
+# Measured with LoRA r=16 on a 135M model: 24 steps at 2e-5 (5e-4 in all) leave the replies as they
+# were, at 2e-4 (5e-3) they change.
+_LEAST_PATH = 1e-3
+
+
+def count_steps(num_rows: int, config: Any) -> int:
+    """Return the optimizer steps of a run over rows that are not packed."""
+    if config.max_steps > 0:
+        return int(config.max_steps)
+    batch = config.per_device_train_batch_size * config.world_size
+    batches = math.ceil(num_rows / batch)
+    steps: int = max(1, math.ceil(batches / config.gradient_accumulation_steps))
+    epochs = float(config.num_train_epochs)
+    return math.ceil(steps * epochs)
+
+
+def describe_steps(num_rows: int, config: Any) -> str:
+    """Say how many steps a run has, and whether they are too few to change anything.
+
+    Adam moves a weight by about the learning rate at every step, and an adapter starts from zero.
+    """
+    steps = count_steps(num_rows, config)
+    text = f"{steps:,} optimizer steps at learning rate {config.learning_rate:g}"
+    if steps * config.learning_rate >= _LEAST_PATH:
+        return text
+    return (
+        f"{text}: TOO FEW to change what the model says. Use more data, more --num_train_epochs, "
+        "or a higher --learning_rate."
+    )
+
+
+def plan_evaluation(config: Any, given: Collection[str], num_rows: int, has_eval: bool) -> None:
+    """Let a long run evaluate and save after every tenth of its steps, and remember the best.
+
+    Args:
+        config: TRL's, changed in place; what the user set stays.
+        given: Names of the fields that the user set.
+        num_rows: Of training.
+        has_eval: Whether anything is held out.
+    """
+    if not has_eval or count_steps(num_rows, config) < LONG_RUN_STEPS:
+        return
+    if not {"eval_strategy", "eval_steps"} & set(given):
+        config.eval_strategy, config.eval_steps = IntervalStrategy.STEPS, SHARE_BETWEEN
+    if not {"save_strategy", "save_steps"} & set(given):
+        config.save_strategy, config.save_steps = IntervalStrategy.STEPS, SHARE_BETWEEN
+        if "save_total_limit" not in given:
+            config.save_total_limit = 2
+    if config.metric_for_best_model is None and config.eval_strategy != IntervalStrategy.NO:
+        config.metric_for_best_model, config.greater_is_better = "eval_loss", False

@@ -1,0 +1,174 @@
+"""The beginning of every run: flags, logins, model, adapter and tokenizer, before weights load."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from collabllm.data_processing.loading import BUNDLED_DATASET
+from collabllm.hub import HubTarget, check_hub
+from collabllm.models import choose_dtype, load_tokenizer
+from collabllm.trackers import prepare_wandb
+from collabllm.training.adapters import check_adapter, check_model
+from collabllm.training.checkpoints import check_output_folder, find_checkpoint, read_run_facts
+from collabllm.training.run import Method, Run
+from collabllm.training.settings import BUNDLED_MODEL, TrainingSettings
+from collabllm.training.sharding import find_sharding
+from collabllm.training.train_utils import (
+    get_timebased_filename,
+    parse_secrets_runpod,
+    use_hub_token,
+)
+from collabllm.training.trainer_config import (
+    SECRET_FIELDS,
+    check_trainer_fields,
+    default_fields,
+    read_trainer_fields,
+    to_number,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, Any]) -> Run:
+    """Check logins, the Hub, the model and the flags, before any weights load.
+
+    Args:
+        method: Of this run.
+        settings: Of the method's class; stay as they are.
+        fields: Those of TRL's config that the user set.
+
+    Raises:
+        ValueError: If a setting or the model does not fit.
+    """
+    check_trainer_fields(method.config_class, fields, asdict(settings))
+    given = read_trainer_fields(method.config_class, fields)
+    if settings.parse_secrets_runpod:
+        parse_secrets_runpod()
+    if not torch.cuda.is_available():
+        PartialState(cpu=True)
+    dtype, mixed = _choose_precision(settings, given)
+    config = _build_config(method, settings, {**mixed, **given})
+    use_hub_token(config.hub_token)
+    config.hub_token = None  # the trainer pickles its arguments into the output folder
+    check_output_folder(config, settings.overwrite_output_dir)
+    settings = _check_model(settings, config, bool(config.trust_remote_code))
+    tokenizer = load_tokenizer(
+        settings.hf_model_path,
+        chat_template=config.chat_template_path if hasattr(config, "chat_template_path") else None,
+        trust_remote_code=config.trust_remote_code,
+        revision=settings.model_revision,
+    )
+    if hasattr(config, "chat_template_path"):
+        config.chat_template_path = None  # the tokenizer has it: one template for all
+    is_main = PartialState().is_main_process
+    hub = _check_logins(settings, config) if is_main else None
+    return Run(
+        method=method,
+        settings=settings,
+        config=config,
+        given={n: to_number(fields[n]) for n in fields if n not in SECRET_FIELDS + _NOT_KEPT},
+        tokenizer=tokenizer,
+        dtype=dtype,
+        sharding=find_sharding(config),
+        checkpoint=find_checkpoint(config.resume_from_checkpoint, config.output_dir),
+        hub=hub,
+        is_main=is_main,
+    )
+
+
+_NOT_KEPT = ("output_dir", "run_name", "resume_from_checkpoint")
+
+
+def _build_config(method: Method, settings: TrainingSettings, given: dict[str, Any]) -> Any:
+    """Build TRL's config; a run that goes on keeps its name."""
+    name = f"{method.name}-{settings.output_name_tag}"
+    names = [get_timebased_filename(name)]
+    broadcast_object_list(names)  # processes start in different seconds
+    goes_on = given.get("resume_from_checkpoint")
+    folder = name if goes_on == "auto" else names[0]
+    output_dir = given.get("output_dir") or str(Path("outputs") / folder)
+    output_dir = str(Path(output_dir).expanduser())
+    if goes_on:
+        names[0] = read_run_facts(Path(output_dir)).get("run_name", names[0])
+    fields = {
+        **default_fields(settings, output_dir, names[0], method.name),
+        **method.config_fields(settings),
+        **given,
+        "output_dir": output_dir,
+    }
+    config = method.config_class(**fields)
+    if config.n_gpu > 1:
+        logger.warning(
+            "%d GPUs are visible; this run trains on one. For all of them: accelerate launch "
+            "--config_file configs/accelerate/multi_gpu.yaml --num_processes %d "
+            "scripts/train_%s.py ...",
+            config.n_gpu,
+            config.n_gpu,
+            method.name,
+        )
+        config._n_gpu = 1
+    return config
+
+
+def _choose_precision(
+    settings: TrainingSettings, given: Mapping[str, Any]
+) -> tuple[torch.dtype, dict[str, bool]]:
+    """Choose the type of the weights, and mixed precision to fit it.
+
+    Returns:
+        The type, and `bf16` and `fp16` for TRL's config.
+    """
+    if settings.dtype != "auto":
+        dtype = getattr(torch, settings.dtype)
+    elif given.get("bf16"):
+        dtype = torch.bfloat16
+    elif given.get("fp16"):
+        dtype = torch.float16
+    elif given.get("bf16") is False:
+        dtype = torch.float32
+    else:
+        dtype = choose_dtype()
+    logger.info(
+        "Base model in %s%s; the adapter and its optimizer in float32.",
+        "4-bit NF4, computing in " if settings.load_in_4bit else "",
+        str(dtype).removeprefix("torch."),
+    )
+    return dtype, {"bf16": dtype == torch.bfloat16, "fp16": dtype == torch.float16}
+
+
+def _check_model(settings: TrainingSettings, config: Any, trust: bool) -> TrainingSettings:
+    """Check model and adapter by their configurations; lower `max_length` to the context."""
+    context = check_model(settings, trust)
+    if settings.lora_path:
+        settings = check_adapter(settings)
+    if context and settings.max_length > context:
+        logger.info(
+            "max_length lowered from %d to the model's context, %d.", settings.max_length, context
+        )
+        settings = replace(settings, max_length=context)
+        if hasattr(config, "max_length"):
+            config.max_length = context
+    return settings
+
+
+def _check_logins(settings: TrainingSettings, config: Any) -> HubTarget | None:
+    """Check W&B and the Hub; nothing is created yet."""
+    if settings.hf_model_path == BUNDLED_MODEL:
+        logger.info("Model: the bundled %s (--hf_model_path for another).", BUNDLED_MODEL)
+    if settings.hf_dataset_path == [BUNDLED_DATASET]:
+        logger.info("Dataset: the bundled demo conversations (--hf_dataset_path for another).")
+    facts = read_run_facts(Path(config.output_dir)) if config.resume_from_checkpoint else {}
+    if "wandb" in config.report_to:
+        prepare_wandb(config.output_dir, run_id=facts.get("wandb_run_id"))
+    return check_hub(
+        settings.push_to_hub,
+        config.run_name,
+        config.hub_model_id or facts.get("hub_model_id"),
+        config.hub_private_repo,
+    )

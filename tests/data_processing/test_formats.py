@@ -1,0 +1,100 @@
+"""Rows of other formats: how they are read, and bad rows that are skipped and counted."""
+
+import json
+
+import pytest
+from datasets import Dataset
+
+from collabllm.data_processing import (
+    load_multiturn_dataset,
+    multiturn_dataset_to_dpo,
+    multiturn_dataset_to_sft,
+)
+
+USER, REPLY = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}
+MORE, LAST = {"role": "user", "content": "more"}, {"role": "assistant", "content": "bye"}
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def replies(messages):
+    return [(m["content"], m["weight"]) for m in messages if m["role"] == "assistant"]
+
+
+def test_openai_chats_keep_every_reply_that_is_not_marked_with_weight_0(tmp_path, caplog):
+    rows = [
+        {"messages": [USER, REPLY, MORE, LAST]},
+        {"messages": [USER, {**REPLY, "weight": 0}, MORE, {**LAST, "weight": 1}]},
+    ]
+
+    with caplog.at_level("INFO"):
+        table = load_multiturn_dataset(write(tmp_path / "chats.jsonl", rows))
+    kept = multiturn_dataset_to_sft(table, system_prompt=None)["train"]["messages"]
+
+    assert [replies(m) for m in kept] == [[("hello", 1), ("bye", 1)], [("hello", 0), ("bye", 1)]]
+    assert "chats.jsonl: read as OpenAI chat rows: every reply without weight 0" in caplog.text
+
+
+def test_sharegpt_speakers_are_roles(tmp_path):
+    turns = [("system", "be brief"), ("human", "hi"), ("gpt", "hello")]
+    row = {"id": "x", "conversations": [{"from": who, "value": text} for who, text in turns]}
+
+    (read,) = load_multiturn_dataset(write(tmp_path / "s.jsonl", [row]))
+
+    assert read["prompt"] == [{"role": "system", "content": "be brief"}, USER]
+    assert (read["completion"], read["score"], read["id"]) == ("hello", 1.0, "x")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "hi", "chosen": "hello", "rejected": "no"},
+        {"prompt": [USER], "chosen": [REPLY], "rejected": [{**REPLY, "content": "no"}]},
+        {"prompt": [USER], "chosen": [USER, REPLY], "rejected": [USER, {**REPLY, "content": "no"}]},
+    ],
+)
+def test_preferences_are_a_pair_of_one_turn(tmp_path, row):
+    table = load_multiturn_dataset(write(tmp_path / "p.jsonl", [row]))
+    (pair,) = multiturn_dataset_to_dpo(table, system_prompt=None)["train"]
+
+    assert (pair["chosen"], pair["rejected"][0]["content"]) == ([REPLY], "no")
+    assert (pair["chosen_score"], pair["rejected_score"]) == (1.0, 0.0)
+
+
+def test_a_saved_table_of_another_format_loads_too(tmp_path):
+    Dataset.from_list([{"messages": [USER, REPLY]}]).save_to_disk(tmp_path / "saved")
+
+    assert load_multiturn_dataset(tmp_path / "saved")["completion"] == ["hello"]
+
+
+def test_bad_rows_stop_the_run_or_are_skipped_and_counted(tmp_path, make_row, caplog):
+    rows = [make_row(), make_row(score=None), make_row(completion=" "), make_row(conv_id=2)]
+    path = write(tmp_path / "rows.jsonl", rows)
+
+    with pytest.raises(ValueError, match=r"rows.jsonl row 2: missing 'score'.*--skip_bad_rows"):
+        load_multiturn_dataset(path)
+    table = load_multiturn_dataset(path, skip_bad_rows=True)
+
+    assert len(table) == 2
+    assert "rows.jsonl: 2 bad rows are skipped: row 2: missing 'score'" in caplog.text
+    assert caplog.text.count("bad rows are skipped") == 1
+
+
+def test_a_row_that_does_not_fit_its_format_is_named(tmp_path):
+    rows = [{"messages": [USER, REPLY]}, {"messages": [USER]}]
+
+    with pytest.raises(ValueError, match="row 2: is no row of OpenAI chat rows .*no reply"):
+        load_multiturn_dataset(write(tmp_path / "c.jsonl", rows))
+
+
+def test_a_folder_with_a_split_in_it_loads_by_any_path(tmp_path, make_row, monkeypatch):
+    write(tmp_path / "train.jsonl", [make_row()])
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+
+    assert len(load_multiturn_dataset(tmp_path)) == 1
+    assert len(load_multiturn_dataset(f"~/{tmp_path.name}")) == 1
+    with pytest.raises(FileNotFoundError, match="no eval.jsonl, .json or .parquet.*train.jsonl"):
+        load_multiturn_dataset(tmp_path, "eval")

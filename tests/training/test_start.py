@@ -1,0 +1,249 @@
+"""What is decided before weights load: precision, sharding, devices, template, folder, adapter."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+
+from collabllm import models
+from collabllm.training.checkpoints import find_checkpoint, list_checkpoints
+from collabllm.training.schedule import count_steps, describe_steps, plan_evaluation
+from collabllm.training.settings import SFTSettings
+from collabllm.training.sft import SFT
+from collabllm.training.sharding import Sharding, find_sharding
+from collabllm.training.start import start_run
+from scripts.train_sft import main, parse_args
+
+ROOT = Path(__file__).parents[2]
+LAUNCHES = {
+    "multi_gpu.yaml": Sharding(),
+    "fsdp.yaml": Sharding("fsdp", 2),
+    "deepspeed_zero3.yaml": Sharding("deepspeed"),
+}
+
+
+def launch_environment(file: Path) -> dict[str, str]:
+    """Return what `accelerate launch --config_file` puts into the environment of a process."""
+    from accelerate.commands.launch import _validate_launch_command
+
+    words = ["--config_file", str(file), "--num_processes", "2", "script.py"]
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    if args.use_deepspeed:
+        args.deepspeed_fields_from_accelerate_config = ""
+        return prepare_deepspeed_cmd_env(args)[1]
+    return prepare_multi_gpu_env(args)
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_a_launch_preset_shards_as_it_says(name, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    environ = launch_environment(ROOT / "configs/accelerate" / name)
+
+    assert find_sharding(SimpleNamespace(deepspeed=None, fsdp=None), environ) == LAUNCHES[name]
+    assert environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+
+
+def test_every_launch_preset_is_known_here_and_names_no_number_of_gpus():
+    files = list((ROOT / "configs/accelerate").glob("*.yaml"))
+
+    assert {file.name for file in files} == set(LAUNCHES)
+    assert not [file for file in files if "num_processes:" in file.read_text()]
+
+
+def test_the_adapter_stays_float32_where_that_is_possible():
+    assert Sharding().keeps_float32
+    assert Sharding("fsdp", 2).keeps_float32
+    assert not Sharding("fsdp", 1).keeps_float32
+    assert not Sharding("deepspeed").keeps_float32
+
+
+def test_a_sharded_model_has_no_device_map_and_stores_4bit_weights_in_the_type_of_the_rest(
+    tiny_model, monkeypatch
+):
+    seen = {}
+
+    def from_pretrained(path, **options):
+        seen.update(options)
+        return torch.nn.Linear(1, 1)
+
+    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    models.load_base_model(str(tiny_model), use_4bit=True, dtype=torch.bfloat16, sharded=True)
+
+    assert "device_map" not in seen
+    assert "attn_implementation" not in seen
+    assert seen["quantization_config"].bnb_4bit_quant_storage == torch.bfloat16
+    models.load_base_model(str(tiny_model), use_4bit=True)
+    assert seen["device_map"] == {"": "cpu"}
+    assert seen["quantization_config"].bnb_4bit_quant_storage == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "generating", "expected"),
+    [
+        (True, True, False, torch.bfloat16),
+        (False, True, False, torch.float32),
+        (False, True, True, torch.bfloat16),
+        (False, False, True, torch.float32),
+    ],
+)
+def test_a_cpu_computes_in_what_it_is_fast_in(monkeypatch, amx, avx512_bf16, generating, expected):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
+
+    assert models.choose_dtype(generating=generating) == expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_that_only_emulates_bf16_takes_fp16(monkeypatch, native, expected):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(
+        "torch.cuda.is_bf16_supported",
+        lambda including_emulation=True: including_emulation or native,
+    )
+
+    assert models.choose_dtype() == expected
+
+
+def start(flags):
+    return start_run(SFT(), *parse_args(flags))
+
+
+def test_precision_flags_decide_weights_and_mixed_precision(sft_flags, monkeypatch, caplog):
+    with caplog.at_level(logging.INFO):
+        run = start(sft_flags(bf16="true"))
+    assert (run.dtype, run.config.bf16, run.config.fp16) == (torch.bfloat16, True, False)
+    assert "4-bit NF4, computing in bfloat16; the adapter and its optimizer in float32" in (
+        caplog.text
+    )
+
+    run = start(sft_flags(dtype="float32"))
+    assert (run.dtype, run.config.bf16) == (torch.float32, False)
+
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True)
+    assert start(sft_flags()).config.bf16 is True
+    assert start(sft_flags(bf16="false")).dtype == torch.float32
+
+
+def test_several_visible_gpus_without_a_launcher_train_on_one(sft_flags, monkeypatch, caplog):
+    from trl import SFTConfig
+
+    monkeypatch.setattr(SFTConfig, "n_gpu", property(lambda self: self._n_gpu or 4))
+
+    run = start(sft_flags())
+
+    assert "4 GPUs are visible" in caplog.text
+    assert "accelerate launch --config_file configs/accelerate/multi_gpu.yaml" in caplog.text
+    assert run.config.n_gpu == 1
+
+
+def test_one_template_is_trained_and_saved(sft_flags, tmp_path):
+    file = tmp_path / "other.jinja"
+    file.write_text(
+        "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content'] + '<|im_end|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '[assistant]' }}{% endif %}"
+    )
+
+    run = start(sft_flags(chat_template_path=file))
+    data = run.method.prepare_data(run.settings, run.tokenizer, run.config)
+
+    assert "[assistant]<<" in data.preflight.examples[0]
+    assert run.tokenizer.chat_template == file.read_text()
+    assert run.config.chat_template_path is None
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_anything_loads(sft_flags, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/adapter_model.safetensors").touch()
+
+    with pytest.raises(FileExistsError, match="holds a run .*--overwrite_output_dir"):
+        main(sft_flags())
+    start(sft_flags(overwrite_output_dir=True))
+
+
+def test_a_missing_or_unfit_adapter_is_named_before_weights_load(sft_flags, tmp_path):
+    with pytest.raises(FileNotFoundError, match="./none: there is no adapter"):
+        start(sft_flags(lora_path="./none"))
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(
+        '{"r": 8, "lora_alpha": 16, "base_model_name_or_path": "org/other"}'
+    )
+    with pytest.raises(ValueError, match="--lora_r 4 does not fit .* which has 8"):
+        start(sft_flags(lora_path=adapter))
+
+
+def test_an_adapter_brings_its_rank_and_another_base_is_said(sft_flags, tmp_path, caplog):
+    (tmp_path / "adapter_config.json").write_text(
+        '{"r": 8, "lora_alpha": 16, "base_model_name_or_path": "org/other"}'
+    )
+
+    run = start(sft_flags(lora_path=tmp_path, lora_r=None))
+
+    assert run.settings.lora_r == 8
+    assert "was trained on org/other" in caplog.text
+
+
+def test_a_missing_model_is_named(sft_flags):
+    with pytest.raises(OSError, match="org/no-such-model: there is no such model"):
+        start(sft_flags(hf_model_path="org/no-such-model"))
+
+
+def test_only_numbered_folders_are_checkpoints(tmp_path):
+    for name in ("checkpoint-best", "checkpoint-12", "checkpoint-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").touch()
+
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-12"]
+    assert find_checkpoint("true", str(tmp_path)) == str(tmp_path / "checkpoint-12")
+
+
+def test_auto_starts_afresh_or_goes_on_in_a_folder_without_a_time(sft_flags, tmp_path):
+    assert find_checkpoint("auto", str(tmp_path)) is None
+
+    run = start(sft_flags(output_dir=None, output_name_tag="x", resume_from_checkpoint="auto"))
+
+    assert run.config.output_dir == "outputs/sft-x"
+
+
+def config(**changes):
+    fields = {
+        "max_steps": -1,
+        "per_device_train_batch_size": 4,
+        "world_size": 2,
+        "gradient_accumulation_steps": 2,
+        "num_train_epochs": 3,
+        "learning_rate": 2e-4,
+        "eval_strategy": "no",
+        "metric_for_best_model": None,
+    }
+    return SimpleNamespace(**{**fields, **changes})
+
+
+def test_steps_are_counted_over_devices_accumulation_and_epochs():
+    assert count_steps(17, config()) == 6  # 3 batches of 8, 2 steps an epoch
+    assert count_steps(17, config(max_steps=5)) == 5
+    assert "TOO FEW" in describe_steps(12, config(learning_rate=2e-5))
+    assert "TOO FEW" not in describe_steps(800, config())
+
+
+def test_a_long_run_evaluates_every_tenth_of_its_steps_and_a_short_one_does_not():
+    long, short, own = config(max_steps=500), config(max_steps=50), config(max_steps=500)
+    plan_evaluation(long, [], 1000, True)
+    plan_evaluation(short, [], 1000, True)
+    plan_evaluation(own, ["eval_strategy", "save_steps"], 1000, True)
+
+    assert (long.eval_strategy, long.eval_steps, long.save_steps) == ("steps", 0.1, 0.1)
+    assert (long.metric_for_best_model, long.greater_is_better) == ("eval_loss", False)
+    assert short.eval_strategy == own.eval_strategy == "no"
+
+
+def test_the_settings_class_takes_plain_arguments():
+    assert SFTSettings(hf_dataset_path="a").hf_dataset_path == ["a"]
+    with pytest.raises(ValueError, match="one number above 0 for each of 2 datasets"):
+        SFTSettings(hf_dataset_path=["a", "b"], dataset_weights=[1.0])

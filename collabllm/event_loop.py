@@ -1,6 +1,7 @@
 """One background event loop for all simulations, so that plain calls work anywhere."""
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Callable, Coroutine, Generator
@@ -88,6 +89,16 @@ async def run_blocking(function: Callable[..., T], *args: Any) -> T:
 @lru_cache(maxsize=1)
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_MAX_BLOCKING_CALLS, thread_name_prefix="collabllm-blocking")
+
+
+def _forget() -> None:
+    """Let a forked child start its own: it has inherited the loop, but not the thread."""
+    get_loop.cache_clear()
+    _threads.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -1,6 +1,7 @@
 """What made a result: versions, prompts and settings; a resumed run with others is refused."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +11,8 @@ from typing import Any
 from collabllm import __version__
 from collabllm.files import write_text
 from collabllm.prompts import prompt_hashes
+
+logger = logging.getLogger(__name__)
 
 _LIBRARIES = ("openai", "peft", "torch", "transformers", "trl")
 
@@ -35,7 +38,8 @@ class RunHeader:
         resume: Go on with the run of the file.
 
     Raises:
-        ValueError: If a setting differs from that of the run to go on with.
+        ValueError: If a setting or a prompt differs from that of the run to go on with. Other
+            versions of the libraries are a warning.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any], *, resume: bool) -> None:
@@ -44,6 +48,8 @@ class RunHeader:
         if resume and self.path.is_file():
             before = json.loads(self.path.read_text(encoding="utf-8"))
             refuse_changes(before.get("settings", {}), settings)
+            refuse_changes(before.get("prompt_hashes", {}), prompt_hashes(), what="the prompt ")
+            _warn_of_versions(before.get("versions", {}))
         self.spent_usd = float(before.get("spent_usd", 0.0))
         self.before = before
         self._content = {
@@ -63,8 +69,23 @@ class RunHeader:
         write_text(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
+def _warn_of_versions(before: Mapping[str, str]) -> None:
+    now = library_versions()
+    for name in sorted(before.keys() & now.keys()):
+        if before[name] != now[name]:
+            logger.warning(
+                "--resume: %s was %s and is %s now; the results may differ from there on.",
+                name,
+                before[name],
+                now[name],
+            )
+
+
 def refuse_changes(
-    before: Mapping[str, Any], now: Mapping[str, Any], ignored: Iterable[str] = ()
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    ignored: Iterable[str] = (),
+    what: str = "",
 ) -> None:
     """Compare settings of a run with those it is to go on with.
 
@@ -77,6 +98,6 @@ def refuse_changes(
     for name in sorted((set(before) & set(now)) - set(ignored)):
         if before.get(name) != now.get(name):
             raise ValueError(
-                f"--resume: {name} was {before.get(name)!r} and is {now.get(name)!r} now; use the "
-                "former value, or another --output_dir."
+                f"--resume: {what}{name} was {before.get(name)!r} and is {now.get(name)!r} now; "
+                "use the former value, or another --output_dir."
             )

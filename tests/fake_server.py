@@ -41,6 +41,7 @@ class FakeServer:
         self.delivered: Counter[tuple[str, str]] = Counter()
         self.injected: Counter[str] = Counter()
         self.reject = None  # (status, message) for requests that match a predicate
+        self.cut_below = 0  # requests with fewer `max_tokens` get half an answer
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -103,7 +104,7 @@ class FakeServer:
         text, finish = answered if isinstance(answered, tuple) else (answered, "stop")
         if fault == "empty":
             text = ""
-        elif fault == "length":
+        elif fault == "length" or body.get("max_tokens", self.cut_below) < self.cut_below:
             text, finish = text[: len(text) // 2], "length"
         elif fault == "refusal":
             text = "I'm sorry, but I can't take part in that."

@@ -24,6 +24,7 @@ from collabllm.files import read_json_lines, sort_json_lines
 from collabllm.hub import prepare_hub, push_folder
 from collabllm.prompts import prompt_hashes
 from collabllm.provenance import RunHeader, library_versions
+from collabllm.rewards.applicable import check_applicable
 from collabllm.rewards.hackers import PolicyScore, find_shortcuts, score_policies, to_table
 from collabllm.rewards.lint import lint_rewards
 from collabllm.rewards.metrics.text import signatures
@@ -75,6 +76,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         session = Session(settings, stack, header.spent_usd)
         tools = settings.build_tools(session)
         check_metrics(growth.reward.weights, replace(tools, count_tokens=len))
+        check_applicable(growth.reward.weights, tasks)
         user_factory = session.build_user_factory(settings)
         if settings.plan:
             print_plan(settings, len(tasks), session)

@@ -13,6 +13,7 @@ from collabllm.evaluation.results import ArmInfo
 from collabllm.prompts import load_prompt
 from collabllm.settings import read_mapping, unknown_names
 from collabllm.simulation.assistant import Assistant, OpenAIAssistant
+from collabllm.simulation.assistant.registry import local_options, server_options
 from collabllm.simulation.session import Session
 from collabllm.simulation.settings import ModelSettings
 from collabllm.tasks import Task
@@ -145,9 +146,7 @@ class ArmPool:
         model = self._switch(lora_path)
         with LocalAssistant(
             self.settings.hf_model_path,
-            max_new_tokens=self.settings.max_new_tokens,
-            temperature=self.settings.temperature,
-            do_sample=self.settings.temperature > 0,
+            **local_options(self.settings),
             model=model,
             tokenizer=self._load_tokenizer(),
         ) as assistant:
@@ -162,13 +161,8 @@ class ArmPool:
         return lambda text: len(tokenizer(text, add_special_tokens=False).input_ids)
 
     def _server(self, arm: Arm) -> Assistant:
-        return OpenAIAssistant(
-            arm.model or "",
-            temperature=self.settings.temperature,
-            max_tokens=self.settings.max_new_tokens,
-            client=self.session.client(arm.base_url),
-            tokenizer_path=self.settings.tokenizer_path,
-        )
+        client = self.session.client(arm.base_url)
+        return OpenAIAssistant(arm.model or "", client=client, **server_options(self.settings))
 
     def _load_tokenizer(self) -> Any:
         if self._tokenizer is None:

@@ -25,6 +25,7 @@ from collabllm.evaluation.score_table import (
     number_clusters,
     shared_places,
 )
+from collabllm.simulation.audit import audit_rates
 
 _MAX_SHARES = 6
 
@@ -114,16 +115,14 @@ def count_endings(table: ScoreTable) -> list[Endings]:
 
 
 def audit_users(table: ScoreTable) -> dict[str, dict[str, float]]:
-    """Return each user's rates of simulator faults, over all arms."""
+    """Return each user's rates of simulator faults, over all arms; the best user comes first."""
     found: dict[str, list[dict[str, bool]]] = {user.name: [] for user in table.plan.users}
     for score in table.scores:
         if score["user"] in found:
             found[score["user"]].append(score["audit"])
-    return {
-        user: {name: sum(a[name] for a in audits) / len(audits) for name in sorted(audits[0])}
-        for user, audits in found.items()
-        if audits
-    }
+    rates = {user: dict(sorted(audit_rates(audits).items())) for user, audits in found.items()}
+    ranked = sorted(rates.items(), key=lambda item: sum(item[1].values()))
+    return {user: found_rates for user, found_rates in ranked if found_rates}
 
 
 def count_progress(table: ScoreTable) -> list[Progress]:

@@ -34,7 +34,7 @@ async def measure(
 
     Returns:
         The metrics, and `first_reply_asks` (0 or 1), `num_turns` (user messages), `num_tokens` (of
-        the assistant) and `seconds` (that the assistant took).
+        the assistant) and `seconds` (that the assistant took; not where it served others, too).
     """
     result = record.result
     names = [*metrics, *BUILT_IN]
@@ -50,7 +50,10 @@ async def measure(
         "num_tokens": float(count_assistant_tokens(result.messages, tools)),
         "seconds": result.timings.get("assistant_s", 0.0),
     }
-    return {**values, **{name: MetricValue(value) for name, value in built_in.items()}}
+    found = {**values, **{name: MetricValue(value) for name, value in built_in.items()}}
+    if record.shared_time:
+        found["seconds"] = MetricValue(None, "it ran beside others", applicable=False)
+    return found
 
 
 def score_replies(

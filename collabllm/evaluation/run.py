@@ -16,6 +16,7 @@ from collabllm.evaluation.results import Results, write_results
 from collabllm.evaluation.scoring import Pair, Scorer, ScoreWriter
 from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.evaluation.usage import UsageFile, read_usage
+from collabllm.rewards.applicable import check_applicable
 from collabllm.rewards.registry import MetricTools, check_metrics
 from collabllm.settings import to_settings
 from collabllm.simulation.assistant import Assistant
@@ -104,6 +105,7 @@ def _converse(settings: EvaluationSettings, folder: Path) -> IncompleteRunError 
         session = Session(settings, stack, read_usage(folder)[1] if settings.resume else 0.0)
         tools = settings.build_tools(session)
         prepared = prepare(settings, lambda metrics: _check(metrics, tools))
+        check_applicable(prepared.plan.metrics, [task for task, _ in prepared.opened.values()])
         usage = UsageFile(folder, session.ledger)
         stack.callback(usage.write)
         scores = stack.enter_context(ScoreWriter(folder / SCORES_FILE, resume=True))
@@ -186,13 +188,17 @@ class _Evaluation:
         file = self._file(arm, seed, user)
         name = f"{arm.name} ({seed})" if seed else arm.name
         print(f"{name} with user {user.name}: {len(self.prepared.opened)} opened tasks")
+        user_factory = user.build_factory(self.session.client)
+        models = [*self.settings.models_behind_servers(), *user.models_behind_servers()]
+        models += [(arm.model, arm.base_url, "assistant")] if arm.model else []
+        self.session.preflight(models)
         try:
             for record in scorer.unscored(file):
                 scorer.add(record)
             for record in simulate(
                 [task for task, _ in self.prepared.opened.values()],
                 assistant,
-                user.build_factory(self.session.client),
+                user_factory,
                 max_turns=self.settings.max_turns,
                 num_rollouts=self.prepared.plan.num_rollouts,
                 concurrency=self.settings.concurrency,

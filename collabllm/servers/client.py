@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -209,7 +210,17 @@ def _raise_if_lasting(error: StatusError, address: str, model: str) -> None:
         raise ServerError(text) from None
 
 
-@lru_cache(maxsize=32)
 def shared_client(base_url: str | None, api_key: str | None) -> OpenAIClient:
-    """Return the one client of a server for everybody who does not bring a client."""
+    """Return the one client of a server and key for everybody who does not bring a client.
+
+    The variables count as they are now: a key that was set later in a notebook is used.
+    """
+    return _shared_client(
+        base_url or os.environ.get("OPENAI_BASE_URL"),
+        api_key or os.environ.get("OPENAI_API_KEY"),
+    )
+
+
+@lru_cache(maxsize=32)
+def _shared_client(base_url: str | None, api_key: str | None) -> OpenAIClient:
     return OpenAIClient(base_url, api_key)

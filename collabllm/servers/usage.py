@@ -5,6 +5,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
 
 from collabllm.errors import CostLimitError
 from collabllm.servers.prices import Price, find_price
@@ -42,13 +44,43 @@ class UsageLedger:
         self._prices: dict[str, Price | None] = {}
         self._usage: dict[tuple[str, str, str], Usage] = defaultdict(Usage)
         self._lock = threading.Lock()
+        self._journal: IO[bytes] | None = None
 
     def add(
         self, role: str, model: str, prompt_tokens: int, completion_tokens: int, server: str = ""
     ) -> None:
         """Add one request."""
+        entry = {"entry": [role, model, server, 1, prompt_tokens, completion_tokens]}
         with self._lock:
             self._usage[role, model, server].add(Usage(1, prompt_tokens, completion_tokens))
+            if self._journal:
+                self._journal.write(json.dumps(entry).encode() + b"\n")
+
+    def to_entries(self) -> list[list[Any]]:
+        """Return all that was counted: role, model, server, requests, tokens in and out."""
+        with self._lock:
+            return [[*key, *vars(usage).values()] for key, usage in self._usage.items()]
+
+    def restore(self, entries: Iterable[Iterable[Any]]) -> None:
+        """Add what an earlier part of a run counted, from `to_entries` or a journal."""
+        with self._lock:
+            for role, model, server, *numbers in entries:
+                self._usage[role, model, server].add(Usage(*numbers))
+
+    def start_journal(self, path: str | Path) -> None:
+        """Write each request to a file at once, from now on, so that a killed run can restore it.
+
+        Raises:
+            FileExistsError: If there is such a file.
+        """
+        self._journal = Path(path).open("xb", buffering=0)  # noqa: SIM115
+
+    def stop_journal(self) -> None:
+        """Close the journal and remove it: what it says is kept elsewhere by now."""
+        if self._journal:
+            self._journal.close()
+            Path(self._journal.name).unlink(missing_ok=True)
+            self._journal = None
 
     def price(self, model: str) -> Price | None:
         """Return the price of a model, or None where there is none."""

@@ -7,6 +7,7 @@ _HOMES = {
     "AssistantReply": "simulation.assistant",
     "ChatSimulator": "simulation.simulator",
     "LocalAssistant": "simulation.assistant.local",
+    "NativeUserModel": "simulation.user_models",
     "OpenAIAssistant": "simulation.assistant",
     "OpenAIClient": "servers.client",
     "OpenAIUserModel": "simulation.user_models",
@@ -15,6 +16,7 @@ _HOMES = {
     "RuleBasedUser": "simulation.user_models",
     "ShardedUserModel": "simulation.user_models",
     "TerminationReason": "simulation.endings",
+    "Transcripts": "simulation.run",
     "UsageLedger": "servers.usage",
     "UserModel": "simulation.user_models",
     "UserTurnResult": "simulation.user_models",
@@ -27,6 +29,7 @@ __all__ = [
     "AssistantReply",
     "ChatSimulator",
     "LocalAssistant",
+    "NativeUserModel",
     "OpenAIAssistant",
     "OpenAIClient",
     "OpenAIUserModel",
@@ -35,6 +38,7 @@ __all__ = [
     "RuleBasedUser",
     "ShardedUserModel",
     "TerminationReason",
+    "Transcripts",
     "UsageLedger",
     "UserModel",
     "UserTurnResult",
@@ -52,9 +56,14 @@ if TYPE_CHECKING:
     from collabllm.simulation.audit import audit_conversation
     from collabllm.simulation.batch import simulate
     from collabllm.simulation.endings import TerminationReason
-    from collabllm.simulation.run import simulate_chats
+    from collabllm.simulation.run import Transcripts, simulate_chats
     from collabllm.simulation.simulator import ChatSimulator, RolloutResult
-    from collabllm.simulation.user_models import OpenAIUserModel, UserModel, UserTurnResult
+    from collabllm.simulation.user_models import (
+        NativeUserModel,
+        OpenAIUserModel,
+        UserModel,
+        UserTurnResult,
+    )
     from collabllm.simulation.user_models.personas import Persona
     from collabllm.simulation.user_models.rule_based import RuleBasedUser, ShardedUserModel
 

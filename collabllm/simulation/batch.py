@@ -9,16 +9,18 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from collabllm.errors import IncompleteRunError
-from collabllm.event_loop import stream
+from collabllm.event_loop import run_blocking, stream
 from collabllm.servers.usage import UsageLedger
 from collabllm.simulation.assistant import Assistant, Generates, to_assistant
-from collabllm.simulation.audit import audit_conversation, audit_rates
+from collabllm.simulation.audit import AuditRates, audit_conversation, measure_user
 from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.record import Record
 from collabllm.simulation.simulator import ChatSimulator, RolloutResult, derive_seed
 from collabllm.simulation.transcripts import TranscriptWriter
+from collabllm.simulation.user_models import Persona
 from collabllm.simulation.user_models.registry import UserFactory
 from collabllm.tasks import Task
+from collabllm.tasks.matching import uses_encoder
 
 __all__ = ["Record", "UserFactory", "simulate"]
 
@@ -88,6 +90,7 @@ def simulate(
     batch = _Batch(
         to_assistant(assistant), user_factory, max_turns, token_budget, seed, system_prompt
     )
+    batch.shared_time = min(concurrency, len(jobs)) > 1
     breaker = _Breaker(fail_on_error * len(jobs))
     return _stream(batch, jobs, concurrency, writer, ledger, progress, breaker)
 
@@ -107,6 +110,7 @@ class _Batch:
         self.assistant, self.user_factory = assistant, user_factory
         self.max_turns, self.token_budget, self.seed = max_turns, token_budget, seed
         self.system_prompt = system_prompt
+        self.shared_time = False
 
     async def converse(self, task: Task, rollout_idx: int, stop: asyncio.Event) -> Record:
         seed = derive_seed(self.seed, task.task_id, rollout_idx)
@@ -128,17 +132,33 @@ class _Batch:
             text = f"{type(error).__name__}: {error}"
             result = RolloutResult([], [], TerminationReason.ERROR, error=text)
         goal = task.single_turn_prompt
+        persona = getattr(user, "persona", None)
+        faults, measures = await self._audit(task, result)
         return Record(
             task.task_id,
             rollout_idx,
             result,
-            audit_conversation(result.messages, goal),
+            faults,
             goal,
             self.assistant.name,
             user.name if user else "",
             user.prompt_hash if user else "",
-            str(getattr(user, "persona", "") or ""),
+            ", ".join(persona.traits) if isinstance(persona, Persona) else str(persona or ""),
+            self.shared_time,
+            measures,
         )
+
+    async def _audit(
+        self, task: Task, result: RolloutResult
+    ) -> tuple[dict[str, bool], dict[str, float]]:
+        def audit() -> tuple[dict[str, bool], dict[str, float]]:
+            goal, facts = task.single_turn_prompt, task.facts
+            faults = audit_conversation(
+                result.messages, goal, facts=facts, user_turns=result.user_turns
+            )
+            return faults, measure_user(result.messages, goal, facts)
+
+        return await run_blocking(audit) if uses_encoder(task.facts) else audit()
 
 
 class _Breaker:
@@ -175,7 +195,7 @@ def _stream(
 ) -> Iterator[Record]:
     """Run the jobs on the background loop, record what ends, and hand it out."""
     bar = _ProgressBar(len(jobs), ledger, progress)
-    audits = []
+    audits = AuditRates()
 
     def produce(finish: Callable[[Record], None]) -> Coroutine[None, None, None]:
         return _run_jobs(batch, jobs, concurrency, finish, breaker)
@@ -186,14 +206,14 @@ def _stream(
             if record.result.termination_reason is not TerminationReason.CANCELLED:
                 if writer:
                     writer.write(record.to_json())
-                audits.append(record.audit)
+                audits.add(record.audit, record.user_measures)
             bar.update(record)
             yield record
         if breaker.why:
             raise IncompleteRunError(f"{breaker.why}. What has ended is kept; --resume goes on.")
     finally:
         records.close()
-        bar.close(audit_rates(audits))
+        bar.close(audits)
         if writer:
             writer.close()
 
@@ -245,12 +265,10 @@ class _ProgressBar:
         self.bar.set_postfix(facts, refresh=False)
         self.bar.update()
 
-    def close(self, rates: dict[str, float]) -> None:
+    def close(self, audits: AuditRates) -> None:
         self.bar.close()
         if not self.bar.disable and self.reasons:
             endings = ", ".join(f"{reason} {n}" for reason, n in self.reasons.most_common())
-            faults = ", ".join(f"{name} {rate:.0%}" for name, rate in rates.items())
             tqdm.write(
-                f"Endings: {endings}. Replies cut by the token limit: {self.num_cut}. "
-                f"Simulator audit: {faults}."
+                f"Endings: {endings}. Replies cut by the token limit: {self.num_cut}. {audits}"
             )

@@ -1,7 +1,7 @@
 """One conversation of a batch, as it is handed out and as a line of a transcript file."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from collabllm.provenance import library_versions
@@ -12,7 +12,12 @@ from collabllm.simulation.user_models import UserTurnResult
 
 @dataclass(frozen=True)
 class Record:
-    """One conversation of a batch: which one it is, how it went, and what made it."""
+    """One conversation of a batch: which one it is, how it went, and what made it.
+
+    `audit` has the user's faults, `user_measures` how it talks; see `audit`.
+    `shared_time` tells that others were under way at once: then its seconds are those of the batch,
+    and no measure of this conversation.
+    """
 
     task_id: str
     rollout_idx: int
@@ -23,6 +28,8 @@ class Record:
     user: str
     prompt_hash: str
     persona: str = ""
+    shared_time: bool = False
+    user_measures: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of a transcript file."""
@@ -40,6 +47,8 @@ class Record:
             "user": self.user,
             "prompt_hash": self.prompt_hash,
             "persona": self.persona,
+            "shared_time": self.shared_time,
+            "user_measures": self.user_measures,
             "versions": library_versions(),
         }
 
@@ -48,7 +57,10 @@ class Record:
         """Read a line of a transcript file back."""
         result = RolloutResult(
             line["messages"],
-            [UserTurnResult(**turn) for turn in line["user_turns"]],
+            [
+                UserTurnResult(**{**turn, "slips": tuple(turn.get("slips", ()))})
+                for turn in line["user_turns"]
+            ],
             TerminationReason(line["termination_reason"]),
             line["usage"],
             line["timings"],
@@ -66,4 +78,6 @@ class Record:
             line["user"],
             line["prompt_hash"],
             line.get("persona", ""),
+            line.get("shared_time", True),
+            line.get("user_measures", {}),
         )

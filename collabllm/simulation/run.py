@@ -1,22 +1,19 @@
 """What scripts/simulate_chats.py does: build both sides from settings, simulate, report."""
 
 import logging
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from collabllm.cli import go_on_with
-from collabllm.errors import IncompleteRunError
+from collabllm.files import read_json_lines
 from collabllm.provenance import RunHeader
 from collabllm.servers.usage import UsageLedger
 from collabllm.settings import deciding_values, to_settings
 from collabllm.simulation.assistant import Assistant
-from collabllm.simulation.audit import audit_rates
 from collabllm.simulation.batch import Record, UserFactory, simulate
+from collabllm.simulation.report import RunReport
 from collabllm.simulation.session import Session
 from collabllm.simulation.settings import SimulationSettings
 from collabllm.simulation.simulator import ChatSimulator
@@ -26,7 +23,22 @@ from collabllm.tasks import Task
 logger = logging.getLogger(__name__)
 
 
-def simulate_chats(settings: SimulationSettings | None = None, **arguments: Any) -> list[Record]:
+class Transcripts:
+    """The conversations in a file of transcripts, read one at a time, as often as wanted."""
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = Path(file)
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(Record.from_json, read_transcripts(self.file))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in read_transcripts(self.file))
+
+
+def simulate_chats(
+    settings: SimulationSettings | None = None, **arguments: Any
+) -> Transcripts | None:
     """Simulate what the settings say, write the transcripts, and print a report.
 
     Args:
@@ -34,7 +46,7 @@ def simulate_chats(settings: SimulationSettings | None = None, **arguments: Any)
         arguments: Single settings by name, such as `num_tasks=4, max_turns=2`; they win.
 
     Returns:
-        All conversations in the file of transcripts, those of a run gone on with included; none in
+        All conversations in the file of transcripts, those of a run gone on with included; None in
         interactive mode.
 
     Raises:
@@ -49,66 +61,105 @@ def simulate_chats(settings: SimulationSettings | None = None, **arguments: Any)
     if not settings.interactive and file.exists() and not settings.resume:
         raise FileExistsError(f"{file} exists; use --resume, or another --output_dir.")
     header = RunHeader(settings.header, deciding_values(settings), resume=settings.resume)
+    header.spent_usd = 0.0  # the ledger counts on from there
     with ExitStack() as stack:
-        session = Session(settings, stack, header.spent_usd)
+        session = Session(settings, stack)
+        _restore_usage(session.ledger, header)
         user_factory = session.build_user_factory(settings)
         session.preflight(settings.models_behind_servers())
         assistant = session.build_assistant(settings)
         if settings.interactive:
             _talk(settings, tasks[0], assistant, user_factory)
-            return []
-        header.write(session.ledger.cost_usd)
+            return None
+        run = _Run(settings, header, session.ledger)
+        records = run.start(tasks, assistant, user_factory)
         try:
-            for _ in simulate(
-                tasks,
-                assistant,
-                user_factory,
-                max_turns=settings.max_turns,
-                num_rollouts=settings.num_rollouts,
-                concurrency=settings.concurrency,
-                seed=settings.seed,
-                output=file,
-                resume=settings.resume,
-                token_budget=settings.token_budget,
-                system_prompt=settings.system_prompt,
-                ledger=session.ledger,
-            ):
-                header.write(session.ledger.cost_usd)
+            for _ in records:
+                pass
         except KeyboardInterrupt:
             num_kept = sum(not line["failed"] for line in read_transcripts(file))
             raise KeyboardInterrupt(
                 f"Interrupted: {num_kept} conversations are kept in {file}. {_how_to_go_on()}"
             ) from None
-    records = [Record.from_json(line) for line in read_transcripts(file)]
-    print_report(records, session.ledger)
-    print(f"Transcripts: {file}")
-    wanted = {(task.task_id, idx) for task in tasks for idx in range(settings.num_rollouts)}
-    _check_complete(records, wanted)
-    return records
+        finally:
+            report = run.finish(tasks)
+    report.check_complete(_how_to_go_on())
+    return Transcripts(file)
 
 
 def _how_to_go_on() -> str:
     return go_on_with("--resume", "resume=True")
 
 
-def _check_complete(records: Sequence[Record], wanted: Collection[tuple[str, int]]) -> None:
-    """Tell in the end that conversations failed or are missing.
+def _restore_usage(ledger: UsageLedger, header: RunHeader) -> None:
+    """Count on from what the run had used before; a killed part of it left a journal."""
+    ledger.restore(header.before.get("usage", ()))
+    journal = _journal_of(header, header.before.get("num_parts", 0) + 1)
+    if header.before and journal.exists():
+        ledger.restore(line["entry"] for line in read_json_lines(journal))
 
-    Raises:
-        IncompleteRunError: If so.
-    """
-    ended = {(r.task_id, r.rollout_idx): r.result for r in records}
-    failed = [r for r in ended.values() if r.termination_reason.is_failure]
-    num_missing = sum(key not in ended for key in wanted)
-    if not failed and not num_missing:
-        return
-    counts = Counter(str(result.termination_reason) for result in failed)
-    parts = [f"{number} ended as {reason}" for reason, number in counts.most_common()]
-    parts += [f"{num_missing} were not started or were cancelled"] if num_missing else []
-    why = next((f" ({r.error[:300]})" for r in failed if r.error), "")
-    raise IncompleteRunError(
-        f"Of {len(wanted)} conversations {' and '.join(parts)}{why}. {_how_to_go_on()}"
-    )
+
+def _journal_of(header: RunHeader, part: int) -> Path:
+    """Return the journal of a part of a run; the header has the usage of the parts before."""
+    return header.path.with_name(f".{header.path.stem}.usage-{part}.jsonl")
+
+
+class _Run:
+    """One run: what it writes beside the transcripts, and what it prints in the end."""
+
+    def __init__(
+        self, settings: SimulationSettings, header: RunHeader, ledger: UsageLedger
+    ) -> None:
+        self.settings, self.header, self.ledger = settings, header, ledger
+        self.part = header.before.get("num_parts", 0) + 1
+
+    def start(
+        self, tasks: Sequence[Task], assistant: Assistant, user_factory: UserFactory
+    ) -> Iterator[Record]:
+        """Take the file, and return the conversations that are not in it yet, as they end.
+
+        Raises:
+            OSError: If the file cannot be written, or another process writes it.
+        """
+        settings = self.settings
+        records = simulate(
+            tasks,
+            assistant,
+            user_factory,
+            max_turns=settings.max_turns,
+            num_rollouts=settings.num_rollouts,
+            concurrency=settings.concurrency,
+            seed=settings.seed,
+            output=settings.transcripts,
+            resume=settings.resume,
+            token_budget=settings.token_budget,
+            system_prompt=settings.system_prompt,
+            ledger=self.ledger,
+            fail_on_error=settings.fail_on_error,
+        )
+        # Keep what was used so far, and each request from now on, whatever ends this process.
+        is_resumed = bool(self.header.before)
+        self._write_header(self.part if is_resumed else 0)
+        _journal_of(self.header, self.part).unlink(missing_ok=True)
+        self.part += is_resumed
+        self.ledger.start_journal(_journal_of(self.header, self.part))
+        return records
+
+    def _write_header(self, num_parts: int) -> None:
+        self.header.write(self.ledger.cost_usd, usage=self.ledger.to_entries(), num_parts=num_parts)
+
+    def finish(self, tasks: Sequence[Task]) -> RunReport:
+        """Print how all conversations in the file went, and what the run used, resumes included."""
+        self._write_header(self.part)
+        self.ledger.stop_journal()
+        numbers = range(self.settings.num_rollouts)
+        report = RunReport((task.task_id, idx) for task in tasks for idx in numbers)
+        if self.settings.transcripts.exists():
+            for line in read_transcripts(self.settings.transcripts):
+                report.add(line)
+        report.print(self.ledger)
+        print(f"Transcripts: {self.settings.transcripts}")
+        return report
 
 
 def _talk(
@@ -119,33 +170,3 @@ def _talk(
         prefix = [{"role": "system", "content": settings.system_prompt}]
     user = user_factory(task, settings.seed)
     ChatSimulator(assistant, user).interactive_rollout(prefix, settings.max_turns)
-
-
-def print_report(records: list[Record], ledger: UsageLedger) -> None:
-    """Print how the conversations ended, what they used, and what the audit found."""
-    table = Table(title=f"{len(records)} conversations")
-    table.add_column("ending")
-    table.add_column("number", justify="right")
-    table.add_column("turns", justify="right")
-    for reason, number in Counter(
-        record.result.termination_reason for record in records
-    ).most_common():
-        turns = [
-            len(record.result.user_turns)
-            for record in records
-            if record.result.termination_reason is reason
-        ]
-        table.add_row(str(reason), str(number), f"{sum(turns) / len(turns):.1f}")
-    console = Console()
-    console.print(table)
-    for role, usage in ledger.by_role().items():
-        print(
-            f"{role}: {usage.requests:,} requests, {usage.prompt_tokens:,} prompt and "
-            f"{usage.completion_tokens:,} completion tokens"
-        )
-    rates = audit_rates(record.audit for record in records)
-    if rates:
-        found = ", ".join(f"{name} {rate:.0%}" for name, rate in rates.items())
-        print(f"Simulator audit, share of conversations: {found}")
-    if ledger.cost_usd:
-        print(f"Cost: ${ledger.cost_usd:.4f}")

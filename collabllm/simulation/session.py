@@ -37,6 +37,7 @@ class Session:
             self._cache = ResponseCache(file, "record" if settings.cache else "replay")
             stack.callback(self._cache.close)
         self._clients: dict[str | None, OpenAIClient] = {}
+        self._tried: set[tuple[str, str | None]] = set()
 
     def client(self, base_url: str | None) -> OpenAIClient:
         """Return the one client of a server."""
@@ -49,12 +50,16 @@ class Session:
         return {
             "max_concurrency": max(self.settings.concurrency, _MIN_REQUESTS),
             "tokens_per_minute": self.settings.tokens_per_minute,
+            "timeout_s": self.settings.timeout_s,
+            "max_retries": self.settings.max_retries,
             "ledger": self.ledger,
             "cache": self._cache,
         }
 
     def preflight(self, models: Sequence[tuple[str, str | None, str]]) -> None:
         """Ask each server for one short answer, so that a run that cannot work never begins.
+
+        A model that has answered before is not asked again.
 
         Args:
             models: Of each the server's name, the server's address, and who asks for it
@@ -64,8 +69,10 @@ class Session:
             ServerError: With address and cause, if a server refuses or does not answer.
             ValueError: If there is a cost limit and a model has no price.
         """
-        for model, base_url, role in dict.fromkeys(models):
-            run(self.client(base_url).preflight(model, role=role))
+        for model, base_url, role in models:
+            if (model, base_url) not in self._tried:
+                run(self.client(base_url).preflight(model, role=role))
+                self._tried.add((model, base_url))
 
     def build_assistant(self, settings: AssistantSettings) -> Assistant:
         """Make the assistant; a local one loads its weights here."""

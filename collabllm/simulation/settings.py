@@ -43,6 +43,21 @@ class ModelSettings(ServedSettings):
     temperature: float = setting(
         0.7, "sampling temperature of the assistant; 0 always takes the likeliest token", least=0
     )
+    top_p: float | None = setting(
+        None,
+        "sample from the likeliest tokens with this much probability; the engine's own by default",
+        least=0,
+        most=1,
+    )
+    reasoning_effort: str | None = setting(
+        None, "reasoning model: how much it thinks (low, medium, high, ...)", metavar="EFFORT"
+    )
+    enable_thinking: bool | None = setting(
+        None, "model that can do both: think or not, by its chat template", metavar="true|false"
+    )
+    extra_body: dict[str, Any] | None = setting(
+        None, 'assistant behind a server: more fields of each request: {"top_k": 20}'
+    )
     system_prompt: str = setting(
         DEFAULT_SYSTEM_PROMPT, 'system message of the assistant; "" for none', metavar="TEXT"
     )
@@ -64,7 +79,7 @@ class AssistantSettings(ModelSettings):
         None, "local assistant: folder or Hub id of an adapter", metavar="ADAPTER"
     )
     assistant_base_url: str | None = setting(
-        None, "assistant behind a server: the server's address", metavar="URL"
+        None, "assistant behind a server: the server's address", metavar="URL", decides=False
     )
     assistant_model: str | None = setting(
         None, "assistant behind a server: the server's name for the model", metavar="NAME"
@@ -103,13 +118,17 @@ class UserSettings(ServedSettings):
 
     user: UserSpec | dict[str, Any] | str = setting(
         "sharded",
-        "sharded: rules that tell a fact when asked for it; openai: a language model; or options "
-        "of one, such as kind=sharded,patience=1",
+        "sharded: rules that tell a fact when asked for it; openai: a language model that plays "
+        "the user in JSON; native: a model trained to be the user, such as UserLM-8b; or options "
+        "of one, such as kind=sharded,patience=1,matcher=semantic",
         metavar="KIND|key=value,...",
     )
-    user_model: str = setting("gpt-4o-mini", "openai user: model", metavar="NAME")
-    user_base_url: str | None = setting(None, "openai user: address of the server", metavar="URL")
-    user_max_tokens: int = setting(1024, "openai user: most tokens of an answer", least=1)
+    user_model: str = setting("gpt-4o-mini", "model that plays the user", metavar="NAME")
+    user_base_url: str | None = setting(
+        None, "address of the user's server", metavar="URL", decides=False
+    )
+    user_max_tokens: int = setting(1024, "most tokens of the user model's answer", least=1)
+    user_temperature: float = setting(1.0, "sampling temperature of the user model", least=0)
     num_traits: int = setting(
         0, "openai user: random persona traits of each simulated user", least=0
     )
@@ -134,6 +153,7 @@ class UserSettings(ServedSettings):
             model=self.user_model,
             base_url=self.user_base_url,
             max_tokens=self.user_max_tokens,
+            temperature=self.user_temperature,
             num_traits=self.num_traits,
         )
 
@@ -207,6 +227,12 @@ class RunSettings(Settings):
     tokens_per_minute: int | None = setting(
         None, "rate limit of each server", least=1, decides=False
     )
+    timeout_s: float = setting(
+        120.0, "seconds until a request to a server counts as failed", least=0.1, decides=False
+    )
+    max_retries: int = setting(
+        14, "tries after a failed request; 14 outlast a server's restart", least=0, decides=False
+    )
     cache: str | None = setting(
         None,
         "SQLite file: answers in it are taken, new ones are added",
@@ -236,6 +262,9 @@ class SimulationSettings(RunSettings, TaskSettings, UserSettings, AssistantSetti
     num_rollouts: int = setting(1, "conversations of each task", least=1, decides=False)
     max_turns: int = setting(4, "most user messages of a conversation", least=0)
     token_budget: int | None = setting(None, "most assistant tokens of a conversation", least=1)
+    fail_on_error: float = setting(
+        0.1, "share of unexpected errors that stops the run", least=0, most=1, decides=False
+    )
     output_dir: str = setting(
         "outputs/simulation",
         f"folder for {TRANSCRIPTS_FILE}; a name that ends in .jsonl is the file itself",

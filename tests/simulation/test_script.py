@@ -76,11 +76,11 @@ def test_the_demo_configuration_names_only_known_flags():
 def test_it_is_a_function_of_three_lines_that_can_be_called_again(tmp_path):
     with FakeServer(lambda body: "reply") as server:
         given = {"assistant_model": "a", "assistant_base_url": server.url, "max_turns": 1}
-        records = simulate_chats(**given, num_tasks=2, output_dir=str(tmp_path))
+        records = list(simulate_chats(**given, num_tasks=2, output_dir=str(tmp_path)))
         again = simulate_chats(**given, num_tasks=3, output_dir=str(tmp_path), resume=True)
 
     assert [record.result.messages[-1]["content"] for record in records] == ["reply"] * 2
-    assert len(again) == 3
+    assert len(list(again)) == len(again) == 3
     assert len(list(read_transcripts(tmp_path / "transcripts.jsonl"))) == 3
 
 
@@ -89,7 +89,7 @@ def test_a_wrong_argument_is_named_with_what_it_may_be():
         simulate_chats(num_task=2)
     with pytest.raises(ValueError, match="num_tasks must be at least 1, got 0"):
         simulate_chats(num_tasks=0)
-    with pytest.raises(ValueError, match="there is no kind 'opnai'; known: openai"):
+    with pytest.raises(ValueError, match="there is no kind 'opnai'; known: native, openai"):
         simulate_chats(user="opnai")
     with pytest.raises(ValueError, match="--cache and --replay exclude each other"):
         simulate_chats(cache="a", replay="b")

@@ -270,6 +270,10 @@ GOAL = "I need a letter to my landlord Mr. Okafor about the heating, broken sinc
     ("texts", "fault"),
     [
         (["hi", "x", "I'd be happy to help you with that!"], "role_flip"),
+        (
+            ["hi", "x", "Right! Would you like to do another, or something else you\u2019d like?"],
+            "role_flip",
+        ),
         ([GOAL], "goal_leak"),
         (["please do it now ok", "x", "Please do it  now ok"], "repeat"),
         (['{"thought": "hm", "response": "hi"}'], "json_leftover"),

@@ -12,7 +12,7 @@ from collabllm.simulation import (
     RuleBasedUser,
     UserModel,
 )
-from collabllm.simulation.user_models import TERMINAL_SIGNAL
+from collabllm.simulation.user_models import GIVE_UP_SIGNAL, TERMINAL_SIGNAL, NativeUserModel
 from collabllm.simulation.user_models.output_formats import parse_user_output
 from collabllm.tasks import Fact, demo_tasks
 from collabllm.tasks.matching import contains_value, find_questions
@@ -89,13 +89,80 @@ def test_four_failures_end_with_an_error_that_shows_nothing_private():
     assert "secret" not in str(error.value)
 
 
+ASKED = [
+    {"role": "user", "content": "plan a party"},
+    {"role": "assistant", "content": "Shall I write the plan for 12 guests now?"},
+]
+PLAN = {
+    "role": "assistant",
+    "content": "Boats from three, grill and lemonade at six, a band until ten. Is that all right?",
+}
+
+
 def test_the_signal_counts_anywhere_and_the_goodbye_is_kept():
     with FakeServer(lambda body: user_json(f"ok {TERMINAL_SIGNAL} bye!")) as server:
-        turn = make_user(server).generate([])
+        turn = make_user(server).generate([*ASKED, {"role": "assistant", "content": "Done."}])
 
-    assert turn.is_terminal
+    assert (turn.is_terminal, turn.gave_up, turn.slips) == (True, False, ())
     assert turn.response == "ok  bye!"
     assert TERMINAL_SIGNAL in turn.raw_output
+
+
+def test_a_user_who_leaves_without_a_result_says_so_by_another_signal():
+    with FakeServer(lambda body: user_json(f"forget it {GIVE_UP_SIGNAL}")) as server:
+        turn = make_user(server).generate(ASKED)
+
+    assert (turn.is_terminal, turn.gave_up) == (True, True)
+    assert turn.response == "forget it"
+    assert GIVE_UP_SIGNAL in server.requests[0]["messages"][0]["content"]
+
+
+def test_a_user_who_confirms_waits_for_the_result():
+    with FakeServer(lambda body: user_json(f"yes, go ahead {TERMINAL_SIGNAL}")) as server:
+        client = OpenAIClient(server.url, "k")
+        user = OpenAIUserModel("chat", "Plan a party with boats, a band.", "m", client=client)
+        early = user.generate(ASKED)
+        late = user.generate([*ASKED, {"role": "user", "content": "yes"}, PLAN])
+
+    assert (early.is_terminal, early.response) == (False, "yes, go ahead")
+    assert early.slips == ("premature_end",)
+    assert (late.is_terminal, late.slips) == (True, ())
+
+
+def test_what_the_user_says_wrongly_is_marked():
+    answer = json.dumps({"thought": "", "current_answer": "", "slip": "13", "response": "13!"})
+    with FakeServer(lambda body: answer) as server:
+        assert make_user(server).generate([]).slips == ("told_wrongly",)
+
+
+def test_a_cut_turn_is_asked_for_again_with_more_room_and_never_repaired():
+    whole = user_json("a long message of the user")
+    with FakeServer(lambda body: whole) as server:
+        server.cut_below = 80
+        turn = make_user(server, max_tokens=20).generate([])
+
+    assert turn.response == "a long message of the user"
+    assert turn.slips == ("cut",)
+    assert [body["max_tokens"] for body in server.requests] == [20, 40, 80]
+
+
+def test_a_native_user_speaks_in_its_own_role_and_ends_by_a_token():
+    answers = iter(["help me plan a party<|eot_id|>", "12", "thanks<|endconversation|>"])
+    with FakeServer(lambda body: next(answers)) as server:
+        user = NativeUserModel("chat", "Plan it for 12.", "m", client=OpenAIClient(server.url, "k"))
+        first, second = user.generate([]), user.generate(ASKED)
+        last = user.generate([*ASKED, {"role": "assistant", "content": "Here it is."}])
+
+    assert (first.response, second.response, last.response) == (
+        "help me plan a party",
+        "12",
+        "thanks",
+    )
+    assert (second.is_terminal, last.is_terminal) == (False, True)
+    assert [m["role"] for m in server.requests[1]["messages"]] == ["system", "user", "assistant"]
+    assert "Plan it for 12." in server.requests[1]["messages"][0]["content"]
+    assert "response_format" not in server.requests[1]
+    assert server.requests[1]["skip_special_tokens"] is False
 
 
 def test_structured_output_is_dropped_where_the_server_refuses_it():
@@ -115,6 +182,18 @@ def test_personas_are_sampled_by_seed_and_checked():
     assert len({Persona.sample(seed).traits for seed in range(20)}) > 5
     with pytest.raises(ValueError, match=r"Unknown traits \['grumpy'\]; known: terse"):
         Persona(("grumpy",))
+
+
+def test_no_persona_contradicts_itself_and_those_that_vary_have_a_level_of_each_kind():
+    for seed in range(200):
+        traits = Persona.sample(seed, 3).traits
+        assert len(traits) == 3
+        assert not {"terse", "chatty"} <= set(traits)
+        assert not {"expert", "novice"} <= set(traits)
+    varied = {Persona.sample(seed, 0, vary=True).traits for seed in range(200)}
+    assert len(varied) == 9
+    with pytest.raises(ValueError, match="Traits of one verbosity exclude each other"):
+        Persona(("terse", "chatty"))
 
 
 def test_a_user_model_must_implement_one_method():

@@ -1,5 +1,6 @@
 """Which tasks are on which side, and openings that tell a part of the facts."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -79,3 +80,12 @@ def test_a_partial_opening_tells_what_was_written_or_else_half():
     assert count_partly_told(replace(task, told_openings=(complete, written))) == 1
     assert count_partly_told(task) == 2
     assert count_partly_told(replace(task, facts=())) == 0
+
+
+def test_goals_that_share_an_id_are_refused_with_their_row(tmp_path):
+    path = tmp_path / "tasks.jsonl"
+    rows = [{"task_id": "a", "single_turn_prompt": f"goal {idx}"} for idx in (1, 1, 2)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    with pytest.raises(ValueError, match="row 3: task_id 'a' is that of an earlier row"):
+        load_tasks(path)

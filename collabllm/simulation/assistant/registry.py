@@ -7,7 +7,7 @@ A kind of your own is a function with this decorator:
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from collabllm.simulation.assistant.base import Assistant
 from collabllm.simulation.assistant.openai import OpenAIAssistant
@@ -15,7 +15,7 @@ from collabllm.simulation.assistant.vllm import VllmAssistant
 
 if TYPE_CHECKING:
     from collabllm.simulation.session import Session
-    from collabllm.simulation.settings import AssistantSettings
+    from collabllm.simulation.settings import AssistantSettings, ModelSettings
 
 Builder = Callable[["AssistantSettings", "Session"], Assistant]
 
@@ -49,6 +49,10 @@ def build_assistant(settings: "AssistantSettings", session: "Session") -> Assist
 @assistant_kind("local")
 def local_assistant(settings: "AssistantSettings", session: "Session") -> Assistant:
     """Load a model on this machine."""
+    if settings.extra_body:
+        raise ValueError(
+            "--extra_body is for an assistant behind a server; --assistant_model is missing."
+        )
     from collabllm.simulation.assistant.local import LocalAssistant  # torch loads here
 
     return session.stack.enter_context(
@@ -56,11 +60,21 @@ def local_assistant(settings: "AssistantSettings", session: "Session") -> Assist
             settings.hf_model_path,
             settings.lora_path,
             settings.load_in_4bit,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            do_sample=settings.temperature > 0,
+            **local_options(settings),
         )
     )
+
+
+def local_options(settings: "ModelSettings") -> dict[str, Any]:
+    """Return how a local assistant generates, of the settings."""
+    return {
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "do_sample": settings.temperature > 0,
+        "top_p": 1.0 if settings.top_p is None else settings.top_p,
+        "enable_thinking": settings.enable_thinking,
+        "reasoning_effort": settings.reasoning_effort,
+    }
 
 
 @assistant_kind("openai")
@@ -68,13 +82,21 @@ def openai_assistant(settings: "AssistantSettings", session: "Session") -> Assis
     """Ask a server."""
     if not settings.assistant_model:
         raise ValueError("--assistant_base_url needs --assistant_model, the server's name of it.")
-    return OpenAIAssistant(
-        settings.assistant_model,
-        temperature=settings.temperature,
-        max_tokens=settings.max_new_tokens,
-        client=session.client(settings.assistant_base_url),
-        tokenizer_path=settings.tokenizer_path,
-    )
+    client = session.client(settings.assistant_base_url)
+    return OpenAIAssistant(settings.assistant_model, client=client, **server_options(settings))
+
+
+def server_options(settings: "ModelSettings") -> dict[str, Any]:
+    """Return what an assistant behind a server is made with, of the settings."""
+    return {
+        "temperature": settings.temperature,
+        "max_tokens": settings.max_new_tokens,
+        "tokenizer_path": settings.tokenizer_path,
+        "top_p": settings.top_p,
+        "reasoning_effort": settings.reasoning_effort,
+        "enable_thinking": settings.enable_thinking,
+        "extra_body": settings.extra_body,
+    }
 
 
 @assistant_kind("vllm")
@@ -86,8 +108,6 @@ def vllm_assistant(settings: "AssistantSettings", session: "Session") -> Assista
             settings.lora_path,
             command=settings.vllm_command,
             client_options=session.client_options(),
-            temperature=settings.temperature,
-            max_tokens=settings.max_new_tokens,
-            tokenizer_path=settings.tokenizer_path,
+            **server_options(settings),
         )
     )

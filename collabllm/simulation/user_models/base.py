@@ -18,7 +18,9 @@ class UserTurnResult:
     """What a simulated user did in one turn; only `response` may reach the assistant.
 
     `is_terminal` ends the conversation; `response` is then a goodbye that is not sent on. `gave_up`
-    tells that the user left without what it wanted.
+    tells that the user left without what it wanted. `slips` are the user's own mistakes, which are
+    none of the assistant's: `told_wrongly` (it says that it said something wrong), `premature_end`
+    (it wanted to end before there was a result), `cut` (its answer was cut, and asked for again).
     """
 
     response: str
@@ -27,6 +29,7 @@ class UserTurnResult:
     is_terminal: bool = False
     raw_output: str = ""
     gave_up: bool = False
+    slips: tuple[str, ...] = ()
 
 
 class UserModel:

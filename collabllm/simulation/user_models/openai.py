@@ -1,23 +1,24 @@
-"""A user played by a language model behind an OpenAI-compatible server."""
+"""A user played by any chat model, which is told to be one and answers in JSON."""
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from string import Template
 from typing import Any
 
-from collabllm.errors import UnparseableError
 from collabllm.messages import Message, to_chat
 from collabllm.prompts import load_prompt
-from collabllm.servers.client import OpenAIClient, shared_client
-from collabllm.simulation.user_models.base import TERMINAL_SIGNAL, UserModel, UserTurnResult
-from collabllm.simulation.user_models.output_formats import parse_user_output
+from collabllm.servers.client import OpenAIClient
+from collabllm.simulation.user_models.base import (
+    GIVE_UP_SIGNAL,
+    TERMINAL_SIGNAL,
+    UserTurnResult,
+)
+from collabllm.simulation.user_models.output_formats import FIELDS, parse_user_output
 from collabllm.simulation.user_models.personas import Persona
+from collabllm.simulation.user_models.server import MAX_PARSE_RETRIES, ServerUserModel
 
-logger = logging.getLogger(__name__)
-
-MAX_PARSE_RETRIES = 3
+__all__ = ["MAX_PARSE_RETRIES", "OpenAIUserModel"]
 
 _SCHEMA = {
     "type": "json_schema",
@@ -26,37 +27,38 @@ _SCHEMA = {
         "strict": True,
         "schema": {
             "type": "object",
-            "properties": {
-                "thought": {"type": "string"},
-                "current_answer": {"type": "string"},
-                "response": {"type": "string"},
-            },
-            "required": ["thought", "current_answer", "response"],
+            "properties": {field: {"type": "string"} for field in FIELDS},
+            "required": list(FIELDS),
             "additionalProperties": False,
         },
     },
 }
-_REMINDER = (
-    "That was not readable. Answer again, with one JSON object that has the text fields thought, "
-    "current_answer and response, and nothing around it."
-)
 
 
-class OpenAIUserModel(UserModel):
-    """A user played by a model behind an OpenAI-compatible server.
+class OpenAIUserModel(ServerUserModel):
+    """A user played by a chat model behind an OpenAI-compatible server.
+
+    It has two ways to end: with what it wanted (`terminal_signal`), and without it
+    (`GIVE_UP_SIGNAL`). What it says wrongly on purpose, as people do, it marks; see `slips` in
+    `UserTurnResult`.
 
     Args:
-        task_desc: What kind of task it is.
-        single_turn_prompt: The hidden goal.
-        model: The server's name of the model.
-        base_url: Of the server; OpenAI's by default.
-        api_key: OPENAI_API_KEY by default.
-        temperature: Of sampling.
+        task_desc: As in `ServerUserModel`.
+        single_turn_prompt: As in `ServerUserModel`.
+        model: As in `ServerUserModel`.
+        base_url: As in `ServerUserModel`.
+        api_key: As in `ServerUserModel`.
+        temperature: As in `ServerUserModel`.
         max_tokens: Most tokens of the JSON object.
         terminal_signal: As in `UserModel`.
         persona: Traits added to the prompt.
-        client: A client to share; by default one a server.
+        client: As in `ServerUserModel`.
     """
+
+    reminder = (
+        "That was not readable. Answer again, with one JSON object that has the text fields "
+        "thought, current_answer, slip and response, and nothing around it."
+    )
 
     def __init__(
         self,
@@ -72,12 +74,18 @@ class OpenAIUserModel(UserModel):
         persona: Persona | None = None,
         client: OpenAIClient | None = None,
     ) -> None:
-        super().__init__(task_desc, single_turn_prompt, terminal_signal)
-        self.name = self.model = model
-        self.temperature = temperature
-        self.max_tokens = max_tokens
+        super().__init__(
+            task_desc,
+            single_turn_prompt,
+            model,
+            base_url,
+            api_key,
+            temperature,
+            max_tokens,
+            terminal_signal,
+            client=client,
+        )
         self.persona = persona or Persona()
-        self.client = client or shared_client(base_url, api_key)
         self._template = load_prompt("user_simulator")
         self.prompt_hash = hashlib.sha256(self._template.encode()).hexdigest()[:16]
 
@@ -88,47 +96,37 @@ class OpenAIUserModel(UserModel):
             goal=self.single_turn_prompt,
             task_desc=self.task_desc or "not said",
             terminal_signal=self.terminal_signal,
+            give_up_signal=GIVE_UP_SIGNAL,
             persona=self.persona.to_prompt(),
             conversation=json.dumps(spoken, ensure_ascii=False, indent=1)
             if spoken
             else "nothing yet: you write the first message",
         )
 
-    async def agenerate(
-        self, messages: Sequence[Message], *, seed: int | None = None
-    ) -> UserTurnResult:
-        """Ask the server; an unreadable answer is asked for again, at most three times."""
-        request: list[Message] = [{"role": "user", "content": self.build_prompt(messages)}]
-        settings: dict[str, Any] = {"seed": seed} if seed is not None else {}
-        for attempt in range(MAX_PARSE_RETRIES + 1):
-            if "seed" in settings and attempt:
-                settings["seed"] += 1  # a server that honours seeds would repeat itself
-            answer = await self.client.complete(
-                request,
-                self.model,
-                role="user",
-                temperature=self.temperature,
-                max_tokens=self.max_tokens,
-                response_format=_SCHEMA,
-                keep_if=lambda answer: parse_user_output(answer.text) is not None,
-                **settings,
-            )
-            turn = parse_user_output(answer.text)
-            if turn is not None:
-                return self._to_result(turn, answer.text)
-            logger.info("The simulated user's output was unreadable (try %d).", attempt + 1)
-            if not attempt:
-                request = [*request, {"role": "user", "content": _REMINDER}]
-        raise UnparseableError(
-            f"The simulated user's output was unreadable {MAX_PARSE_RETRIES + 1} times."
-        )
+    def build_request(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the prompt as one message."""
+        return [{"role": "user", "content": self.build_prompt(messages)}]
 
-    def _to_result(self, turn: dict[str, str], raw_output: str) -> UserTurnResult:
-        signalled = self.terminal_signal in turn["response"]
+    def request_settings(self) -> dict[str, Any]:
+        """Ask for the JSON form, where the server can."""
+        return {"response_format": _SCHEMA}
+
+    def read(self, answer: str) -> UserTurnResult | None:
+        """Read the JSON object; None where there is no `response`."""
+        turn = parse_user_output(answer)
+        if turn is None:
+            return None
+        response = turn["response"]
+        gave_up = GIVE_UP_SIGNAL in response
+        is_terminal = gave_up or self.terminal_signal in response
+        for signal in (GIVE_UP_SIGNAL, self.terminal_signal):
+            response = response.replace(signal, "")
         return UserTurnResult(
-            response=turn["response"].replace(self.terminal_signal, "").strip(),
+            response=response.strip(),
             thought=turn["thought"],
             current_answer=turn["current_answer"],
-            is_terminal=signalled,
-            raw_output=raw_output,
+            is_terminal=is_terminal,
+            raw_output=answer,
+            gave_up=gave_up,
+            slips=("told_wrongly",) if turn["slip"] else (),
         )

@@ -14,10 +14,12 @@ from typing import Any, get_type_hints
 from collabllm.servers.client import OpenAIClient
 from collabllm.settings import read_mapping, to_value, unknown_names
 from collabllm.simulation.user_models.base import UserModel
+from collabllm.simulation.user_models.native import END_TOKEN, NativeUserModel
 from collabllm.simulation.user_models.openai import OpenAIUserModel
 from collabllm.simulation.user_models.personas import Persona
 from collabllm.simulation.user_models.rule_based import RuleBasedUser
 from collabllm.tasks import Task
+from collabllm.tasks.matching import check_matcher
 
 UserFactory = Callable[[Task, int], UserModel]
 """Makes the user of one conversation from its task and a seed."""
@@ -52,9 +54,9 @@ class UserSpec:
 
     def models_behind_servers(self) -> list[tuple[str, str | None, str]]:
         """Return model, address and role of a user behind a server, for `Session.preflight`."""
-        if self.kind != "openai":
+        defaults = inspect.signature(_KINDS[self.kind]).parameters
+        if "model" not in defaults:
             return []
-        defaults = inspect.signature(openai_users).parameters
         model = self.options.get("model", defaults["model"].default)
         return [(model, self.options.get("base_url"), "user")]
 
@@ -107,7 +109,7 @@ def to_user_spec(given: "UserSpec | str | Mapping[str, Any]", **defaults: Any) -
 
 @user_kind("sharded", "rule_based")
 def rule_based_users(
-    clients: Clients, *, patience: int = 2, one_at_a_time: bool = False
+    clients: Clients, *, patience: int = 2, one_at_a_time: bool = False, matcher: str = "auto"
 ) -> UserFactory:
     """Make users by rules: no server, no cost.
 
@@ -115,10 +117,12 @@ def rule_based_users(
         clients: Not needed.
         patience: Turns without progress until the user gives up.
         one_at_a_time: Whether the user answers only the first question of a reply.
+        matcher: How questions are matched with facts, as in `facts_asked_for`.
     """
+    check_matcher(matcher)
 
     def make_user(task: Task, seed: int) -> UserModel:
-        user = RuleBasedUser.from_task(task, seed=seed, patience=patience)
+        user = RuleBasedUser.from_task(task, seed=seed, patience=patience, matcher=matcher)
         user.answers_several = not one_at_a_time
         return user
 
@@ -132,8 +136,10 @@ def openai_users(
     model: str = "gpt-4o-mini",
     base_url: str | None = None,
     max_tokens: int = 1024,
+    temperature: float = 1.0,
     traits: tuple[str, ...] = (),
     num_traits: int = 0,
+    vary: bool = False,
 ) -> UserFactory:
     """Make users played by a language model behind a server.
 
@@ -142,20 +148,60 @@ def openai_users(
         model: The server's name of the model.
         base_url: Of the server; OpenAI's by default.
         max_tokens: Most tokens of an answer.
+        temperature: Of sampling.
         traits: Persona traits of every user, joined by + in a flag.
         num_traits: Instead: how many random ones each user gets.
+        vary: Instead or on top: draw how much each user knows, and how much it writes.
     """
     client = clients(base_url)
 
     def make_user(task: Task, seed: int) -> UserModel:
-        persona = Persona.sample(seed, num_traits) if num_traits else Persona(traits)
+        persona = Persona(traits)
+        if num_traits or vary:
+            persona = Persona.sample(seed, num_traits, vary=vary)
         return OpenAIUserModel(
             task.task_desc,
             task.single_turn_prompt,
             model,
+            temperature=temperature,
             max_tokens=max_tokens,
             client=client,
             persona=persona,
         )
 
     return make_user
+
+
+@user_kind("native")
+def native_users(
+    clients: Clients,
+    *,
+    model: str = "microsoft/UserLM-8b",
+    base_url: str | None = None,
+    max_tokens: int = 1024,
+    temperature: float = 1.0,
+    top_p: float = 0.8,
+    end_token: str = END_TOKEN,
+) -> UserFactory:
+    """Make users played by a model that was trained to be one.
+
+    Args:
+        clients: Of the run.
+        model: The server's name of the model.
+        base_url: Of the server.
+        max_tokens: Most tokens of a message.
+        temperature: Of sampling.
+        top_p: Of sampling.
+        end_token: By which the model ends a conversation.
+    """
+    client = clients(base_url)
+    return lambda task, seed: NativeUserModel(
+        task.task_desc,
+        task.single_turn_prompt,
+        model,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        terminal_signal=end_token,
+        top_p=top_p,
+        client=client,
+    )

@@ -3,14 +3,18 @@
 import random
 from collections.abc import Sequence
 
+from collabllm.data.task_bank import end_sentence
+from collabllm.event_loop import run_blocking
 from collabllm.messages import Message
 from collabllm.simulation.user_models.base import TERMINAL_SIGNAL, UserModel, UserTurnResult
 from collabllm.tasks import Fact, Task
+from collabllm.tasks.embeddings import has_bundled_encoder
 from collabllm.tasks.matching import (
     contains_value,
     facts_asked_for,
     facts_told,
     find_questions,
+    uses_encoder,
 )
 from collabllm.tasks.results import is_result, user_words
 
@@ -114,17 +118,30 @@ class RuleBasedUser(UserModel):
         spoken = [message for message in messages if message["role"] != "system"]
         if not spoken or all(message["role"] != "user" for message in spoken):
             return UserTurnResult(self.opening)
-        known = self.facts_told(spoken)
         reply = next((m["content"] for m in reversed(spoken) if m["role"] == "assistant"), "")
         questions = find_questions(reply)
+        # The encoder computes in a thread; all else is quicker than a thread's start.
+        if questions:
+            encodes = uses_encoder(self.shards, self.matcher)
+        else:
+            encodes = has_bundled_encoder() and self._has_values(reply)
+        if encodes:
+            return await run_blocking(self._answer, spoken, reply, questions, seed)
+        return self._answer(spoken, reply, questions, seed)
+
+    def _answer(
+        self, spoken: Sequence[Message], reply: str, questions: Sequence[str], seed: int | None
+    ) -> UserTurnResult:
+        """Answer a reply, or end."""
         if not questions and self.is_finished(reply, spoken):
             return UserTurnResult("Thanks, that's it.", is_terminal=True)
         if self._stalled_turns(spoken) >= self.patience:
             return UserTurnResult("I give up.", is_terminal=True, gave_up=True)
-        random_ = random.Random(f"{self.seed}-{seed}-{len(spoken)}-{self.opening}")
-        told = self.facts_asked_for(questions if self.answers_several else questions[:1], known)
+        asked = questions if self.answers_several else questions[:1]
+        told = self.facts_asked_for(asked, self.facts_told(spoken))
         if told:
-            return UserTurnResult(" ".join(fact.answer for fact in told))
+            return UserTurnResult(" ".join(end_sentence(fact.answer) for fact in told))
+        random_ = random.Random(f"{self.seed}-{seed}-{len(spoken)}-{self.opening}")
         return UserTurnResult(random_.choice(NO_PREFERENCE if questions else NUDGES))
 
     def facts_told(self, messages: Sequence[Message]) -> set[str]:
@@ -138,13 +155,16 @@ class RuleBasedUser(UserModel):
             reply: Of the assistant.
             messages: The conversation before it.
         """
-        return all(contains_value(reply, value) for value in self.required) and is_result(
+        return self._has_values(reply) and is_result(
             reply,
             user_words(messages),
             facts=self.shards,
             reference=self.reference,
             goal=self.single_turn_prompt,
         )
+
+    def _has_values(self, reply: str) -> bool:
+        return all(contains_value(reply, value) for value in self.required)
 
     def facts_asked_for(self, questions: Sequence[str], known: set[str]) -> list[Fact]:
         """Return the facts that questions ask for, each at most once; those in `known` never."""

@@ -1,0 +1,214 @@
+"""A run through a bad hour: one request in five fails, the server dies, kill -9, resume.
+
+Two runs of scripts/simulate_chats.py on a server of its own on loopback. In the first the server is
+killed and comes back; in the second the run itself is killed and resumed. Each is checked: all
+conversations there, none twice, each about its own goal alone, and the tokens in the run's ledger
+those that the server counted.
+
+uv run python benchmarks/bad_hour.py [--num_conversations 1000] [--concurrency 200] [--down_s 60]
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+MAX_TURNS = 2
+FAULTS = ("500", "429", "drop", "invalid", "stall")
+_CODE = re.compile(r"C\d{5}")
+
+
+def main() -> None:
+    """Do both runs, check and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num_conversations", type=int, default=1000)
+    parser.add_argument("--concurrency", type=int, default=200)
+    parser.add_argument("--fault_rate", type=float, default=0.2)
+    parser.add_argument("--down_s", type=float, default=60.0)
+    parser.add_argument("--serve", type=int, metavar="PORT", help="be the server")
+    parser.add_argument("--log", help="the server's log of what it delivered")
+    args = parser.parse_args()
+    if args.serve:
+        asyncio.run(Server(args.log, args.fault_rate).serve(args.serve))
+        return
+    for name in ("the server dies", "the run is killed"):
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"{name}: {run(name, Path(folder), args)}", flush=True)
+
+
+def run(name: str, folder: Path, args: argparse.Namespace) -> str:
+    """Do one run, and say what came of it.
+
+    Raises:
+        AssertionError: If a conversation is missing, double or not about its own goal.
+    """
+    tasks = [{"task_id": f"C{i:05}", "single_turn_prompt": f"code C{i:05}"} for i in
+             range(args.num_conversations)]  # fmt: skip
+    (folder / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = time.monotonic()
+    server, client = start_server(port, folder, args), start_client(port, folder, args)
+    try:
+        wait_for(folder, args.num_conversations // 3, client)
+        if name == "the server dies":
+            server.kill()
+            server.wait()
+            time.sleep(args.down_s)
+            server = start_server(port, folder, args)
+        else:
+            client.send_signal(signal.SIGKILL)
+            client.wait()
+            client = start_client(port, folder, args, "--resume")
+        status = client.wait(timeout=1800)
+    finally:
+        client.kill()
+        server.kill()
+        server.wait()
+    return f"exit status {status}, {check(folder, tasks)}, {time.monotonic() - started:.0f} s"
+
+
+def start_server(port: int, folder: Path, args: argparse.Namespace) -> "subprocess.Popen[bytes]":
+    """Start the server as a process of its own."""
+    words = ["--serve", str(port), "--log", str(folder / "delivered.txt")]
+    return subprocess.Popen(
+        [sys.executable, __file__, *words, "--fault_rate", str(args.fault_rate)]
+    )
+
+
+def start_client(
+    port: int, folder: Path, args: argparse.Namespace, *more: str
+) -> "subprocess.Popen[bytes]":
+    """Start the simulation as a process of its own."""
+    url = f"http://127.0.0.1:{port}/v1"
+    words = (
+        f"--tasks {folder}/tasks.jsonl --assistant_model assistant --assistant_base_url {url} "
+        f"--user openai --user_model user --user_base_url {url} --max_turns {MAX_TURNS} "
+        f"--concurrency {args.concurrency} --timeout_s 10 --output_dir {folder}"
+    )
+    with (folder / "client.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts/simulate_chats.py"), *words.split(), *more],
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+        )
+
+
+def wait_for(folder: Path, number: int, client: "subprocess.Popen[bytes]") -> None:
+    """Wait until so many conversations are in the file."""
+    file = folder / "transcripts.jsonl"
+    while not file.exists() or file.read_bytes().count(b"\n") < number:
+        assert client.poll() is None, (folder / "client.log").read_text()[-2000:]
+        time.sleep(0.2)
+
+
+def check(folder: Path, tasks: list[dict[str, str]]) -> str:
+    """Check the transcripts, and compare the ledger with the server's count."""
+    lines = [json.loads(line) for line in (folder / "transcripts.jsonl").open()]
+    seen = Counter(line["task_id"] for line in lines)
+    assert set(seen) == {task["task_id"] for task in tasks}, "conversations are missing"
+    assert set(seen.values()) == {1}, "conversations are there twice"
+    for line in lines:
+        spoken = [m for m in line["messages"] if m["role"] != "system"]
+        assert [m["role"] for m in spoken] == ["user", "assistant"] * MAX_TURNS, line
+        for turn, message in enumerate(spoken):
+            assert _CODE.findall(message["content"]) == [line["task_id"]], line
+            assert message["content"].endswith(f"turn {turn}"), line
+    usage = json.loads((folder / "transcripts.run.json").read_text())["usage"]
+    ledger = {role: [requests, tokens] for role, _, _, requests, tokens, _ in usage}
+    counted: dict[str, list[int]] = {}
+    for text in (folder / "delivered.txt").read_text().splitlines():
+        role, tokens = text.split()
+        counts = counted.setdefault(role, [0, 0])
+        counts[0], counts[1] = counts[0] + 1, counts[1] + int(tokens)
+    same = "equal" if ledger == counted else "differ"
+    return f"{len(lines)} conversations; requests and tokens {same}: {ledger} server {counted}"
+
+
+class Server:
+    """Answers by rule, with faults; writes a line for each answer that it delivered.
+
+    Args:
+        log: The file to append to.
+        fault_rate: Share of the requests that fail.
+    """
+
+    def __init__(self, log: str, fault_rate: float) -> None:
+        self.log = Path(log).open("a", encoding="utf-8")  # noqa: SIM115
+        self.random, self.fault_rate = random.Random(), fault_rate
+
+    async def serve(self, port: int) -> None:
+        """Answer until the process ends."""
+        server = await asyncio.start_server(self.answer, "127.0.0.1", port, backlog=1024)
+        await server.serve_forever()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection."""
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+                request = json.loads(await reader.readexactly(length))
+                await asyncio.sleep(0.05)
+                if not await self.fail(writer):
+                    content = self.complete(request)
+                    send(writer, 200, json.dumps(content).encode())
+                    await writer.drain()
+                    usage = content["usage"]
+                    self.log.write(f"{request['model']} {usage['prompt_tokens']}\n")
+                    self.log.flush()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def fail(self, writer: asyncio.StreamWriter) -> bool:
+        """Fail now and then, in one of several ways."""
+        if self.random.random() >= self.fault_rate:
+            return False
+        fault = self.random.choice(FAULTS)
+        if fault in ("drop", "stall"):
+            await asyncio.sleep(12 if fault == "stall" else 0)
+            writer.transport.abort()
+            raise ConnectionResetError
+        if fault == "invalid":
+            send(writer, 200, b'{"choices": [')
+        else:
+            send(writer, int(fault), b"{}", b"retry-after: 0.2\r\n" if fault == "429" else b"")
+        return True
+
+    def complete(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Say the conversation's code and the number of the message."""
+        messages, model = request["messages"], request["model"]
+        text = json.dumps(messages)
+        code = (_CODE.findall(text) or ["none"])[0]
+        if model == "user":
+            turn = text.count("turn ")
+            reply = json.dumps({"thought": "", "response": f"user {code} turn {turn}"})
+        else:
+            turn = sum(message["role"] != "system" for message in messages)
+            reply = f"assistant {code} turn {turn}"
+        usage = {"prompt_tokens": len(text) // 4, "completion_tokens": 8}
+        message = {"role": "assistant", "content": reply}
+        return {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+
+
+def send(writer: asyncio.StreamWriter, status: int, body: bytes, header: bytes = b"") -> None:
+    """Write an answer."""
+    head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\n".encode()
+    writer.write(head + header + b"\r\n" + body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Which metrics no task of a run can have, told before work instead of a column of nothing."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from collabllm.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+_HELP = (
+    "A fact is what the user knows and tells when asked: a row's column `facts` is a list like "
+    '[{"name": "guests", "answer": "We are 12.", "value": "12", "question": "How many guests?"}], '
+    "where name and answer are needed. Tasks with single_turn_prompt alone can be rewarded by "
+    "metrics that need a judge (--judge_model, interactivity) or a reference "
+    "(single_turn_completion: accuracy, bleu), with a user played by a model (--user openai)."
+)
+_NEEDS_FACTS = frozenset(("facts_elicited", "facts_used", "over_asking"))
+
+
+def check_applicable(metrics: Iterable[str], tasks: Sequence[Task]) -> None:
+    """Refuse metrics of which none can have a value, and warn of single ones.
+
+    Args:
+        metrics: By name, with or without extractor.
+        tasks: Of the run.
+
+    Raises:
+        ValueError: If all metrics need facts and no task has any.
+    """
+    names = list(metrics)
+    without = [name for name in names if name.rpartition("->")[2] in _NEEDS_FACTS]
+    if not without or any(task.facts for task in tasks):
+        return
+    text = f"None of the {len(tasks)} tasks has facts, which {', '.join(without)} need. {_HELP}"
+    if len(without) == len(names):
+        raise ValueError(text)
+    logger.warning("ATTENTION: %s", text)

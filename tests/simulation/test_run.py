@@ -1,0 +1,172 @@
+"""simulate_chats as a run: settings reach the servers, resumes add up, failures are told."""
+
+import json
+
+import pytest
+
+from collabllm.cli import run_script
+from collabllm.errors import IncompleteRunError, ServerError
+from collabllm.servers.usage import UsageLedger
+from collabllm.simulation import simulate_chats
+from collabllm.simulation.transcripts import read_transcripts
+from scripts.simulate_chats import main
+from tests.fake_server import FakeServer, user_json
+
+
+def answer(body):
+    return "reply" if body["model"] == "a" else user_json("message")
+
+
+def given(server, folder, **settings):
+    return {
+        "assistant_model": "a",
+        "assistant_base_url": server.url,
+        "user": "openai",
+        "user_model": "u",
+        "user_base_url": server.url,
+        "max_turns": 1,
+        "num_tasks": 3,
+        "prices": {"a": (1000.0, 1000.0), "u": (0.0, 0.0)},
+        "output_dir": str(folder),
+        **settings,
+    }
+
+
+def test_settings_of_reasoning_models_and_users_reach_the_servers(tmp_path):
+    with FakeServer(answer) as server:
+        main(
+            [
+                *f"--assistant_base_url {server.url} --assistant_model a --user openai "
+                f"--user_model u --user_base_url {server.url} --num_tasks 1 --max_turns 1 "
+                f"--top_p 0.8 --reasoning_effort low --enable_thinking false "
+                f"--user_temperature 0.3 --output_dir {tmp_path}".split(),
+                "--extra_body",
+                '{"top_k": 20}',
+            ]
+        )
+
+    body = next(b for b in server.requests if b["model"] == "a" and b["max_tokens"] != 16)
+    assert (body["top_p"], body["reasoning_effort"], body["top_k"]) == (0.8, "low", 20)
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    user = next(b for b in server.requests if b["model"] == "u" and b["max_tokens"] != 16)
+    assert user["temperature"] == 0.3
+
+
+def test_time_limit_and_retries_are_settings(tmp_path):
+    with FakeServer(answer, delay_s=0.5) as server:
+        settings = given(server, tmp_path, timeout_s=0.1, max_retries=0)
+        with pytest.raises(ServerError, match="failed 1 times; last: no answer within 0.1 s"):
+            simulate_chats(**settings)
+
+
+def test_a_resumed_run_shows_all_conversations_and_all_that_was_spent(tmp_path, capsys):
+    with FakeServer(answer) as server:
+        simulate_chats(**given(server, tmp_path))
+        simulate_chats(**given(server, tmp_path, num_tasks=5, resume=True))
+        delivered = {(model, name): number for (model, name), number in server.delivered.items()}
+
+    printed = capsys.readouterr().out
+    assert "3 of 3 conversations" in printed
+    assert "5 of 5 conversations" in printed
+    header = json.loads((tmp_path / "transcripts.run.json").read_text())
+    usage = {model: numbers for _, model, _, *numbers in header["usage"]}
+    assert usage == {
+        model: [
+            delivered[model, "requests"],
+            delivered[model, "prompt_tokens"],
+            delivered[model, "completion_tokens"],
+        ]
+        for model in ("a", "u")
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "transcripts.jsonl",
+        "transcripts.run.json",
+    ]
+    tokens = delivered["a", "prompt_tokens"] + delivered["a", "completion_tokens"]
+    assert header["spent_usd"] == pytest.approx(tokens * 1000 / 1e6)
+
+
+def test_what_a_killed_run_used_is_not_forgotten(tmp_path):
+    with FakeServer(answer) as server:
+        simulate_chats(**given(server, tmp_path))
+        ledger = UsageLedger()
+        ledger.start_journal(tmp_path / ".transcripts.run.usage-2.jsonl")
+        ledger.add("assistant", "a", 1_000_000, 0, "killed")
+        simulate_chats(**given(server, tmp_path, num_tasks=4, resume=True))
+        simulate_chats(**given(server, tmp_path, num_tasks=5, resume=True))
+
+    header = json.loads((tmp_path / "transcripts.run.json").read_text())
+    killed = [numbers for _, _, address, *numbers in header["usage"] if address == "killed"]
+    assert killed == [[1, 1_000_000, 0]], "neither lost nor counted twice"
+    assert header["spent_usd"] > 1000
+
+
+def test_a_resume_with_other_settings_or_prompts_is_refused(tmp_path, monkeypatch):
+    with FakeServer(answer) as server:
+        simulate_chats(**given(server, tmp_path))
+        with pytest.raises(ValueError, match="--resume: temperature was 0.7 and is 0.1 now"):
+            simulate_chats(**given(server, tmp_path, resume=True, temperature=0.1))
+        monkeypatch.setattr("collabllm.provenance.prompt_hashes", lambda: {"user_simulator": "x"})
+        with pytest.raises(ValueError, match="--resume: the prompt user_simulator was"):
+            simulate_chats(**given(server, tmp_path, resume=True))
+
+
+def test_the_cost_limit_counts_what_was_spent_before(tmp_path):
+    with FakeServer(answer) as server:
+        simulate_chats(**given(server, tmp_path, max_cost=10.0))
+        sent = len(server.requests)
+        with pytest.raises(IncompleteRunError, match="6 were not started or were cancelled"):
+            simulate_chats(**given(server, tmp_path, num_tasks=9, resume=True, max_cost=0.001))
+
+    assert len(server.requests) - sent <= 2, "the preflight alone, if anything"
+
+
+def test_conversations_that_failed_make_the_run_incomplete_and_run_again(tmp_path):
+    with FakeServer(answer) as server:
+        server.reject = lambda body: (
+            (400, {"error": {"message": "no"}})
+            if body["model"] == "a" and body["max_tokens"] != 16
+            else None
+        )
+        with pytest.raises(IncompleteRunError, match="3 ended as server_error"):
+            simulate_chats(**given(server, tmp_path))
+        server.reject = None
+        simulate_chats(**given(server, tmp_path, resume=True))
+
+    assert [line["failed"] for line in read_transcripts(tmp_path / "transcripts.jsonl")] == [
+        False
+    ] * 3
+
+
+def test_a_wrong_key_stops_the_script_before_work_with_address_and_variable(tmp_path, capsys):
+    with FakeServer(answer) as server:
+        server.reject = lambda body: (401, {"error": {"code": "invalid_api_key"}})
+        words = (
+            f"--assistant_base_url {server.url} --assistant_model a --num_tasks 3 "
+            f"--output_dir {tmp_path}"
+        )
+        with pytest.raises(SystemExit) as stop:
+            run_script(lambda: main(words.split()))
+
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert f"{server.url} refused the request (401, invalid_api_key)" in printed
+    assert "OPENAI_API_KEY" in printed
+    assert len(server.requests) == 1
+    assert not (tmp_path / "transcripts.jsonl").exists()
+
+
+def test_seconds_of_conversations_that_ran_together_are_marked(tmp_path):
+    with FakeServer(answer) as server:
+        together = list(simulate_chats(**given(server, tmp_path / "a")))
+        alone = list(simulate_chats(**given(server, tmp_path / "b", concurrency=1)))
+
+    assert [record.shared_time for record in together] == [True] * 3
+    assert [record.shared_time for record in alone] == [False] * 3
+
+
+def test_settings_that_do_not_fit_are_refused_before_work(tmp_path):
+    with pytest.raises(ValueError, match="matcher must be .* got 'meaning'"):
+        simulate_chats(user="matcher=meaning", output_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="--extra_body is for an assistant behind a server"):
+        simulate_chats(extra_body={"top_k": 1}, output_dir=str(tmp_path))

@@ -188,17 +188,13 @@ class _Evaluation:
         file = self._file(arm, seed, user)
         name = f"{arm.name} ({seed})" if seed else arm.name
         print(f"{name} with user {user.name}: {len(self.prepared.opened)} opened tasks")
-        user_factory = user.build_factory(self.session.client)
-        models = [*self.settings.models_behind_servers(), *user.models_behind_servers()]
-        models += [(arm.model, arm.base_url, "assistant")] if arm.model else []
-        self.session.preflight(models)
         try:
             for record in scorer.unscored(file):
                 scorer.add(record)
             for record in simulate(
                 [task for task, _ in self.prepared.opened.values()],
                 assistant,
-                user_factory,
+                user.build_factory(self.session.client),
                 max_turns=self.settings.max_turns,
                 num_rollouts=self.prepared.plan.num_rollouts,
                 concurrency=self.settings.concurrency,

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from collabllm.messages import Message
 from collabllm.tasks.embeddings import BUNDLED_ENCODER, has_bundled_encoder
 from collabllm.tasks.meaning import match_by_meaning
 from collabllm.tasks.requests import find_questions
 from collabllm.tasks.task import Fact
-from collabllm.tasks.words import contains_value, singular
+from collabllm.tasks.words import contains_value, content_words, singular
 
 __all__ = [
     "Asking",
@@ -140,9 +141,16 @@ def _match_by_cues(facts: Sequence[Fact], questions: Sequence[str], known: set[s
 def _cue_score(fact: Fact, question: str, words: set[str]) -> float:
     """Count a fact's cues in a question; several words count for more than one."""
     score = 0.0
-    for cue in fact.cues or tuple(fact.name.lower().replace("_", " ").split()):
+    for cue in fact.cues or _cues_of_name(fact.name):
         if " " in cue:
             score += 2 * (cue in question)
         else:
             score += (singular(cue) in words) * (0.5 if cue in _QUESTION_WORDS else 1.5)
     return score
+
+
+@lru_cache(maxsize=10_000)
+def _cues_of_name(name: str) -> tuple[str, ...]:
+    """Return the words of a name by which a question can ask for it, without "of the"."""
+    words = name.lower().replace("_", " ")
+    return tuple(sorted(content_words(words))) or tuple(words.split())

@@ -14,6 +14,7 @@ from collabllm.simulation import (
 )
 from collabllm.simulation.user_models import GIVE_UP_SIGNAL, TERMINAL_SIGNAL, NativeUserModel
 from collabllm.simulation.user_models.output_formats import parse_user_output
+from collabllm.simulation.user_models.rule_based import NUDGES
 from collabllm.tasks import Fact, demo_tasks
 from collabllm.tasks.matching import contains_value, find_questions
 from tests.fake_server import FakeServer, user_json
@@ -263,6 +264,21 @@ def test_the_sharded_user_gives_up_when_patience_runs_out():
 
     assert last.is_terminal
     assert last.response == "I give up."
+
+
+def test_asked_for_the_task_itself_the_sharded_user_says_it_again_and_not_for_ever():
+    user = RuleBasedUser(FACTS, "plan a party", patience=2)
+    asked = "What's the task you'd like to accomplish?"
+
+    first = say(user, "plan a party", asked)
+    last = say(user, "plan a party", asked, first.response, asked, first.response, asked)
+
+    assert first.response == "As I said: plan a party"
+    assert last.gave_up
+
+
+def test_an_echo_of_the_user_is_no_question():
+    assert say(RuleBasedUser(FACTS, "how many?"), "how many?", "how many?\n").response in NUDGES
 
 
 def test_the_sharded_user_is_deterministic_by_seed():

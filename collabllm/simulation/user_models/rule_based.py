@@ -1,6 +1,7 @@
 """A simulated user without a language model: it knows facts, and tells one when asked for it."""
 
 import random
+import re
 from collections.abc import Sequence
 
 from collabllm.data.task_bank import end_sentence
@@ -29,6 +30,15 @@ NUDGES = (
     "And now?",
     "Please go on.",
     "I'd like the result, please.",
+)
+
+
+AS_I_SAID = "As I said: "
+_ASKS_GOAL = re.compile(
+    r"\b(what (is|are|'s)|what's|what (would|do|can|should)|which) .{0,40}\b(task|next question|"
+    r"your question|like to (do|accomplish|achieve|know|discuss)|want to (do|accomplish|know)|"
+    r"need help with|help you with|do for you)\b",
+    re.IGNORECASE,
 )
 
 
@@ -119,7 +129,10 @@ class RuleBasedUser(UserModel):
         if not spoken or all(message["role"] != "user" for message in spoken):
             return UserTurnResult(self.opening)
         reply = next((m["content"] for m in reversed(spoken) if m["role"] == "assistant"), "")
-        questions = find_questions(reply)
+        is_echo = reply.strip() == next(
+            m["content"].strip() for m in reversed(spoken) if m["role"] == "user"
+        )
+        questions = [] if is_echo else find_questions(reply)
         # The encoder computes in a thread; all else is quicker than a thread's start.
         if questions:
             encodes = uses_encoder(self.shards, self.matcher)
@@ -141,6 +154,8 @@ class RuleBasedUser(UserModel):
         told = self.facts_asked_for(asked, self.facts_told(spoken))
         if told:
             return UserTurnResult(" ".join(end_sentence(fact.answer) for fact in told))
+        if any(map(_ASKS_GOAL.search, questions)):
+            return UserTurnResult(f"{AS_I_SAID}{self.opening}")
         random_ = random.Random(f"{self.seed}-{seed}-{len(spoken)}-{self.opening}")
         return UserTurnResult(random_.choice(NO_PREFERENCE if questions else NUDGES))
 
@@ -175,7 +190,7 @@ class RuleBasedUser(UserModel):
         stalled = 0
         texts = [message["content"] for message in spoken if message["role"] == "user"][1:]
         for text in reversed(texts):
-            if text not in (*NO_PREFERENCE, *NUDGES):
+            if text not in (*NO_PREFERENCE, *NUDGES) and not text.startswith(AS_I_SAID):
                 break
             stalled += 1
         return stalled

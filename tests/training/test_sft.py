@@ -230,3 +230,27 @@ def test_ranking_takes_at_most_as_many_turns_as_allowed_spread_evenly(sft_flags,
     rows = Dataset.from_dict({"x": list(range(9))})
     assert take_evenly(rows, 3)["x"][:] == [0, 4, 8]
     assert len(take_evenly(rows, 20)) == 9
+
+
+def test_it_is_callable_from_a_notebook_and_goes_on_from_an_adapter(
+    tiny_model, small_dataset, tmp_path
+):
+    from collabllm.training import train_sft
+
+    shared = {
+        "hf_model_path": tiny_model,
+        "hf_dataset_path": small_dataset,
+        "eval_ratio": 0.3,
+        "max_steps": 2,
+        "lora_dropout": 0,
+        "report_to": "none",
+        "push_to_hub": False,
+        "learning_rate": 1e-2,
+    }
+    first = train_sft(**shared, output_dir=tmp_path / "first", lora_r=4)
+    second = train_sft(**shared, output_dir=tmp_path / "second", lora_path=first)
+
+    before, after = (json.loads((f / "metrics.json").read_text()) for f in (first, second))
+    assert after["before"]["loss"] == pytest.approx(before["after"]["loss"], rel=1e-5)
+    assert yaml.safe_load((second / "train_config.yaml").read_text())["lora_r"] == 4
+    assert json.loads((second / "adapter_config.json").read_text())["r"] == 4

@@ -1,5 +1,6 @@
 """The card of a built dataset: what it is, what made it, what it cost, what is missing."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from collabllm.data_processing.confidence import fit_posteriors
+
+_LEVELS = (0.8, 0.9, 0.95)
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
@@ -47,6 +51,8 @@ conversation went on with the row that is `chosen`. Built with CollabLLM; train 
 
 {_metrics(rows)}
 
+{_confidence(rows)}
+
 ## Lost candidates and conversations
 {_bullets(facts["lost"]) or "No candidate was lost."}
 
@@ -73,6 +79,24 @@ def _quantiles(scores: Sequence[float]) -> str:
     names = " | ".join(f"{q:.0%}" for q in _QUANTILES)
     values = " | ".join(f"{np.quantile(scores, q):.3f}" for q in _QUANTILES)
     return f"| quantile | {names} |\n|---|{'---|' * len(_QUANTILES)}\n| score | {values} |"
+
+
+def _confidence(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say how much of the differences within turns is noise of the futures."""
+    turns: dict[tuple[Any, Any], list[list[float | None]]] = defaultdict(list)
+    for row in rows:
+        turns[row["conv_id"], row["turn_id"]].append(row["rewards"]["total"])
+    posteriors = fit_posteriors(list(turns.values()))
+    if not posteriors:
+        return "No turn has two scored candidates."
+    sure = [q.p_above(*q.best_and_worst()) for q in posteriors]
+    shares = ", ".join(f"{np.mean([p >= c for p in sure]):.0%} at {c}" for c in _LEVELS)
+    kept = np.mean([q.shrinkage for q in posteriors])
+    return (
+        "Turns whose best candidate is surely better than their worst (`--min_confidence` of "
+        f"`train_dpo.py`): {shares}. Of a difference between two scores, {kept:.0%} is expected to "
+        "be real; the rest is noise of the futures."
+    )
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> str:

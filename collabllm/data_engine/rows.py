@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from collabllm.data_engine.grow import TurnGroup
+from collabllm.data_engine.grow import Candidate, TurnGroup
 from collabllm.files import JsonLinesWriter
 from collabllm.messages import Message, to_chat
 
@@ -69,8 +69,23 @@ def to_rows(group: TurnGroup) -> list[dict[str, Any]]:
     from the candidate on; `proactive`, `chosen`, `candidate_idx`, `num_candidates`, `next_user` and
     `termination_reason` (of the chosen row); and the columns of the task.
     """
+    shared = _shared_columns(group)
+    return [
+        {
+            **shared,
+            **_candidate_columns(candidate, len(group.prompt)),
+            "chosen": position == group.chosen,
+            "next_user": (group.next_user or "") if position == group.chosen else "",
+            "termination_reason": group.termination_reason if position == group.chosen else "",
+        }
+        for position, candidate in enumerate(group.candidates)
+    ]
+
+
+def _shared_columns(group: TurnGroup) -> dict[str, Any]:
+    """Return what all candidates of a turn share: the conversation so far, and the task."""
     task = group.task
-    shared = {
+    return {
         "prompt": to_chat(group.prompt),
         "conv_id": task.task_id,
         "turn_id": len(group.prompt),
@@ -83,34 +98,26 @@ def to_rows(group: TurnGroup) -> list[dict[str, Any]]:
         "facts": [{**asdict(fact), "cues": list(fact.cues)} for fact in task.facts],
         "num_candidates": len(group.candidates),
     }
-    rows = []
-    for position, candidate in enumerate(group.candidates):
-        estimate = candidate.estimate
-        chosen = position == group.chosen
-        names = dict.fromkeys(name for future in estimate.futures for name in future.metrics)
-        rewards: dict[str, list[float | None]] = {
-            name: [future.metrics[name].value for future in estimate.futures] for name in names
-        }
-        rewards["tokens"] = [float(future.num_tokens) for future in estimate.futures]
-        rewards["total"] = estimate.rewards
-        rows.append(
-            {
-                **shared,
-                "completion": estimate.reply,
-                "score": estimate.value,
-                "standard_error": estimate.standard_error,
-                "rewards": rewards,
-                "sessions": [
-                    _continuation(future.messages, len(group.prompt)) for future in estimate.futures
-                ],
-                "candidate_idx": candidate.idx,
-                "proactive": candidate.proactive,
-                "chosen": chosen,
-                "next_user": (group.next_user or "") if chosen else "",
-                "termination_reason": group.termination_reason if chosen else "",
-            }
-        )
-    return rows
+
+
+def _candidate_columns(candidate: Candidate, num_prompt: int) -> dict[str, Any]:
+    """Return a candidate's reply, its score and what the score is made of."""
+    estimate = candidate.estimate
+    names = dict.fromkeys(name for future in estimate.futures for name in future.metrics)
+    rewards: dict[str, list[float | None]] = {
+        name: [future.metrics[name].value for future in estimate.futures] for name in names
+    }
+    rewards["tokens"] = [float(future.num_tokens) for future in estimate.futures]
+    rewards["total"] = estimate.rewards
+    return {
+        "completion": estimate.reply,
+        "score": estimate.value,
+        "standard_error": estimate.standard_error,
+        "rewards": rewards,
+        "sessions": [_continuation(future.messages, num_prompt) for future in estimate.futures],
+        "candidate_idx": candidate.idx,
+        "proactive": candidate.proactive,
+    }
 
 
 def _continuation(messages: Sequence[Mapping[str, Any]], num_prompt: int) -> list[Message]:

@@ -1,7 +1,7 @@
 """The multiturn-aware reward as a reward function of TRL's trainers."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from collabllm.messages import Message, to_chat
@@ -26,10 +26,12 @@ class MultiturnReward:
         weights: Weight of each metric.
         window: User messages simulated after the reply.
         num_samples: Futures a reply.
-        token_penalty: Reward lost a token of the assistant, at most 1 in all.
+        token_penalty: Reward lost for each token of the assistant, at most 1 in total.
         tasks: Tasks by `single_turn_prompt`, for datasets whose rows do not hold the facts.
         tools: For metrics that need more than a tokenizer.
         seed: Of all futures.
+        end_token_ids: The policy's tokens that end a reply. A completion without one at its end was
+            cut by the length limit and gets the floor; without them every one counts as whole.
     """
 
     __name__ = "multiturn_reward"
@@ -46,11 +48,13 @@ class MultiturnReward:
         tasks: Sequence[Task] = (),
         tools: MetricTools | None = None,
         seed: int = 0,
+        end_token_ids: Collection[int] = (),
     ) -> None:
         self.assistant, self.user_factory = assistant, user_factory
         self.settings = RewardSettings(weights, token_penalty, window, num_samples)
         self.tasks = {task.single_turn_prompt: task for task in tasks}
         self.tools, self.seed = tools, seed
+        self.end_token_ids = frozenset(end_token_ids)
 
     async def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
@@ -82,6 +86,8 @@ class MultiturnReward:
             [Message(role="user", content=prompt)] if isinstance(prompt, str) else to_chat(prompt)
         )
         seed = derive_seed(self.seed, task.task_id, len(context), step)
+        ids = row.get("completion_ids")
+        is_cut = bool(self.end_token_ids and ids and ids[-1] not in self.end_token_ids)
         (estimate,) = await estimate_rewards(
             [text],
             context,
@@ -91,5 +97,6 @@ class MultiturnReward:
             self.settings,
             tools=self.tools,
             seed=seed,
+            cut=[is_cut],
         )
         return estimate

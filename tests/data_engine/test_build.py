@@ -281,6 +281,7 @@ def test_the_script_writes_dataset_card_and_state(tmp_path, capsys):
     assert "6 conversations, 18 turns, 36\ncandidate replies" in card
     assert "data_files: train.jsonl" in card
     assert "| score |" in card
+    assert "surely better than their worst (`--min_confidence`" in card
     assert "judge_interactivity" in card
     assert "- user: `" in card
     assert "Cost: $" in capsys.readouterr().out

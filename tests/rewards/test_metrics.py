@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 
 from collabllm.rewards import Judge, MetricTools, MetricValue, register_metric
 from collabllm.rewards.extraction import find_answer, find_boxed, find_code
 from collabllm.rewards.metrics.answer import is_mathematical
+from collabllm.rewards.metrics.math_process import MathProcesses
 from collabllm.rewards.metrics.text import signatures
-from collabllm.rewards.registry import check_metrics, score_conversation
+from collabllm.rewards.registry import MetricMissingError, check_metrics, score_conversation
 from collabllm.servers.client import OpenAIClient
 from collabllm.tasks import Fact, Task
 from tests.fake_server import FakeServer
@@ -108,10 +110,69 @@ def test_bleu_is_word_level_and_names_its_settings():
         ("Blender", "The answer is toaster.", 0.0),
         ("Blender", "It must be the Blender, right?", 1.0),
         ("Blender", "It blends.", 0.0),
+        ("Blender", "It is a blenders' club.", 0.0),
+        ("Blender", "It is not a blender.", 0.0),
+        ("Blender", "It isn't the blender but the toaster.", 0.0),
+        ("Blender", "A toaster, rather than a blender.", 0.0),
+        ("Blender", "A toaster, a blender, a mixer, who knows.", 0.0),
+        ("Blender", "Either a toaster or a blender.", 0.0),
+        ("Blender", "Is it a toaster? Is it a blender? Is it a mixer?", 0.0),
+        ("Blender", "Maybe a toaster. Perhaps a blender.", 0.0),
+        ("Blender", "Is it a blender?", 1.0),
+        ("Blender", "It has no handle. It is a blender.", 1.0),
+        ("not a number", "The value is not a number.", 1.0),
+        ("red, white and blue", "Its colours are red, white and blue.", 1.0),
+        ("42", "The answer is 41 or 42.", 0.0),
+        ("42", "\\boxed{41} or \\boxed{42} or \\boxed{43}", 0.0),
     ],
 )
 def test_accuracy_compares_mathematics_as_mathematics_and_words_as_words(expected, reply, value):
     assert score("accuracy", talk("q", reply), reference(expected)).value == value
+
+
+def test_the_answer_is_found_in_the_whole_conversation():
+    sums = talk("6 x 7?", "It is \\boxed{42}.", "thanks", "You are welcome!")
+    unmarked = talk("6 x 7?", "That makes 42.", "thanks", "You are welcome!")
+    corrected = talk("6 x 7?", "It is \\boxed{42}.", "sure?", "Sorry, it is \\boxed{43}.")
+    words = talk("What is it?", "It is a blender.", "thanks", "Glad that I could help!")
+    taken_back = talk("What is it?", "It is a blender.", "sure?", "No, it is not a blender.")
+
+    assert score("accuracy", sums, reference("42")).value == 1.0
+    assert score("accuracy", unmarked, reference("42")).value == 1.0
+    assert score("accuracy", corrected, reference("42")).value == 0.0
+    assert score("accuracy", words, reference("Blender")).value == 1.0
+    assert score("accuracy", taken_back, reference("Blender")).value == 0.0
+
+
+def test_a_comparison_that_hangs_is_missing_and_the_next_one_works(monkeypatch, tmp_path):
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import json, sys, time\n"
+        "for line in sys.stdin:\n"
+        "    if 'hang' in line: time.sleep(60)\n"
+        "    print(json.dumps(True), flush=True)\n"
+    )
+    monkeypatch.setattr("collabllm.rewards.metrics.math_process._WORKER", worker)
+    processes = MathProcesses(2, limit_s=8.0)
+    outcomes = []
+
+    def verify(reference):
+        try:
+            outcomes.append(processes.verify(reference, "x"))
+        except MetricMissingError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=verify, args=(text,)) for text in ("hang", "1", "2", "3")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    verify("4")
+
+    assert sorted(map(str, outcomes)) == [
+        *["True"] * 4,
+        "math-verify failed, or took longer than 8 s",
+    ]
 
 
 def test_what_counts_as_mathematical():

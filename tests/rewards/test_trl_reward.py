@@ -25,6 +25,31 @@ def test_every_completion_gets_the_reward_of_its_own_task():
     assert values == [0.5, 0.0]
 
 
+def test_a_completion_that_the_limit_cut_gets_the_floor():
+    import asyncio
+
+    reward = MultiturnReward(
+        RuleAssistant("ok"),
+        sharded,
+        weights={"facts_elicited": 1.0, "over_asking": -0.5},
+        window=1,
+        tasks=[PARTY],
+        end_token_ids=[2],
+    )
+    completions = [[{"role": "assistant", "content": text}] for text in ("How old?", "How old", "")]
+
+    values = asyncio.run(
+        reward(
+            [OPENING] * 3,
+            completions,
+            single_turn_prompt=[PARTY.single_turn_prompt] * 3,
+            completion_ids=[[5, 6, 2], [5, 6], [2]],
+        )
+    )
+
+    assert values == [0.5, -0.5, -0.5]
+
+
 @pytest.mark.slow
 def test_grpo_steps_train_on_it(tmp_path):
     from transformers import TrainerCallback

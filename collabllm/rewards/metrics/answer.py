@@ -1,51 +1,84 @@
-"""The metric of answers: is the final one right."""
+"""The metric of answers: is the one that a conversation came to right."""
 
-import json
 import re
-import subprocess
-import sys
-import threading
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 
 from collabllm.event_loop import run_blocking
 from collabllm.messages import Message
 from collabllm.rewards.extraction import find_answer, find_boxed
+from collabllm.rewards.metrics.math_process import math_processes
 from collabllm.rewards.registry import (
     MetricMissingError,
     MetricTools,
     NotApplicableError,
-    last_reply,
     metric,
 )
 from collabllm.tasks import Task
 
-_WORKER = Path(__file__).with_name("math_worker.py")
+_SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
+_NEGATION = re.compile(
+    r"\b(?:not|no|never|neither|nor|without|cannot|isn't|wasn't|aren't|can't|doesn't|don't|won't|"
+    r"wouldn't|instead of|rather than|rule[sd]? out|wrong)\b|n't\b",
+    re.IGNORECASE,
+)
+_GUESS = re.compile(
+    r"^\W*(?:or )?(?:is|was|are|could|might|may|would) (?:it|this|that|they)\b|"
+    r"\b(?:maybe|perhaps|possibly)\b|\b(?:could|might|may) be\b",
+    re.IGNORECASE,
+)
+_LIST = re.compile(r"(?:\b\w+\b[^,;.!?]*[,;]\s*){2,}|\bor\b|\beither\b", re.IGNORECASE)
 
 
 @metric("accuracy")
 async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
-    r"""Compare the last reply's answer with the reference: 1 when they agree, else 0.
+    r"""Compare the conversation's last answer with the reference: 1 when they agree, else 0.
 
-    A mathematical reference (numbers, formulas, `\boxed{}`) is compared by math-verify, as
-    mathematics. Any other one is compared as text, without case, punctuation and articles: a marked
-    answer ("the answer is …") must equal it, else the reply must contain it as whole words.
+    The last answer is that of the last reply with a marked one ("the answer is ...", `\boxed{}`);
+    where none is marked, it is looked for in the last reply that has one of its kind.
+
+    A mathematical reference (numbers, formulas, `\boxed{}`) is compared by math-verify. Any other
+    one is compared as text, without case, punctuation and articles: a marked answer must equal it;
+    else a sentence must state it as whole words, not negated and not as one of several guesses.
     """
     reference = task.single_turn_completion.strip()
     if not reference:
         raise NotApplicableError("the task has no reference (single_turn_completion)")
-    reply = last_reply(conversation)
+    replies = [m["content"] for m in conversation if m["role"] == "assistant"]
+    if not replies:
+        raise MetricMissingError("the assistant said nothing")
+    marked = next((reply for reply in reversed(replies) if find_answer(reply)), None)
     if is_mathematical(reference):
-        boxed = find_boxed(reference)
-        expected = boxed if boxed is not None else reference
-        return float(await run_blocking(_math_process().verify, expected, reply))
-    answer, expected = find_answer(reply), _normalize(reference)
-    if answer is not None and _normalize(answer) == expected:
-        return 1.0
-    if answer is not None:
-        return 0.0
-    return float(f" {expected} " in f" {_normalize(reply)} ")
+        reply = marked or next((r for r in reversed(replies) if re.search(r"\d", r)), replies[-1])
+        boxed = find_boxed(reply)
+        answer = f"\\boxed{{{boxed}}}" if boxed is not None else reply
+        expected = find_boxed(reference) or reference
+        return float(await run_blocking(math_processes().verify, expected, answer))
+    expected = _normalize(reference)
+    if marked is not None:
+        return float(_normalize(find_answer(marked) or "") == expected)
+    stated = (_states(reply, expected) for reply in reversed(replies))
+    return next((float(found) for found in stated if found is not None), 0.0)
+
+
+def _states(reply: str, expected: str) -> bool | None:
+    """Tell whether a reply states the expected words; None where it does not mention them.
+
+    A mention in a negated sentence, or as one of several guesses, is none that counts.
+    """
+    sentences: list[str] = _SENTENCE.findall(reply)
+    found = [s for s in sentences if f" {expected} " in f" {_normalize(s)} "]
+    if not found:
+        return None
+    if sum(_GUESS.search(sentence) is not None for sentence in sentences) > 1:
+        return False
+    own = [_without_reference(sentence, expected) for sentence in found]
+    return any(not _NEGATION.search(text) and not _LIST.search(text) for text in own)
+
+
+def _without_reference(sentence: str, expected: str) -> str:
+    """Return a sentence whose expected words are one word, so that they neither negate nor list."""
+    words = r"\W+(?:(?:a|an|the)\W+)*".join(map(re.escape, expected.split()))
+    return re.sub(rf"\b{words}\b", "ANSWER", sentence, flags=re.IGNORECASE)
 
 
 def is_mathematical(reference: str) -> bool:
@@ -60,45 +93,3 @@ def is_mathematical(reference: str) -> bool:
 def _normalize(text: str) -> str:
     words = re.sub(r"[^\w\s]", " ", text.casefold()).split()
     return " ".join(word for word in words if word not in ("a", "an", "the"))
-
-
-class _MathProcess:
-    """math-verify in a process of its own: its time limits need a main thread, and it may hang."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
-
-    def verify(self, reference: str, reply: str) -> bool:
-        """Ask the process; it is started when needed.
-
-        Raises:
-            MetricMissingError: If it fails; the next call starts another one.
-        """
-        with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", str(_WORKER)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                )
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            try:
-                self._process.stdin.write(json.dumps([reference, reply]) + "\n")
-                self._process.stdin.flush()
-                answer = json.loads(self._process.stdout.readline())
-            except (OSError, json.JSONDecodeError) as error:
-                self._process.kill()
-                self._process = None
-                raise MetricMissingError("math-verify's process failed") from error
-        if answer is None:
-            raise MetricMissingError("math-verify cannot read the reference, or took too long")
-        return bool(answer)
-
-
-@lru_cache(maxsize=1)
-def _math_process() -> _MathProcess:
-    return _MathProcess()

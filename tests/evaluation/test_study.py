@@ -206,15 +206,15 @@ def test_an_arm_that_fails_can_be_asked_again_and_the_failure_is_kept(tmp_path):
 
 @pytest.mark.slow
 def test_forty_people_at_once_with_kills_reloads_double_clicks_and_two_tabs(tmp_path):
-    codes = open_study(tmp_path, make_study(participants=40))
+    codes = open_study(tmp_path, make_study(participants=40, min_turns=1))
     with find_port("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    people = [Participant(address, code, number) for code, number in codes.items()]
+    people = [Participant(address, code, number, turns=1) for code, number in codes.items()]
     with ThreadPoolExecutor(40) as pool:
         jobs = [pool.submit(person.run) for person in people]
         num_kills = 0
-        for enough in (100, 250, 400, 10_000):
+        for enough in (100, 250, 10_000):
             command = [sys.executable, "-m", "tests.evaluation.study_server", str(tmp_path)]
             server = subprocess.Popen([*command, str(port)])
             while not all(job.done() for job in jobs) and num_lines(tmp_path) < enough:
@@ -226,7 +226,7 @@ def test_forty_people_at_once_with_kills_reloads_double_clicks_and_two_tabs(tmp_
             assert job.result()["phase"] == "done"
 
     answers = read_answers(tmp_path)
-    assert num_kills == 3
+    assert num_kills == 2
     assert sorted(answers) == list(range(1, 41))
     for person in people:
         events = answers[person.number]

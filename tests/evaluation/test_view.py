@@ -1,13 +1,16 @@
 """scripts/view.py: transcripts, folders, datasets with their candidates, limits, safe writing."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from collabllm.evaluation.report.candidates import show_turns
+from collabllm.evaluation.report.conversations import Conversation
+from collabllm.evaluation.report.page import render
 from scripts.view import main as view
-from tests.browser import needs_browser, wait_for
+from tests.browser import needs_browser, wait_for, wait_until
 from tests.evaluation.report_data import write_evaluation
 
 
@@ -195,3 +198,35 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"line 1|no conversations"):
         view([str(tmp_path / "empty.jsonl")])
     assert not list(Path(tmp_path).glob("*.html"))
+
+
+def make_conversations(number, num_letters):
+    for idx in range(number):
+        messages = [{"role": "user", "content": f"{idx} " + "word " * (num_letters // 5)}]
+        yield Conversation(f"task {idx}", "base", messages=messages)
+
+
+def test_a_page_of_any_length_needs_little_memory(tmp_path):
+    tracemalloc.start()
+    render(tmp_path / "p.html", title="t", conversations=make_conversations(1500, 20_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(rows_of(tmp_path / "p.html")) == 1500
+    assert peak < 20e6  # of 30 MB of texts; a hundred conversations are 2 MB
+
+
+@needs_browser
+def test_the_browser_unpacks_only_what_is_opened(tmp_path, browser):
+    conversations = make_conversations(250, 50)
+    render(tmp_path / "p.html", title="t", conversations=conversations)
+
+    browser.get((tmp_path / "p.html").as_uri())
+    assert browser.execute_script("return table.unpacked.size") == 0
+    assert len(browser.find_elements("css selector", "#list tr.line")) == 50
+    browser.find_element("css selector", ".opener").click()
+    wait_for(browser, ".message")
+    assert browser.execute_script("return table.unpacked.size") == 1
+    browser.find_element("id", "filter-text").send_keys("249")
+    wait_until(browser, "document.getElementById('count').textContent.startsWith('1 of')")
+    assert browser.get_log("browser") == []

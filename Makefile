@@ -17,17 +17,16 @@ help: ## Show this list
 setup: $(if $(findstring .uv,$(UV)),.uv/bin/uv) ## Install the locked dependencies into .venv
 	$(UV) sync --locked
 
-demo: setup ## QLoRA of the bundled model on the bundled data, CPU, under 5 minutes
+demo: setup ## LoRA of the bundled model on the bundled data, two talks at the end: under 5 minutes
 	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
+	$(UV) run python scripts/compare_chats.py --config configs/demo_compare.yaml
 
 chat: setup ## Talk with the base model and the one that `make demo` trained, in a browser
 	$(UV) run python scripts/chat.py --arm name=base --arm name=trained,lora_path=outputs/demo_sft
 
-loop: setup ## SFT, build a dataset with it, DPO, compare all: CPU, under 30 minutes
-	$(UV) run python scripts/train_sft.py --config configs/demo.yaml --max_steps 56
-	rm -rf outputs/loop_dataset outputs/loop_evaluation
-	$(UV) run python scripts/build_dataset.py --config configs/loop_build.yaml
-	$(UV) run python scripts/train_dpo.py --config configs/loop_dpo.yaml
+loop: setup ## SFT, and what it does on kinds of tasks never seen, with a report: under 25 minutes
+	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
+	rm -rf outputs/loop_evaluation
 	$(UV) run python scripts/evaluate.py --config configs/loop_evaluate.yaml
 
 test: setup ## Run all tests

@@ -76,7 +76,10 @@ class DataSettings(Settings):
     eval_ratio: float = setting(0.1, "share of tasks held out, in [0, 1)")
     split_by: str = setting("single_turn_prompt", "column that names a row's task")
     max_eval_pairs: int = setting(
-        500, "most held-out turns to rank best against worst in, before and after", least=0
+        500,
+        "most held-out conversations to take the loss of, and turns to rank best against worst "
+        "in, before and after; 0: all conversations, no ranking",
+        least=0,
     )
     num_sample_replies: int = setting(
         2, "held-out conversations to answer before and after training", least=0

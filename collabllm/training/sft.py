@@ -82,7 +82,8 @@ class SFT(Method):
         report.check(settings.max_length, settings.allow_truncation)
         data = TrainingData(train, report, _facts(dataset, settings, turns, report))
         if settings.eval_ratio:
-            data.eval, held = tokenize_rows(rows["eval"], tokenizer, settings.max_length)
+            some = take_evenly(rows["eval"], settings.max_eval_pairs or len(rows["eval"]))
+            data.eval, held = tokenize_rows(some, tokenizer, settings.max_length)
             held.examples.clear()
             print(held.to_text("held out"))
             data.ranked = _rank(dataset, settings, tokenizer)

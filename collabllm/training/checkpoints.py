@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,13 @@ def check_output_folder(config: Any, overwrite: bool = False) -> None:
             f"{folder} holds a run ({', '.join(taken[:3])}). Choose another --output_dir, go on "
             "with it by --resume_from_checkpoint true, or give --overwrite_output_dir."
         )
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove another run's checkpoints and name, which a later resume would take for this one's."""
+    for checkpoint in list_checkpoints(folder):
+        shutil.rmtree(checkpoint)
+    (folder / _FACTS_FILE).unlink(missing_ok=True)
 
 
 def add_run_facts(folder: Path, **facts: str | None) -> None:

@@ -20,7 +20,7 @@ from collabllm.settings import to_settings
 from collabllm.training import card, held_out
 from collabllm.training.adapters import build_lora_config, restore_float32, trainable_values
 from collabllm.training.callbacks import LogRunFacts, SaveOnStop
-from collabllm.training.checkpoints import add_run_facts, is_finished
+from collabllm.training.checkpoints import add_run_facts, clear_folder, is_finished
 from collabllm.training.data import TrainingData, prepare_once
 from collabllm.training.schedule import plan_evaluation
 from collabllm.training.settings import BUNDLED_MODEL, TrainingSettings, split_arguments
@@ -177,6 +177,8 @@ def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
     """
     folder = run.folder
     if run.is_main:
+        if run.settings.overwrite_output_dir and not run.checkpoint:
+            clear_folder(folder)
         if run.hub:
             create_repository(run.hub)
         card.write_train_config(folder, run.settings, run.given, run.method.name)

@@ -166,6 +166,13 @@ def test_a_folder_that_holds_a_run_is_refused_before_anything_loads(sft_flags, t
     start(sft_flags(overwrite_output_dir=True))
 
 
+def test_an_overwritten_run_leaves_no_checkpoint_to_resume_from(sft_flags, tmp_path):
+    main(sft_flags(save_strategy="steps", save_steps=1, max_steps=3))
+    main(sft_flags(save_strategy="steps", save_steps=1, max_steps=1, overwrite_output_dir=True))
+
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-1"]
+
+
 def test_a_missing_or_unfit_adapter_is_named_before_weights_load(sft_flags, tmp_path):
     with pytest.raises(FileNotFoundError, match="./none: there is no adapter"):
         start(sft_flags(lora_path="./none"))

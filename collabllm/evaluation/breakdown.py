@@ -102,9 +102,8 @@ def count_endings(table: ScoreTable) -> list[Endings]:
     plan = table.plan
     counts: dict[tuple[str, str, Opening], Counter[str]] = defaultdict(Counter)
     for score in table.scores:
-        if score["task_id"] in table.variant_idx:
-            opening = plan.variants[table.variant_idx[score["task_id"]]].opening
-            counts[score["arm"], score["user"], opening][score["termination_reason"]] += 1
+        opening = plan.variants[table.variant_idx[score["task_id"]]].opening
+        counts[score["arm"], score["user"], opening][score["termination_reason"]] += 1
     return [
         Endings(arm.name, user.name, opening, dict(sorted(counts[place].items())))
         for user in plan.users

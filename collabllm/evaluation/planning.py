@@ -32,6 +32,7 @@ from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
 from collabllm.tasks import Task
 from collabllm.tasks.held_out import read_trainings
 
+_DESCRIBE = ("--always", "--dirty", "--exclude=*", "--abbrev=12")
 _MAY_GROW = ("arm", "user", "metrics", "num_told", "num_rollouts")
 _MAY_CHANGE = ("reference", "primary", "cluster_by", "tasks_are")
 N = TypeVar("N", Arm, UserSpec)
@@ -44,7 +45,22 @@ class Prepared:
     plan: Plan
     arms: list[Arm]
     users: list[UserSpec]
+    tasks: list[Task]
     opened: dict[str, tuple[Task, Variant]]
+
+    def start(self, settings: EvaluationSettings) -> None:
+        """Count the use of test tasks, and write the plan; the evaluation begins."""
+        plan = self.plan
+        trainings = [f"{arm.name}@{seed}" for arm in plan.arms for seed in arm.training_seeds]
+        if plan.tasks_are == "test":
+            plan.test_set_uses = count_use(
+                Path(settings.test_log),
+                self.tasks,
+                date=plan.date,
+                output_dir=settings.output_dir,
+                arms=[*(arm.name for arm in plan.arms), *trainings],
+            )
+        plan.write(Path(settings.output_dir))
 
 
 def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) -> Prepared:
@@ -75,7 +91,6 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     if not arms:
         raise ValueError("An evaluation needs an --arm, as in --arm name=base.")
     infos = [arm.to_info(settings.hf_model_path) for arm in arms]
-    trainings = [f"{info.name}@{seed}" for info in infos for seed in info.training_seeds]
     check_names([info.name for info in infos], [user.name for user in users])
     told = _add(was.get("num_told", []), settings.num_told) or ["0", ALL_FACTS]
     metrics = _add(before.metrics if before else [], settings.metrics) or list(DEFAULT_METRICS)
@@ -119,16 +134,7 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
         notes=list(before.notes) if before else [],
     )
     _note_new_declarations(plan, before)
-    if plan.tasks_are == "test":
-        plan.test_set_uses = count_use(
-            Path(settings.test_log),
-            tasks,
-            date=plan.date,
-            output_dir=settings.output_dir,
-            arms=[*(info.name for info in infos), *trainings],
-        )
-    plan.write(folder)
-    return Prepared(plan, arms, users, {v.task_id: (task, v) for task, v in opened})
+    return Prepared(plan, arms, users, tasks, {v.task_id: (task, v) for task, v in opened})
 
 
 def _add_named(before: Sequence[Any], given: Sequence[N], read: Callable[[Any], N]) -> list[N]:
@@ -201,16 +207,23 @@ def _note_new_declarations(plan: Plan, before: Plan | None) -> None:
 
 
 def _find_commit() -> str:
-    """Return the commit of this program's source; empty where it is installed from a wheel."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    """Return the commit of this program's source; empty where it is not in a repository.
+
+    Installed from a wheel, it may lie within the repository of another program.
+    """
+    here = Path(__file__)
+    for command in (["ls-files", "--error-unmatch", here.name], ["describe", *_DESCRIBE]):
+        try:
+            found = subprocess.run(
+                ["git", *command],
+                cwd=here.parent,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        if found.returncode:
+            return ""
     return found.stdout.strip()

@@ -106,9 +106,10 @@ def _converse(settings: EvaluationSettings, folder: Path) -> IncompleteRunError 
         tools = settings.build_tools(session)
         prepared = prepare(settings, lambda metrics: _check(metrics, tools))
         check_applicable(prepared.plan.metrics, [task for task, _ in prepared.opened.values()])
+        scores = stack.enter_context(ScoreWriter(folder / SCORES_FILE, resume=True))
+        prepared.start(settings)
         usage = UsageFile(folder, session.ledger)
         stack.callback(usage.write)
-        scores = stack.enter_context(ScoreWriter(folder / SCORES_FILE, resume=True))
         evaluation = _Evaluation(settings, folder, prepared, session, tools, scores, usage)
         try:
             evaluation.run(ArmPool(settings, session))
@@ -207,7 +208,10 @@ class _Evaluation:
                 if record.result.termination_reason is not TerminationReason.CANCELLED:
                     scorer.add(record)
                 self.usage.keep()
+            scorer.finish()
         except KeyboardInterrupt:
             scorer.cancel()
             raise
-        scorer.finish()
+        except IncompleteRunError:
+            scorer.finish()
+            raise

@@ -35,7 +35,8 @@ class ScoreTable:
     """Means over rollouts, and how many values each has, by (seed, user, variant)."""
 
     def __init__(self, plan: Plan, scores: Iterable[Score]) -> None:
-        self.plan, self.scores = plan, list(scores)
+        self.plan = plan
+        self.scores: list[Score] = []  # those that the plan knows
         self.user_idx = {user.name: idx for idx, user in enumerate(plan.users)}
         self.variant_idx = {v.task_id: idx for idx, v in enumerate(plan.variants)}
         self._shape = len(plan.users), len(plan.variants)
@@ -48,7 +49,7 @@ class ScoreTable:
         self._applies: dict[str, Any] = {}
         self._ranges: dict[str, tuple[float, float]] = {}
         arms = {arm.name: arm for arm in plan.arms}
-        for score in self.scores:
+        for score in scores:
             if score["arm"] in arms and score["task_id"] in self.variant_idx:
                 self._add(arms[score["arm"]], score)
         self._filled: dict[tuple[str, str, Slice, float], Floats] = {}
@@ -59,6 +60,7 @@ class ScoreTable:
         seed = seed_idx(arm, score.get("training_seed", ""))
         if user is None or seed is None or score["rollout_idx"] >= self.plan.num_rollouts:
             return
+        self.scores.append(score)
         for metric, value in score["values"].items():
             applies = self._applies.setdefault(metric, np.zeros(self._shape, dtype=int))
             if value is not None and np.isfinite(value):

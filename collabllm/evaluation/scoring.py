@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collabllm.errors import CostLimitError
 from collabllm.evaluation.measures import BUILT_IN, measure, score_replies
 from collabllm.evaluation.plan import Variant
 from collabllm.evaluation.score_table import score_key
@@ -129,7 +130,10 @@ class Scorer:
 
     def _write(self, ready: Sequence[tuple[Record, Future[dict[str, MetricValue]]]]) -> None:
         for record, future in ready:
-            values = future.result()
+            try:
+                values = future.result()
+            except CostLimitError:  # the judge's; the next run scores it
+                continue
             kept = self.writer.done.get(self.pair.key(record.task_id, record.rollout_idx))
             if kept is not None and RESCORE_ALL not in self.rescore:
                 self.writer.write(_complete(kept, values))

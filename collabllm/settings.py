@@ -302,8 +302,10 @@ class _Parser(TrlParser):
     """TRL's parser with groups, dashes, one-line errors, and a config file that is checked."""
 
     def __init__(self, settings: type, description: str, epilog: str | None) -> None:
+        words = [f.name for f in dataclasses.fields(settings) if f.metadata.get("positional")]
         super().__init__(
             [settings],
+            usage=" ".join(["%(prog)s", *words, "[--config FILE] [--flag VALUE ...]"]),
             description=description,
             epilog=epilog,
             allow_abbrev=False,
@@ -333,8 +335,8 @@ class _Parser(TrlParser):
         if field.metadata.get("positional"):
             group.add_argument(field.name, **metadata)
             return
-        if inspect.isfunction(field.type):
-            metadata.setdefault("metavar", "JSON")
+        if (metavar := _metavar(field.type)) and "choices" not in metadata:
+            metadata.setdefault("metavar", metavar)
         field.metadata = metadata  # type: ignore[assignment]
         self._parse_dataclass_field(group, field)
 
@@ -406,6 +408,14 @@ def _argument_type(name: str, hint: Any) -> Any:
     return hint
 
 
+def _metavar(kind: Any) -> str | None:
+    """Return what stands for a value of this type in `--help`."""
+    if inspect.isfunction(kind):
+        return "JSON"
+    parts = {part for part in (kind, *get_args(kind)) if isinstance(part, type)}
+    return "N" if int in parts else "X" if float in parts else None
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults that say something."""
 
@@ -417,9 +427,10 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         """Leave out the spelling with dashes, which every flag has."""
         spelled = [o for o in action.option_strings if "-" not in o.lstrip("-")]
-        if not spelled or len(spelled) == len(action.option_strings):
+        if not spelled:
             return super()._format_action_invocation(action)
-        shown = argparse.Action(spelled, action.dest, nargs=action.nargs, metavar=action.metavar)
+        nargs = 0 if action.const is True else action.nargs  # a switch needs no value
+        shown = argparse.Action(spelled, action.dest, nargs=nargs, metavar=action.metavar)
         shown.choices = action.choices
         return super()._format_action_invocation(shown)
 

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"messages", "prompts", "logging_utils", "hub", "trackers", "__init__", "data"}
-    | {"allocator", "errors", "event_loop", "files", "settings", "__main__"},
+    | {"allocator", "errors", "lazy_exports", "event_loop", "files", "settings", "__main__"},
     {"models", "data_processing", "servers", "cli", "provenance", "web"},
     {"tasks"},
     {"simulation"},
@@ -48,6 +49,26 @@ def test_importing_it_loads_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_reading_flags_loads_neither_torch_nor_pandas():
+    modules = "collabllm.data_engine.settings, collabllm.evaluation.settings"
+    code = f"import sys, {modules}; sys.exit(bool({{'torch', 'pandas'}} & set(sys.modules)))"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("package", ["simulation", "data_engine", "data_processing", "rewards"])
+def test_dir_and_help_show_the_public_names(package):
+    code = f"import collabllm.{package} as p; print(set(p.__all__) <= set(dir(p))); help(p)"
+
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert shown.startswith("True")
+    listed = import_module(f"collabllm.{package}").__all__
+    assert [name for name in listed if name not in shown] == []
 
 
 def test_the_lock_names_only_the_public_index():

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collabllm.data_processing.confidence import VariancePool
-from collabllm.data_processing.dataset_utils import DEFAULT_SYSTEM_PROMPT
 from collabllm.errors import CostLimitError, SimulationError
 from collabllm.event_loop import stream
 from collabllm.messages import Message, with_system_prompt
-from collabllm.prompts import load_prompt
+from collabllm.prompts import DEFAULT_SYSTEM_PROMPT, load_prompt
 from collabllm.rewards.multiturn import Future, RewardEstimate, RewardSettings, estimate_rewards
 from collabllm.rewards.registry import MetricTools
 from collabllm.simulation.assistant import Assistant

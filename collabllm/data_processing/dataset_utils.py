@@ -10,11 +10,10 @@ from collabllm.data_processing.pair_confidence import PairConfidence
 from collabllm.data_processing.selection import Reply, Selection, select_replies, to_table
 from collabllm.data_processing.splitting import check_eval_ratio, is_eval_task
 from collabllm.messages import Message, with_system_prompt
-from collabllm.prompts import load_prompt
+from collabllm.prompts import DEFAULT_SYSTEM_PROMPT as DEFAULT_SYSTEM_PROMPT
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_SYSTEM_PROMPT = load_prompt("assistant_system")
 Turns = Literal["merged", "every"]
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})

@@ -27,3 +27,6 @@ def prompt_hashes() -> dict[str, str]:
 def _names() -> list[str]:
     folder = files(__name__)
     return sorted(f.name.removesuffix(".txt") for f in folder.iterdir() if f.name.endswith(".txt"))
+
+
+DEFAULT_SYSTEM_PROMPT = load_prompt("assistant_system")

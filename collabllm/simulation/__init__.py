@@ -1,6 +1,8 @@
 """Simulated conversations between an assistant under training and a simulated user."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from collabllm.lazy_exports import lazy_exports
 
 _HOMES = {
     "Assistant": "simulation.assistant",
@@ -67,16 +69,4 @@ if TYPE_CHECKING:
     from collabllm.simulation.user_models.personas import Persona
     from collabllm.simulation.user_models.rule_based import RuleBasedUser, ShardedUserModel
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used, so that only LocalAssistant imports torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"collabllm.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List the public names, so that notebooks complete them."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from collabllm.data_processing.dataset_utils import DEFAULT_SYSTEM_PROMPT
+from collabllm.prompts import DEFAULT_SYSTEM_PROMPT
 from collabllm.settings import Settings, setting
 from collabllm.simulation.assistant.registry import known_assistant_kinds
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec

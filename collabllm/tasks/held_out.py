@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from collabllm.data_processing.loading import load_multiturn_dataset
 from collabllm.data_processing.splitting import is_eval_task, task_key
 from collabllm.tasks.task import Task
 
@@ -39,6 +38,8 @@ def trained_keys(config: Mapping[str, Any]) -> set[str]:
         OSError: If its dataset is not there any more.
         ValueError: If its dataset cannot be read.
     """
+    from collabllm.data_processing.loading import load_multiturn_dataset  # pandas loads here
+
     dataset = load_multiturn_dataset(
         config["hf_dataset_path"], config.get("dataset_split", "train")
     )

@@ -5,10 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset, load_from_disk
-
-from collabllm.data_processing.loading import iter_json
-
 _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
 _MEDIUM = ("title", "text")
@@ -31,6 +27,10 @@ def iter_rows(path: str | Path, split: str = "train") -> Iterator[tuple[str, Row
     file = Path(path)
     if file.suffix in (".jsonl", ".json", ".parquet") and not file.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
+    from datasets import Dataset, load_dataset, load_from_disk  # pandas loads here
+
+    from collabllm.data_processing.loading import iter_json
+
     if file.suffix in (".jsonl", ".json"):
         yield from iter_json(file)
         return
@@ -38,6 +38,8 @@ def iter_rows(path: str | Path, split: str = "train") -> Iterator[tuple[str, Row
         rows = load_dataset("parquet", data_files=str(file), split="train", streaming=True)
     elif file.is_dir():
         saved = load_from_disk(str(file))
+        if not isinstance(saved, Dataset) and split not in saved:
+            raise ValueError(f"{path} has no split {split!r}; it has {', '.join(saved)}.")
         rows = saved if isinstance(saved, Dataset) else saved[split]
     else:
         rows = load_dataset(str(path), split=split, streaming=True)

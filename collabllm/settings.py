@@ -278,12 +278,13 @@ def parse_json(given: str | Mapping[str, Any] | None, what: str) -> dict[str, An
 
 
 def nearest_names(name: str, known: Iterable[str]) -> list[str]:
-    """Return the known names that a wrong one may mean: parts, initials, then likeness."""
+    """Return the known names that a wrong one may mean: initials, typos, parts, then likeness."""
     wanted, known = name.lower(), sorted(known)
     parts = [k for k in known if wanted in k or k in wanted]
     initials = [k for k in known if "".join(word[:1] for word in k.split("_")) == wanted]
+    typos = difflib.get_close_matches(wanted, known, n=_MAX_HINTS, cutoff=0.85)
     alike = difflib.get_close_matches(wanted, known, n=_MAX_HINTS)
-    found = [*initials, *sorted(parts, key=lambda k: abs(len(k) - len(wanted))), *alike]
+    found = [*initials, *typos, *sorted(parts, key=lambda k: abs(len(k) - len(wanted))), *alike]
     return list(dict.fromkeys(found))[:_MAX_HINTS]
 
 
@@ -400,9 +401,9 @@ def _argument_type(name: str, hint: Any) -> Any:
 
         def read(word: str) -> dict[str, Any]:
             try:
-                return parse_json(word, f"--{name}")
+                return parse_json(word, "")
             except ValueError as error:
-                raise argparse.ArgumentTypeError(str(error)) from None
+                raise argparse.ArgumentTypeError(str(error).strip()) from None
 
         return read
     return hint

@@ -95,7 +95,7 @@ def test_wrong_values_end_with_one_sentence(capsys, tmp_path):
 
     assert "invalid float value: 'two'" in failure(capsys, "--learning_rate", "two")
     assert "learning_rate must be positive, got -1.0." in failure(capsys, "--learning_rate", "-1")
-    assert "--weights must be a JSON object, got 'x'" in failure(capsys, "--weights", "x")
+    assert "argument --weights: must be a JSON object, got 'x'" in failure(capsys, "--weights", "x")
     assert "must map names to values, got list" in failure(capsys, "--config", str(list_file))
     assert "did you mean --temperature" in failure(capsys, "--config", str(unknown))
     assert "there is no such file" in failure(capsys, "--config", "nowhere.yaml")
@@ -197,6 +197,7 @@ def test_nearest_names_are_parts_initials_and_alikes():
     assert nearest_names("hf_dataset", known)[0] == "hf_dataset_path"
     assert nearest_names("lr", known)[0] == "learning_rate"
     assert nearest_names("zzz", known) == []
+    assert nearest_names("nm_tasks", ["tasks", "num_tasks", "task_columns"])[0] == "num_tasks"
 
 
 def test_reading_settings_loads_no_torch():

@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from collabllm.data_processing.confidence import fit_posteriors
+from collabllm.files import write_text
 
 _LEVELS = (0.8, 0.9, 0.95)
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -68,9 +69,7 @@ conversation went on with the row that is `chosen`. Built with CollabLLM; train 
 ## Prompts and versions
 {_bullets({**facts["prompt_hashes"], **facts["signatures"], **facts["versions"]})}
 """
-    scratch = folder / "README.md.tmp"
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(folder / "README.md")
+    write_text(folder / "README.md", text)
 
 
 def _quantiles(scores: Sequence[float]) -> str:

@@ -27,7 +27,6 @@ class DatasetWriter(JsonLinesWriter):
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:
         self.done: set[str] = set()
         self.contexts: dict[str, list[Message]] = {}
-        self.num_kept = 0
         super().__init__(path, resume=resume)
 
     def choose_kept(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -51,7 +50,6 @@ class DatasetWriter(JsonLinesWriter):
                     {"role": "user", "content": chosen["next_user"]},
                 ]
         kept = [row for rows in whole for row in rows]
-        self.num_kept = len(kept)
         logger.info(
             "Resuming: %d conversations have ended, %d go on, %d half-written rows are cut off.",
             len(self.done),

@@ -86,6 +86,9 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         if settings.push_to_hub and not settings.lint:
             repo = settings.push_to_hub
             hub = prepare_hub("true", repo, repo, repo_type="dataset")
+        if not settings.lint:
+            _refuse_rows(folder, settings.resume)
+            header.write(session.ledger.cost_usd, lost=header.before.get("lost", {}))
         assistant = session.build_assistant(settings)
         if settings.lint:
             tasks, growth = tasks[:_LINTED_TASKS], replace(growth, max_turns=1)
@@ -112,6 +115,14 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
                 f"{'; '.join(build.left_undone)}. {go_on_with('--resume', 'resume=True')}"
             )
     return folder / DATA_FILE
+
+
+def _refuse_rows(folder: Path, resume: bool) -> None:
+    """Refuse an output that is there, before a model loads."""
+    if (folder / DATA_FILE).exists() and not resume:
+        raise FileExistsError(
+            f"{folder / DATA_FILE} exists; go on with --resume, or choose another --output_dir."
+        )
 
 
 class _Build:

@@ -57,6 +57,13 @@ class BuildSettings(JudgeSettings, RunSettings, TaskSettings, UserSettings, Assi
     plan: bool = setting(False, "print calls, tokens, cost and time, and stop", decides=False)
     lint: bool = setting(False, "look at the rewards of 10 tasks, and stop", decides=False)
 
+    def __post_init__(self) -> None:
+        """Refuse weights that are no numbers."""
+        super().__post_init__()
+        for name, weight in self.weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise ValueError(f"--weights: {name} needs a number, got {weight!r}.")
+
     def to_growth(self) -> GrowthSettings:
         """Return what decides about growth and reward."""
         reward = RewardSettings(

@@ -8,7 +8,11 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 
 from collabllm.data_processing.pair_confidence import PairConfidence
 from collabllm.data_processing.selection import Reply, Selection, select_replies, to_table
-from collabllm.data_processing.splitting import check_eval_ratio, is_eval_task
+from collabllm.data_processing.splitting import (
+    check_eval_ratio,
+    check_split_column,
+    is_eval_task,
+)
 from collabllm.messages import Message, with_system_prompt
 from collabllm.prompts import DEFAULT_SYSTEM_PROMPT as DEFAULT_SYSTEM_PROMPT
 
@@ -65,6 +69,7 @@ def multiturn_dataset_to_sft(
     if turns not in get_args(Turns):
         raise ValueError(f"turns must be one of {', '.join(get_args(Turns))}, got {turns!r}.")
     table = to_table(dataset)
+    check_split_column(table, split_by)
     selection = select_replies(
         table, score_column, lower_bound_metric, lower_bound_percentile, split_by
     )
@@ -119,6 +124,7 @@ def multiturn_dataset_to_dpo(
     if min_confidence is not None and not 0.5 <= min_confidence < 1:
         raise ValueError(f"min_confidence must be in [0.5, 1), got {min_confidence}.")
     table = to_table(dataset)
+    check_split_column(table, split_by)
     selection = select_replies(table, score_column, None, None, split_by)
     best = [reply for conversation in selection.conversations for reply in conversation]
     pairs = [reply for reply in best if reply.score > reply.worst_score]

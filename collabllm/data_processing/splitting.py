@@ -1,7 +1,7 @@
 """Split by task: a hash of the task decides its side, so no filter or order moves a task."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _SALT = "collabllm-split-v1"
@@ -25,6 +25,30 @@ def task_key(row: Mapping[str, Any], split_by: str = "single_turn_prompt") -> st
     """Return what a row is split by: the column `split_by`, or else its `conv_id`."""
     value = get_column(row, split_by)
     return f"conv_id:{row['conv_id']}" if value is None else f"{split_by}:{value}"
+
+
+def check_split_column(rows: Iterable[Mapping[str, Any]], split_by: str) -> None:
+    """Refuse a column that no row has: each row would silently be split by its `conv_id`.
+
+    Args:
+        rows: Of the dataset; reading stops at the first one that has the column.
+        split_by: As in `task_key`; `single_turn_prompt` may be missing, then `conv_id` counts.
+
+    Raises:
+        ValueError: If no row has the column; the text lists those there are.
+    """
+    if split_by in ("single_turn_prompt", "conv_id"):
+        return
+    names: dict[str, None] = {}
+    for row in rows:
+        if get_column(row, split_by) is not None:
+            return
+        for name, value in row.items():
+            keys = [f"{name}.{key}" for key in value] if isinstance(value, Mapping) else [name]
+            names.update(dict.fromkeys(keys))
+    raise ValueError(
+        f"--split_by {split_by}: no row has this column; there are {', '.join(names)}."
+    )
 
 
 def is_eval_task(key: str, eval_ratio: float) -> bool:

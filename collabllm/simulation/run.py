@@ -67,6 +67,8 @@ def simulate_chats(
         _restore_usage(session.ledger, header)
         user_factory = session.build_user_factory(settings)
         session.preflight(settings.models_behind_servers())
+        if not settings.interactive:
+            file.parent.mkdir(parents=True, exist_ok=True)  # fails before a model loads
         assistant = session.build_assistant(settings)
         if settings.interactive:
             _talk(settings, tasks[0], assistant, user_factory)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from collabllm.event_loop import run
@@ -13,7 +14,21 @@ from collabllm.simulation.assistant.registry import build_assistant
 from collabllm.simulation.settings import AssistantSettings, RunSettings, UserSettings
 from collabllm.simulation.user_models.registry import UserFactory
 
+_SQLITE = b"SQLite format 3\0"
 _MIN_REQUESTS = 64  # at once and a server; a conversation may wait for several metrics
+
+
+def _check_database(file: Path) -> None:
+    """Refuse a file that is no cache before anything runs.
+
+    Raises:
+        ValueError: If the file is there, and is something else.
+    """
+    if file.is_file():
+        with file.open("rb") as content:
+            start = content.read(len(_SQLITE))
+        if start and start != _SQLITE:
+            raise ValueError(f"{file} is no cache of server answers; give another file.")
 
 
 class Session:
@@ -34,6 +49,7 @@ class Session:
         self._cache = None
         if settings.cache or settings.replay:
             file = settings.cache or settings.replay or ""
+            _check_database(Path(file))
             self._cache = ResponseCache(file, "record" if settings.cache else "replay")
             stack.callback(self._cache.close)
         self._clients: dict[str | None, OpenAIClient] = {}

@@ -251,6 +251,13 @@ class RunSettings(Settings):
         super().__post_init__()
         if self.cache and self.replay:
             raise ValueError("--cache and --replay exclude each other; give one file to one.")
+        for model, price in (self.prices or {}).items():
+            pair = isinstance(price, list | tuple) and len(price) == 2
+            if not pair or not all(isinstance(dollars, int | float) for dollars in price):
+                raise ValueError(
+                    f"--prices: {model} needs dollars for a million tokens, [prompt, completion], "
+                    f"got {price!r}."
+                )
 
 
 @dataclass(kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from collabllm.data_processing.splitting import is_eval_task, task_key
+from collabllm.data_processing.splitting import check_split_column, is_eval_task, task_key
 from collabllm.tasks.demo import DemoSide, demo_tasks
 from collabllm.tasks.sources import iter_rows, recognise
 from collabllm.tasks.task import Task, to_task
@@ -74,10 +74,11 @@ def choose_side(tasks: Sequence[Task], side: str, eval_ratio: float, split_by: s
         split_by: As in `multiturn_dataset_to_sft`.
 
     Raises:
-        ValueError: If no task is on that side.
+        ValueError: If no task is on that side, or no task has the column.
     """
     if side == "all":
         return list(tasks)
+    check_split_column([task.to_row() for task in tasks], split_by)
     chosen = [
         task
         for task in tasks

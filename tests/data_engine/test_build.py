@@ -303,6 +303,11 @@ def test_a_build_is_a_function_of_three_lines_that_goes_on_when_called_again(tmp
     assert len({row["conv_id"] for row in read(tmp_path)}) == 2
 
 
+def test_weights_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="--weights: bleu needs a number, got '1'"):
+        build_dataset(weights={"bleu": "1"})
+
+
 def test_a_build_killed_in_the_middle_goes_on_without_loss_or_doubles(tmp_path):
     folder = tmp_path / "data"
     with FakeServer(answer, delay_s=0.2) as server:

@@ -95,6 +95,18 @@ def test_a_wrong_argument_is_named_with_what_it_may_be():
         simulate_chats(cache="a", replay="b")
 
 
+def test_what_cannot_work_is_said_before_anything_runs(tmp_path):
+    (tmp_path / "notes.txt").write_text("these are notes, and no database")
+    model = {"assistant_model": "a", "output_dir": str(tmp_path / "o")}
+
+    with pytest.raises(ValueError, match="notes.txt is no cache of server answers"):
+        simulate_chats(**model, replay=str(tmp_path / "notes.txt"))
+    with pytest.raises(ValueError, match="--prices: m needs dollars for a million tokens"):
+        simulate_chats(**model, prices={"m": 1})
+    with pytest.raises(ValueError, match=f"--hf_model_path {tmp_path} cannot be loaded: "):
+        simulate_chats(hf_model_path=str(tmp_path), output_dir=str(tmp_path / "o"))
+
+
 def talk(monkeypatch, lines, assistant=None, user=None, **settings):
     """Pipe lines into a conversation; return it and what was printed."""
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))

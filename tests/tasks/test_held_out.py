@@ -29,6 +29,11 @@ def test_the_split_comes_from_the_run(tmp_path):
     assert TaskSettings(held_out_of=str(run), num_tasks=2).load_tasks() == tasks[:2]
 
 
+def test_a_column_that_no_task_has_is_an_error():
+    with pytest.raises(ValueError, match="--split_by topic: no row has this column; there are"):
+        TaskSettings(side="eval", split_by="topic").load_tasks()
+
+
 def test_what_a_later_training_saw_is_left_out_too(tmp_path):
     sft = write_run(tmp_path / "sft")
     held_out = choose_held_out(demo_tasks(), sft)

@@ -55,14 +55,20 @@ def local_assistant(settings: "AssistantSettings", session: "Session") -> Assist
         )
     from collabllm.simulation.assistant.local import LocalAssistant  # torch loads here
 
-    return session.stack.enter_context(
-        LocalAssistant(
+    try:
+        assistant = LocalAssistant(
             settings.hf_model_path,
             settings.lora_path,
             settings.load_in_4bit,
             **local_options(settings),
         )
-    )
+    except (OSError, ValueError) as error:
+        adapter = f" with --lora_path {settings.lora_path}" if settings.lora_path else ""
+        raise ValueError(
+            f"--hf_model_path {settings.hf_model_path}{adapter} cannot be loaded: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    return session.stack.enter_context(assistant)
 
 
 def local_options(settings: "ModelSettings") -> dict[str, Any]:

@@ -15,13 +15,21 @@ class Conversations {
     this.open = new Map();
     this.shown = PAGE;
     this.sort = { by: "", down: false };
-    this.partners = new Map();
-    for (const row of this.rows) {
-      const key = this.key(row, row.arm);
-      this.partners.set(key, [...(this.partners.get(key) || []), row]);
-    }
+    this.partners = null;
     this.wire();
     this.draw();
+  }
+
+  // By key, the conversations of all trainings of an arm; built when two arms are first compared.
+  pairs() {
+    if (!this.partners) {
+      this.partners = new Map();
+      for (const row of this.rows) {
+        const key = this.key(row, row.arm);
+        this.partners.set(key, [...(this.partners.get(key) || []), row]);
+      }
+    }
+    return this.partners;
   }
 
   key(row, arm) { return JSON.stringify([row.task, row.user, row.opening, row.rollout, arm]); }
@@ -108,8 +116,8 @@ class Conversations {
   partner(row) {
     const other = find("filter-other").value;
     if (!other || other === row.arm) return undefined;
-    const found = this.partners.get(this.key(row, other)) || [];
-    const own = this.partners.get(this.key(row, row.arm));
+    const found = this.pairs().get(this.key(row, other)) || [];
+    const own = this.pairs().get(this.key(row, row.arm));
     return found[Math.min(own.indexOf(row), found.length - 1)];  // trainings are paired in order
   }
 

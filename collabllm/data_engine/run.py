@@ -33,6 +33,7 @@ from collabllm.rewards.registry import LOUD_MISSING_SHARE, MetricTools, check_me
 from collabllm.settings import deciding_values, to_settings
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.session import Session
+from collabllm.simulation.shards import to_shard
 from collabllm.tasks import Task, open_with
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         open_with(task, settings.num_told[idx % len(settings.num_told)])
         for idx, task in enumerate(settings.load_tasks())
     ]
+    shard = to_shard(settings.shard)
+    tasks = [task for task in tasks if (task.task_id, 0) in shard]
     growth = settings.to_growth()
     folder = Path(settings.output_dir)
     planned = settings.plan or settings.lint
@@ -99,6 +102,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
             return None
         with DatasetWriter(folder / DATA_FILE, resume=settings.resume) as writer:
             build = _Build(settings, growth, session, writer, header)
+            build.num_wanted = len(tasks)
             left = [task for task in tasks if task.task_id not in writer.done]
             try:
                 build.run(left, assistant, user_factory, tools)
@@ -144,7 +148,7 @@ class _Build:
         self.num_rows = 0
         self.num_tampered = 0
         self.linted: list[list[RewardEstimate]] | None = []
-        self.num_ended = 0
+        self.num_ended = self.num_wanted = 0
 
     def run(
         self, tasks: Sequence[Task], assistant: Assistant, user_factory: Any, tools: MetricTools
@@ -205,7 +209,9 @@ class _Build:
         return self.header.spent_usd + self.session.ledger.cost_usd
 
     def _write_header(self) -> None:
-        self.header.write(self.session.ledger.cost_usd, lost=dict(self.lost))
+        self.header.write(
+            self.session.ledger.cost_usd, lost=dict(self.lost), num_wanted=self.num_wanted
+        )
 
     def _settings(self) -> dict[str, Any]:
         return {**deciding_values(self.settings), "num_tasks": self.settings.num_tasks}

@@ -9,13 +9,16 @@ from collabllm.settings import setting
 from collabllm.simulation.settings import (
     AssistantSettings,
     RunSettings,
+    ShardSettings,
     TaskSettings,
     UserSettings,
 )
 
 
 @dataclass(kw_only=True)
-class BuildSettings(JudgeSettings, RunSettings, TaskSettings, UserSettings, AssistantSettings):
+class BuildSettings(
+    ShardSettings, JudgeSettings, RunSettings, TaskSettings, UserSettings, AssistantSettings
+):
     """All that `build_dataset` does."""
 
     _argument_group_name = "the dataset"

@@ -15,6 +15,7 @@ from collabllm.simulation.assistant import Assistant, Generates, to_assistant
 from collabllm.simulation.audit import AuditRates, audit_conversation, measure_user
 from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.record import Record
+from collabllm.simulation.shards import WHOLE, Shard
 from collabllm.simulation.simulator import ChatSimulator, RolloutResult, derive_seed
 from collabllm.simulation.transcripts import TranscriptWriter
 from collabllm.simulation.user_models import Persona
@@ -44,6 +45,7 @@ def simulate(
     ledger: UsageLedger | None = None,
     progress: bool = True,
     fail_on_error: float = 0.1,
+    shard: Shard = WHOLE,
 ) -> Iterator[Record]:
     """Simulate every task `num_rollouts` times, and yield each conversation when it ends.
 
@@ -67,6 +69,7 @@ def simulate(
         progress: Show a bar with conversations a minute, tokens a second and cost.
         fail_on_error: Stop when more than this share of the conversations (and at least 3) ended by
             an unexpected error; 1 never stops.
+        shard: Do only the conversations in this part of the run.
 
     Raises:
         IncompleteRunError: After what is under way, when 20 conversations in a row failed in one
@@ -85,7 +88,8 @@ def simulate(
         (task, rollout_idx)
         for rollout_idx in range(num_rollouts)
         for task in tasks
-        if not writer or (task.task_id, rollout_idx) not in writer.done
+        if (task.task_id, rollout_idx) in shard
+        and (not writer or (task.task_id, rollout_idx) not in writer.done)
     ]
     batch = _Batch(
         to_assistant(assistant), user_factory, max_turns, token_budget, seed, system_prompt

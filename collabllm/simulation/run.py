@@ -16,6 +16,7 @@ from collabllm.simulation.batch import Record, UserFactory, simulate
 from collabllm.simulation.report import RunReport
 from collabllm.simulation.session import Session
 from collabllm.simulation.settings import SimulationSettings
+from collabllm.simulation.shards import to_shard
 from collabllm.simulation.simulator import ChatSimulator
 from collabllm.simulation.transcripts import read_transcripts
 from collabllm.tasks import Task
@@ -73,7 +74,7 @@ def simulate_chats(
         if settings.interactive:
             _talk(settings, tasks[0], assistant, user_factory)
             return None
-        run = _Run(settings, header, session.ledger)
+        run = _Run(settings, header, session.ledger, tasks)
         records = run.start(tasks, assistant, user_factory)
         try:
             for _ in records:
@@ -84,7 +85,7 @@ def simulate_chats(
                 f"Interrupted: {num_kept} conversations are kept in {file}. {_how_to_go_on()}"
             ) from None
         finally:
-            report = run.finish(tasks)
+            report = run.finish()
     report.check_complete(_how_to_go_on())
     return Transcripts(file)
 
@@ -110,10 +111,17 @@ class _Run:
     """One run: what it writes beside the transcripts, and what it prints in the end."""
 
     def __init__(
-        self, settings: SimulationSettings, header: RunHeader, ledger: UsageLedger
+        self,
+        settings: SimulationSettings,
+        header: RunHeader,
+        ledger: UsageLedger,
+        tasks: Sequence[Task],
     ) -> None:
         self.settings, self.header, self.ledger = settings, header, ledger
         self.part = header.before.get("num_parts", 0) + 1
+        self.shard = to_shard(settings.shard)
+        keys = ((task.task_id, i) for task in tasks for i in range(settings.num_rollouts))
+        self.wanted = [key for key in keys if key in self.shard]
 
     def start(
         self, tasks: Sequence[Task], assistant: Assistant, user_factory: UserFactory
@@ -138,6 +146,7 @@ class _Run:
             system_prompt=settings.system_prompt,
             ledger=self.ledger,
             fail_on_error=settings.fail_on_error,
+            shard=self.shard,
         )
         # Keep what was used so far, and each request from now on, whatever ends this process.
         is_resumed = bool(self.header.before)
@@ -148,14 +157,18 @@ class _Run:
         return records
 
     def _write_header(self, num_parts: int) -> None:
-        self.header.write(self.ledger.cost_usd, usage=self.ledger.to_entries(), num_parts=num_parts)
+        self.header.write(
+            self.ledger.cost_usd,
+            usage=self.ledger.to_entries(),
+            num_parts=num_parts,
+            num_wanted=len(self.wanted),
+        )
 
-    def finish(self, tasks: Sequence[Task]) -> RunReport:
+    def finish(self) -> RunReport:
         """Print how all conversations in the file went, and what the run used, resumes included."""
         self._write_header(self.part)
         self.ledger.stop_journal()
-        numbers = range(self.settings.num_rollouts)
-        report = RunReport((task.task_id, idx) for task in tasks for idx in numbers)
+        report = RunReport(self.wanted)
         if self.settings.transcripts.exists():
             for line in read_transcripts(self.settings.transcripts):
                 report.add(line)

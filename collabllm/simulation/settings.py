@@ -7,6 +7,7 @@ from typing import Any, Literal
 from collabllm.prompts import DEFAULT_SYSTEM_PROMPT
 from collabllm.settings import Settings, setting
 from collabllm.simulation.assistant.registry import known_assistant_kinds
+from collabllm.simulation.shards import to_shard
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
 from collabllm.tasks import DEMO_TASKS, Task, choose_side, load_tasks
 from collabllm.tasks.held_out import choose_held_out
@@ -261,7 +262,25 @@ class RunSettings(Settings):
 
 
 @dataclass(kw_only=True)
-class SimulationSettings(RunSettings, TaskSettings, UserSettings, AssistantSettings):
+class ShardSettings(Settings):
+    """Which part of a run this machine does."""
+
+    _argument_group_name = "the part of a run"
+
+    shard: str | None = setting(
+        None,
+        "do only part I of N, such as 2/8; scripts/merge_runs.py puts the parts together",
+        metavar="I/N",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a part that is not there."""
+        super().__post_init__()
+        to_shard(self.shard)
+
+
+@dataclass(kw_only=True)
+class SimulationSettings(ShardSettings, RunSettings, TaskSettings, UserSettings, AssistantSettings):
     """All that `simulate_chats` does."""
 
     _argument_group_name = "the conversations"

@@ -1,0 +1,135 @@
+"""Put the parts of a run together: one file of conversations or rows, one header, one sum."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from collabllm.files import JsonLinesWriter, read_json_lines, write_text
+from collabllm.provenance import refuse_changes
+from collabllm.simulation.shards import Shard, to_shard
+
+_KINDS = {  # file with lines: its header, and which columns name a unit of work
+    "transcripts.jsonl": ("transcripts.run.json", ("task_id", "rollout_idx")),
+    "train.jsonl": ("build.json", ("conv_id",)),
+}
+
+
+@dataclass
+class _Part:
+    folder: Path
+    header: dict[str, Any]
+    shard: Shard
+    keys: set[tuple[str, int]] = field(default_factory=set)
+
+
+def merge_runs(folders: Sequence[str | Path], output_dir: str | Path) -> Path:
+    """Merge all parts of a run that was done with `--shard I/N`.
+
+    Args:
+        folders: Of the parts, in any order; simulations or builds.
+        output_dir: Folder to write to; must be new.
+
+    Returns:
+        The merged file.
+
+    Raises:
+        FileExistsError: If there is a merged file.
+        FileNotFoundError: If a folder holds no run.
+        ValueError: If parts are missing, double or unfinished, hold what belongs to another part,
+            or were made with other settings.
+    """
+    name = _kind_of(Path(folders[0]))
+    header_name, columns = _KINDS[name]
+    parts = [_read_part(Path(folder), header_name) for folder in folders]
+    _check_parts(parts)
+    for part in parts:
+        _check_lines(part, name, columns)
+    output = Path(output_dir) / name
+    with JsonLinesWriter(output) as writer:
+        for part in parts:
+            for record in read_json_lines(part.folder / name):
+                if not record.get("failed"):
+                    writer.write(record)
+    write_text(Path(output_dir) / header_name, json.dumps(_sum(parts), indent=1) + "\n")
+    return output
+
+
+def _kind_of(folder: Path) -> str:
+    for name in _KINDS:
+        if (folder / name).is_file():
+            return name
+    raise FileNotFoundError(f"{folder} holds no {' or '.join(_KINDS)}.")
+
+
+def _read_part(folder: Path, header_name: str) -> _Part:
+    file = folder / header_name
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; a part is the whole output folder of a run.")
+    header = json.loads(file.read_text(encoding="utf-8"))
+    shard = header["settings"].get("shard")
+    if shard is None:
+        raise ValueError(f"{folder} is a whole run, not a part: it was made without --shard.")
+    return _Part(folder, header, to_shard(shard))
+
+
+def _check_parts(parts: Sequence[_Part]) -> None:
+    first = parts[0]
+    for part in parts[1:]:
+        try:
+            refuse_changes(first.header["settings"], part.header["settings"], ["shard"])
+        except ValueError as error:
+            text = str(error).removeprefix("--resume: ").partition(";")[0]
+            raise ValueError(f"{first.folder} and {part.folder} differ: {text}.") from None
+        if part.shard.num_shards != first.shard.num_shards:
+            raise ValueError(
+                f"{first.folder} is part {first.shard}, {part.folder} is part {part.shard}."
+            )
+        versions = first.header.get("versions"), part.header.get("versions")
+        if versions[0] != versions[1]:
+            raise ValueError(f"{first.folder} and {part.folder} were made by other versions.")
+    counts = Counter(part.shard.index for part in parts)
+    wanted = range(1, first.shard.num_shards + 1)
+    missing = [f"{i}/{first.shard.num_shards}" for i in wanted if not counts[i]]
+    double = [f"{i}/{first.shard.num_shards}" for i, n in counts.items() if n > 1]
+    if missing or double:
+        told = [f"missing: {', '.join(missing)}"] * bool(missing)
+        told += [f"given twice: {', '.join(double)}"] * bool(double)
+        raise ValueError(f"Not the parts of one run ({'; '.join(told)}).")
+
+
+def _check_lines(part: _Part, name: str, columns: Sequence[str]) -> None:
+    for number, record in enumerate(read_json_lines(part.folder / name), 1):
+        if record.get("failed"):
+            continue  # counted as not done
+        key = (record[columns[0]], record[columns[1]] if len(columns) > 1 else 0)
+        if key not in part.shard:
+            raise ValueError(f"{part.folder / name} line {number}: {key} is not in {part.shard}.")
+        if key in part.keys and len(columns) > 1:
+            raise ValueError(f"{part.folder / name} line {number}: {key} is there twice.")
+        part.keys.add(key)
+    num_wanted = part.header["num_wanted"]
+    if len(part.keys) < num_wanted:
+        raise ValueError(
+            f"{part.folder} is not finished: {len(part.keys)} of {num_wanted} are done; go on with "
+            "--resume there."
+        )
+
+
+def _sum(parts: Sequence[_Part]) -> dict[str, Any]:
+    """Return the header of the whole: what is equal, and the sum of what was used."""
+    whole = dict(parts[0].header)
+    whole["settings"] = {**whole["settings"], "shard": None}
+    for name in ("spent_usd", "num_wanted"):
+        whole[name] = sum(part.header.get(name, 0) for part in parts)
+    lost: Counter[str] = Counter()
+    usage: dict[str, list[Any]] = defaultdict(list)
+    for part in parts:
+        lost.update(part.header.get("lost", {}))
+        usage["usage"] += part.header.get("usage", [])
+    whole |= {"lost": dict(lost)} if lost else {}
+    whole |= dict(usage) if usage["usage"] else {}
+    whole["merged"] = [{"folder": str(p.folder), "shard": str(p.shard)} for p in parts]
+    return whole

@@ -3,6 +3,7 @@
 uv run python -m collabllm.data.demo_generator demo.jsonl
 """
 
+import hashlib
 import json
 import random
 import sys
@@ -10,7 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from collabllm.data.task_bank import Entry, end_sentence, is_test_kind, load_bank
+from collabllm.data.task_bank import (
+    Entry,
+    bank_fingerprint,
+    end_sentence,
+    is_test_kind,
+    load_bank,
+)
 
 SCORES = {
     "best": 0.9, "generic": 0.5, "reask": 0.42, "needless": 0.4, "guess": 0.3, "echo": 0.2,
@@ -43,6 +50,12 @@ _ENDS_ASKING = 0.6  # share that ends with the question: complete openings show 
 
 Candidate = tuple[str, str]  # kind, text
 Turn = tuple[str, list[Candidate]]  # the user's message, candidate replies
+
+
+def demo_fingerprint() -> str:
+    """Return a hash of what the rows are made of: the bank, and this module's code."""
+    code = Path(__file__).read_bytes()
+    return hashlib.sha256(bank_fingerprint().encode() + code).hexdigest()[:16]
 
 
 def generate_rows(seed: int = 0) -> Iterator[dict[str, Any]]:

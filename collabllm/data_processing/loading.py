@@ -8,8 +8,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
-from collabllm.data.demo_generator import generate_rows
-from collabllm.data.task_bank import bank_fingerprint
+from collabllm.data.demo_generator import demo_fingerprint, generate_rows
 from collabllm.data_processing.arrow_rows import write_arrow
 from collabllm.data_processing.formats import Rows, convert_rows, find_format
 from collabllm.data_processing.row_checks import (
@@ -49,7 +48,7 @@ def load_multiturn_dataset(
         ValueError: If a row is malformed; the text names file, row, column, value and remedy.
     """
     if str(path) == BUNDLED_DATASET:
-        return write_arrow(_read_bundled, {"fingerprint": bank_fingerprint()})
+        return write_arrow(_read_bundled, {"fingerprint": demo_fingerprint()})
     file = Path(path).expanduser()
     if file.suffix in (".jsonl", ".json"):
         return _load_json(_existing(file), skip_bad_rows)
@@ -82,7 +81,7 @@ _SAVED_BY_DATASETS = ("dataset_info.json", "dataset_dict.json")
 
 
 def _read_bundled(fingerprint: str) -> Iterator[dict[str, Any]]:
-    """Yield the demo's rows; `fingerprint` only tells the cache one task bank from another."""
+    """Yield the demo's rows; `fingerprint` only tells the cache one demo from another."""
     numbered = enumerate(generate_rows(), start=1)
     return check_rows(((f"row {idx}", row) for idx, row in numbered), BUNDLED_DATASET)
 

@@ -143,6 +143,8 @@ def test_the_demo_dataset_has_three_candidates_a_turn_and_the_best_is_the_good_o
     for row in dataset.to_list():
         turns.setdefault((row["conv_id"], row["turn_id"]), []).append(row)
 
+    rows = list(generate_rows())
+    assert dataset["completion"][:] == [row["completion"] for row in rows]  # none from a cache
     for candidates in turns.values():
         best = max(candidates, key=lambda row: row["score"])
         assert best["single_turn_metadata"]["reply_kind"] == "best"

@@ -395,6 +395,8 @@ def _argument_type(name: str, hint: Any) -> Any:
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if get_origin(hint) is list and (len(parts := get_args(get_args(hint)[0])) > 1):
         return list[str]
+    if str in parts and list[str] in parts:  # one word or several
+        return list[str] | None if type(None) in parts else list[str]
     if str in parts:
         return str | None if type(None) in parts else str
     if any(get_origin(part) is dict or part is dict for part in parts):

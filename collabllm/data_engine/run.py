@@ -256,6 +256,8 @@ class _Build:
         self.left_undone += [
             f"{number} conversations failed ({reason})" for reason, number in self.failed.items()
         ]
+        for line in self.session.ledger.to_lines():
+            print(line)
         if self._spent():
             print(f"Cost: ${self._spent():.4f}")
 

@@ -34,7 +34,7 @@ class Arm:
     lora_path: str | list[str] | None = None
     system_prompt: str = "default"
     model: str | None = None
-    base_url: str | None = None
+    base_url: str | list[str] | None = None
 
     @classmethod
     def read(cls, given: "str | Mapping[str, Any] | Arm") -> "Arm":

@@ -38,7 +38,7 @@ class ArmInfo:
     """`default`, `proactive`, `none`, or the text."""
     model: str
     """Local model, or a server's name of it."""
-    base_url: str | None = None
+    base_url: str | list[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from collabllm.rewards.judge import Judge
 from collabllm.rewards.registry import MetricTools
+from collabllm.servers.client import Address
 from collabllm.settings import setting
 from collabllm.simulation.session import Session
 from collabllm.simulation.settings import ServedSettings
@@ -18,7 +19,9 @@ class JudgeSettings(ServedSettings):
     judge_model: str | None = setting(
         None, "model that rates and extracts, for metrics that need one", metavar="NAME"
     )
-    judge_base_url: str | None = setting(None, "address of the judge's server", metavar="URL")
+    judge_base_url: list[str] | str | None = setting(
+        None, "address of the judge's server, or of several", metavar="URL", decides=False
+    )
     judge_max_tokens: int = setting(
         2048, "most tokens of a text that the judge copies out of a conversation", least=1
     )
@@ -26,7 +29,7 @@ class JudgeSettings(ServedSettings):
         False, "run model-written code even where it cannot be isolated"
     )
 
-    def models_behind_servers(self) -> list[tuple[str, str | None, str]]:
+    def models_behind_servers(self) -> list[tuple[str, Address, str]]:
         """Add the judge's."""
         found = super().models_behind_servers()
         if self.judge_model:

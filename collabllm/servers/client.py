@@ -19,7 +19,10 @@ from collabllm.servers.pool import ServerPool, conversation_affinity
 from collabllm.servers.refusals import RefusedSettings
 from collabllm.servers.usage import UsageLedger
 
-__all__ = ["Completion", "OpenAIClient", "shared_client"]
+__all__ = ["Address", "Completion", "OpenAIClient", "shared_client"]
+
+Address = str | Sequence[str] | None
+"""Of a server, or of several with one model; None is OPENAI_BASE_URL or OpenAI's."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ class OpenAIClient:
 
     def __init__(
         self,
-        base_url: str | Sequence[str] | None = None,
+        base_url: Address = None,
         api_key: str | None = None,
         *,
         max_concurrency: int = 64,

@@ -137,6 +137,16 @@ class UsageLedger:
         """Return the sums of each server."""
         return self._sums(2)
 
+    def to_lines(self) -> list[str]:
+        """Say what each role has used, and each server where there are several."""
+        servers = {f"server {url}": used for url, used in self.by_server().items() if url}
+        sums = self.by_role() | (servers if len(servers) > 1 else {})
+        return [
+            f"{name}: {used.requests:,} requests, {used.prompt_tokens:,} prompt and "
+            f"{used.completion_tokens:,} completion tokens"
+            for name, used in sums.items()
+        ]
+
     def _sums(self, part: int) -> dict[str, Usage]:
         sums: dict[str, Usage] = defaultdict(Usage)
         with self._lock:

@@ -72,11 +72,7 @@ class RunReport:
         lines = []
         if self.num_cut:
             lines.append(f"Replies cut by --max_new_tokens: {self.num_cut}")
-        lines += [
-            f"{role}: {used.requests:,} requests, {used.prompt_tokens:,} prompt and "
-            f"{used.completion_tokens:,} completion tokens"
-            for role, used in ledger.by_role().items()
-        ]
+        lines += ledger.to_lines()
         lines += [f"User {user or '(none)'}. {rates}" for user, rates in self.audits.items()]
         if ledger.cost_usd:
             lines.append(f"Cost: ${ledger.cost_usd:.4f}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from collabllm.event_loop import run
 from collabllm.servers.cache import ResponseCache
-from collabllm.servers.client import OpenAIClient
+from collabllm.servers.client import Address, OpenAIClient
 from collabllm.servers.usage import UsageLedger
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.assistant.registry import build_assistant
@@ -52,14 +52,15 @@ class Session:
             _check_database(Path(file))
             self._cache = ResponseCache(file, "record" if settings.cache else "replay")
             stack.callback(self._cache.close)
-        self._clients: dict[str | None, OpenAIClient] = {}
-        self._tried: set[tuple[str, str | None]] = set()
+        self._clients: dict[str | tuple[str, ...] | None, OpenAIClient] = {}
+        self._tried: set[tuple[str, OpenAIClient]] = set()
 
-    def client(self, base_url: str | None) -> OpenAIClient:
-        """Return the one client of a server."""
-        if base_url not in self._clients:
-            self._clients[base_url] = OpenAIClient(base_url, **self.client_options())
-        return self._clients[base_url]
+    def client(self, base_url: Address) -> OpenAIClient:
+        """Return the one client of a server, or of several with one model."""
+        key = base_url if base_url is None or isinstance(base_url, str) else tuple(base_url)
+        if key not in self._clients:
+            self._clients[key] = OpenAIClient(key, **self.client_options())
+        return self._clients[key]
 
     def client_options(self) -> dict[str, Any]:
         """Return what every client of the run is made with."""
@@ -72,13 +73,13 @@ class Session:
             "cache": self._cache,
         }
 
-    def preflight(self, models: Sequence[tuple[str, str | None, str]]) -> None:
+    def preflight(self, models: Sequence[tuple[str, Address, str]]) -> None:
         """Ask each server for one short answer, so that a run that cannot work never begins.
 
         A model that has answered before is not asked again.
 
         Args:
-            models: Of each the server's name, the server's address, and who asks for it
+            models: Of each the server's name, the address or addresses, and who asks for it
                 (`assistant`, `user` or `judge`).
 
         Raises:
@@ -86,9 +87,10 @@ class Session:
             ValueError: If there is a cost limit and a model has no price.
         """
         for model, base_url, role in models:
-            if (model, base_url) not in self._tried:
-                run(self.client(base_url).preflight(model, role=role))
-                self._tried.add((model, base_url))
+            client = self.client(base_url)
+            if (model, client) not in self._tried:
+                run(client.preflight(model, role=role))
+                self._tried.add((model, client))
 
     def build_assistant(self, settings: AssistantSettings) -> Assistant:
         """Make the assistant; a local one loads its weights here."""

@@ -1,10 +1,11 @@
 """Settings of simulated conversations: parts that several stages share, and `simulate_chats`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from collabllm.prompts import DEFAULT_SYSTEM_PROMPT
+from collabllm.servers.client import Address
 from collabllm.settings import Settings, setting
 from collabllm.simulation.assistant.registry import known_assistant_kinds
 from collabllm.simulation.shards import to_shard
@@ -20,7 +21,18 @@ TRANSCRIPTS_FILE = "transcripts.jsonl"
 class ServedSettings(Settings):
     """Settings of which some name models behind servers."""
 
-    def models_behind_servers(self) -> list[tuple[str, str | None, str]]:
+    def __post_init__(self) -> None:
+        """Take one address for one; refuse an address given twice."""
+        super().__post_init__()
+        for name in (field.name for field in fields(self)):
+            urls = getattr(self, name)
+            if not name.endswith("_base_url") or not isinstance(urls, list | tuple):
+                continue
+            if not urls or len(set(urls)) < len(urls):
+                raise ValueError(f"--{name} needs one address or several different ones: {urls}.")
+            setattr(self, name, list(urls) if len(urls) > 1 else urls[0])
+
+    def models_behind_servers(self) -> list[tuple[str, Address, str]]:
         """Return model, address and role of each, for `Session.preflight`; parts add theirs."""
         return []
 
@@ -79,8 +91,11 @@ class AssistantSettings(ModelSettings):
     lora_path: str | None = setting(
         None, "local assistant: folder or Hub id of an adapter", metavar="ADAPTER"
     )
-    assistant_base_url: str | None = setting(
-        None, "assistant behind a server: the server's address", metavar="URL", decides=False
+    assistant_base_url: list[str] | str | None = setting(
+        None,
+        "assistant behind a server: its address; of several servers of one model, all of them",
+        metavar="URL",
+        decides=False,
     )
     assistant_model: str | None = setting(
         None, "assistant behind a server: the server's name for the model", metavar="NAME"
@@ -96,7 +111,7 @@ class AssistantSettings(ModelSettings):
             known = ", ".join(["auto", *known_assistant_kinds()])
             raise ValueError(f"assistant must be one of {known}, got {self.assistant!r}.")
 
-    def models_behind_servers(self) -> list[tuple[str, str | None, str]]:
+    def models_behind_servers(self) -> list[tuple[str, Address, str]]:
         """Add the assistant's."""
         found = super().models_behind_servers()
         if self.assistant_kind == "openai" and self.assistant_model:
@@ -125,8 +140,8 @@ class UserSettings(ServedSettings):
         metavar="KIND|key=value,...",
     )
     user_model: str = setting("gpt-4o-mini", "model that plays the user", metavar="NAME")
-    user_base_url: str | None = setting(
-        None, "address of the user's server", metavar="URL", decides=False
+    user_base_url: list[str] | str | None = setting(
+        None, "address of the user's server, or of several", metavar="URL", decides=False
     )
     user_max_tokens: int = setting(1024, "most tokens of the user model's answer", least=1)
     user_temperature: float = setting(1.0, "sampling temperature of the user model", least=0)
@@ -139,7 +154,7 @@ class UserSettings(ServedSettings):
         super().__post_init__()
         self.to_user_spec()
 
-    def models_behind_servers(self) -> list[tuple[str, str | None, str]]:
+    def models_behind_servers(self) -> list[tuple[str, Address, str]]:
         """Add the user's."""
         return [*super().models_behind_servers(), *self.to_user_spec().models_behind_servers()]
 

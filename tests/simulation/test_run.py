@@ -1,6 +1,7 @@
 """simulate_chats as a run: settings reach the servers, resumes add up, failures are told."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -8,6 +9,7 @@ from collabllm.cli import run_script
 from collabllm.errors import IncompleteRunError, ServerError
 from collabllm.servers.usage import UsageLedger
 from collabllm.simulation import simulate_chats
+from collabllm.simulation.settings import SimulationSettings
 from collabllm.simulation.transcripts import read_transcripts
 from scripts.simulate_chats import main
 from tests.fake_server import FakeServer, user_json
@@ -170,3 +172,84 @@ def test_settings_that_do_not_fit_are_refused_before_work(tmp_path):
         simulate_chats(user="matcher=meaning", output_dir=str(tmp_path))
     with pytest.raises(ValueError, match="--extra_body is for an assistant behind a server"):
         simulate_chats(extra_body={"top_k": 1}, output_dir=str(tmp_path))
+
+
+@pytest.fixture
+def three_servers():
+    with FakeServer(answer) as a, FakeServer(answer) as b, FakeServer(answer) as c:
+        yield a, b, c
+
+
+def _turns_by_conversation(server):
+    """Count the requests of each conversation that this server got, by its opening."""
+    asked = [b["messages"] for b in server.requests if b["model"] == "a" and b["max_tokens"] != 16]
+    return Counter(next(m["content"] for m in talk if m["role"] == "user") for talk in asked)
+
+
+def test_several_addresses_on_the_command_line_share_the_conversations(
+    three_servers, tmp_path, capsys
+):
+    urls = [server.url for server in three_servers]
+
+    words = ["--assistant_model", "a", "--assistant_base_url", *urls, "--num_tasks", "20"]
+    main([*words, "--max_turns", "2", "--output_dir", str(tmp_path)])
+
+    talks = [_turns_by_conversation(server) for server in three_servers]
+    assert all(talks)
+    assert sum(map(len, talks)) == len(set().union(*talks)) == 20  # none is split over servers
+    assert {count for talk in talks for count in talk.values()} == {2}
+    printed = capsys.readouterr().out
+    for server in three_servers:
+        assert f"server {server.url}: {server.delivered['a', 'requests']} requests" in printed
+
+
+def test_several_addresses_in_yaml_serve_assistant_and_users(three_servers, tmp_path):
+    urls = [server.url for server in three_servers]
+    config = tmp_path / "config.yaml"
+    lists = {"assistant_base_url": urls, "user_base_url": urls[1:]}
+    config.write_text(json.dumps(lists))
+
+    for server in three_servers:  # conversations keep to servers by their openings
+        server.answer = lambda body: (
+            "reply" if body["model"] == "a" else user_json(f"message {hash(str(body))}")
+        )
+    words = "--assistant_model a --user openai --user_model u --num_tasks 20 --max_turns 1"
+    main(["--config", str(config), *words.split(), "--output_dir", str(tmp_path / "run")])
+
+    a, b, c = three_servers
+    assert all(server.delivered["a", "requests"] > 1 for server in (a, b, c))
+    assert a.delivered["u", "requests"] == 0
+    assert min(b.delivered["u", "requests"], c.delivered["u", "requests"]) > 1
+
+
+def test_a_run_goes_on_with_other_addresses_and_without_a_dead_one(three_servers, tmp_path, caplog):
+    a, b, _ = three_servers
+    settings = {"max_retries": 1}
+    simulate_chats(**given(a, tmp_path, num_tasks=2, **settings))
+
+    urls = [a.url, b.url, "http://127.0.0.1:9/v1"]
+    settings |= {"assistant_base_url": urls, "num_tasks": 12, "resume": True}
+    transcripts = simulate_chats(**given(a, tmp_path, **settings))
+
+    assert len(transcripts) == 12
+    assert "Going on without a server: http://127.0.0.1:9/v1 failed" in caplog.text
+
+
+def test_one_address_is_one_and_two_alike_are_refused():
+    assert SimulationSettings(assistant_base_url=["http://a/v1"]).assistant_base_url == (
+        "http://a/v1"
+    )
+    with pytest.raises(ValueError, match="--user_base_url needs one address or several different"):
+        SimulationSettings(user_base_url=["http://a/v1", "http://a/v1"])
+
+
+def test_one_server_is_not_listed_beside_its_roles():
+    ledger = UsageLedger()
+    ledger.add("assistant", "a", 1000, 20, "http://a/v1")
+    assert ledger.to_lines() == ["assistant: 1 requests, 1,000 prompt and 20 completion tokens"]
+
+    ledger.add("user", "u", 10, 2, "http://b/v1")
+    assert ledger.to_lines()[2:] == [
+        "server http://a/v1: 1 requests, 1,000 prompt and 20 completion tokens",
+        "server http://b/v1: 1 requests, 10 prompt and 2 completion tokens",
+    ]

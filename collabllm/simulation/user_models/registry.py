@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
-from collabllm.servers.client import OpenAIClient
+from collabllm.servers.client import Address, OpenAIClient
 from collabllm.settings import read_mapping, to_value, unknown_names
 from collabllm.simulation.user_models.base import UserModel
 from collabllm.simulation.user_models.native import END_TOKEN, NativeUserModel
@@ -23,8 +23,8 @@ from collabllm.tasks.matching import check_matcher
 
 UserFactory = Callable[[Task, int], UserModel]
 """Makes the user of one conversation from its task and a seed."""
-Clients = Callable[[str | None], OpenAIClient]
-"""Gives the run's one client of a server's address; None is OpenAI's."""
+Clients = Callable[[Address], OpenAIClient]
+"""Gives the run's one client of a server, or of several; None is OpenAI's."""
 
 _KINDS: dict[str, Callable[..., UserFactory]] = {}
 
@@ -52,7 +52,7 @@ class UserSpec:
     kind: str = "sharded"
     options: dict[str, Any] = field(default_factory=dict)
 
-    def models_behind_servers(self) -> list[tuple[str, str | None, str]]:
+    def models_behind_servers(self) -> list[tuple[str, Address, str]]:
         """Return model, address and role of a user behind a server, for `Session.preflight`."""
         defaults = inspect.signature(_KINDS[self.kind]).parameters
         if "model" not in defaults:
@@ -134,7 +134,7 @@ def openai_users(
     clients: Clients,
     *,
     model: str = "gpt-4o-mini",
-    base_url: str | None = None,
+    base_url: str | list[str] | None = None,
     max_tokens: int = 1024,
     temperature: float = 1.0,
     traits: tuple[str, ...] = (),
@@ -146,7 +146,7 @@ def openai_users(
     Args:
         clients: Of the run.
         model: The server's name of the model.
-        base_url: Of the server; OpenAI's by default.
+        base_url: Of the server, or a list of several; OpenAI's by default.
         max_tokens: Most tokens of an answer.
         temperature: Of sampling.
         traits: Persona traits of every user, joined by + in a flag.
@@ -177,7 +177,7 @@ def native_users(
     clients: Clients,
     *,
     model: str = "microsoft/UserLM-8b",
-    base_url: str | None = None,
+    base_url: str | list[str] | None = None,
     max_tokens: int = 1024,
     temperature: float = 1.0,
     top_p: float = 0.8,
@@ -188,7 +188,7 @@ def native_users(
     Args:
         clients: Of the run.
         model: The server's name of the model.
-        base_url: Of the server.
+        base_url: Of the server, or a list of several.
         max_tokens: Most tokens of a message.
         temperature: Of sampling.
         top_p: Of sampling.

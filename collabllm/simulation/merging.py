@@ -2,19 +2,55 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collabllm.files import JsonLinesWriter, read_json_lines, write_text
+from collabllm.files import JsonLinesWriter, read_json_lines, sort_json_lines, write_text
 from collabllm.provenance import refuse_changes
 from collabllm.simulation.shards import Shard, to_shard
 
-_KINDS = {  # file with lines: its header, and which columns name a unit of work
-    "transcripts.jsonl": ("transcripts.run.json", ("task_id", "rollout_idx")),
-    "train.jsonl": ("build.json", ("conv_id",)),
-}
+
+class _Simulation:
+    """A file of conversations, one a line."""
+
+    file, header = "transcripts.jsonl", "transcripts.run.json"
+
+    def identity(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
+        return record["task_id"], record["rollout_idx"]
+
+    def conversation(self, record: Mapping[str, Any]) -> tuple[str, int]:
+        return record["task_id"], record["rollout_idx"]
+
+    def is_end(self, record: Mapping[str, Any]) -> bool:
+        return True
+
+    def sort(self, file: Path) -> None:
+        """Leave conversations in the order of the parts."""
+
+
+class _Build:
+    """A file of candidate replies, several lines a conversation."""
+
+    file, header = "train.jsonl", "build.json"
+
+    def identity(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
+        return record["conv_id"], record["turn_id"], record["candidate_idx"]
+
+    def conversation(self, record: Mapping[str, Any]) -> tuple[str, int]:
+        return record["conv_id"], 0
+
+    def is_end(self, record: Mapping[str, Any]) -> bool:
+        return bool(record["chosen"] and record["termination_reason"])
+
+    def sort(self, file: Path) -> None:
+        """Sort as a build does in its end."""
+        sort_json_lines(file, ("conv_id", "turn_id", "candidate_idx"))
+
+
+_Kind = _Simulation | _Build
+_KINDS: tuple[_Kind, ...] = (_Simulation(), _Build())
 
 
 @dataclass
@@ -22,7 +58,6 @@ class _Part:
     folder: Path
     header: dict[str, Any]
     shard: Shard
-    keys: set[tuple[str, int]] = field(default_factory=set)
 
 
 def merge_runs(folders: Sequence[str | Path], output_dir: str | Path) -> Path:
@@ -41,27 +76,28 @@ def merge_runs(folders: Sequence[str | Path], output_dir: str | Path) -> Path:
         ValueError: If parts are missing, double or unfinished, hold what belongs to another part,
             or were made with other settings.
     """
-    name = _kind_of(Path(folders[0]))
-    header_name, columns = _KINDS[name]
-    parts = [_read_part(Path(folder), header_name) for folder in folders]
+    kind = _kind_of(Path(folders[0]))
+    parts = [_read_part(Path(folder), kind.header) for folder in folders]
     _check_parts(parts)
     for part in parts:
-        _check_lines(part, name, columns)
-    output = Path(output_dir) / name
+        _check_lines(part, kind)
+    output = Path(output_dir) / kind.file
     with JsonLinesWriter(output) as writer:
         for part in parts:
-            for record in read_json_lines(part.folder / name):
+            for record in read_json_lines(part.folder / kind.file):
                 if not record.get("failed"):
                     writer.write(record)
-    write_text(Path(output_dir) / header_name, json.dumps(_sum(parts), indent=1) + "\n")
+    kind.sort(output)
+    write_text(Path(output_dir) / kind.header, json.dumps(_sum(parts), indent=1) + "\n")
     return output
 
 
-def _kind_of(folder: Path) -> str:
-    for name in _KINDS:
-        if (folder / name).is_file():
-            return name
-    raise FileNotFoundError(f"{folder} holds no {' or '.join(_KINDS)}.")
+def _kind_of(folder: Path) -> _Kind:
+    for kind in _KINDS:
+        if (folder / kind.file).is_file():
+            return kind
+    names = " or ".join(kind.file for kind in _KINDS)
+    raise FileNotFoundError(f"{folder} holds no {names}.")
 
 
 def _read_part(folder: Path, header_name: str) -> _Part:
@@ -100,20 +136,25 @@ def _check_parts(parts: Sequence[_Part]) -> None:
         raise ValueError(f"Not the parts of one run ({'; '.join(told)}).")
 
 
-def _check_lines(part: _Part, name: str, columns: Sequence[str]) -> None:
-    for number, record in enumerate(read_json_lines(part.folder / name), 1):
+def _check_lines(part: _Part, kind: _Kind) -> None:
+    seen: set[tuple[Any, ...]] = set()
+    ended: set[tuple[str, int]] = set()
+    for number, record in enumerate(read_json_lines(part.folder / kind.file), 1):
         if record.get("failed"):
             continue  # counted as not done
-        key = (record[columns[0]], record[columns[1]] if len(columns) > 1 else 0)
-        if key not in part.shard:
-            raise ValueError(f"{part.folder / name} line {number}: {key} is not in {part.shard}.")
-        if key in part.keys and len(columns) > 1:
-            raise ValueError(f"{part.folder / name} line {number}: {key} is there twice.")
-        part.keys.add(key)
+        where = f"{part.folder / kind.file} line {number}"
+        conversation, identity = kind.conversation(record), kind.identity(record)
+        if conversation not in part.shard:
+            raise ValueError(f"{where}: {conversation} is not in {part.shard}.")
+        if identity in seen:
+            raise ValueError(f"{where}: {identity} is there twice.")
+        seen.add(identity)
+        if kind.is_end(record):
+            ended.add(conversation)
     num_wanted = part.header["num_wanted"]
-    if len(part.keys) < num_wanted:
+    if len(ended) < num_wanted:
         raise ValueError(
-            f"{part.folder} is not finished: {len(part.keys)} of {num_wanted} are done; go on with "
+            f"{part.folder} is not finished: {len(ended)} of {num_wanted} are done; go on with "
             "--resume there."
         )
 

@@ -1,0 +1,87 @@
+"""Parts of a build: merged they are the whole build; an unfinished part is refused."""
+
+import json
+
+import pytest
+
+from scripts.build_dataset import main as build_script
+from scripts.merge_runs import main as merge_script
+from tests.fake_server import FakeServer, user_json
+
+
+def answer(body):
+    """Play assistant and user."""
+    if body["model"] == "user":
+        return user_json(f"message {body['messages'][0]['content'].count('role')}")
+    return f"reply {body.get('seed', 0) % 1000} to {len(body['messages'])}"
+
+
+def flags(server, folder, *extra):
+    words = f"--assistant_model assistant --assistant_base_url {server.url} --user openai "
+    words += f"--user_model user --user_base_url {server.url} --tasks demo --num_tasks 6 "
+    words += f"--num_candidates 2 --num_samples 1 --window 1 --max_turns 2 --output_dir {folder}"
+    return [*words.split(), "--weights", '{"repetition": -1.0}', *extra]
+
+
+def read(folder):
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+
+
+def _merge(folders, output):
+    merge_script(["--runs", *map(str, folders), "--output_dir", str(output)])
+
+
+def test_two_parts_of_a_build_are_the_whole_build(tmp_path):
+    with FakeServer(answer) as server:
+        prices = ("--prices", '{"user": [1000, 1000], "assistant": [0, 0]}')
+        build_script(flags(server, tmp_path / "whole"))
+        parts = [tmp_path / "part1", tmp_path / "part2"]
+        for number, folder in enumerate(parts, 1):
+            build_script(flags(server, folder, "--shard", f"{number}/2", *prices))
+        _merge(parts[::-1], tmp_path / "merged")
+
+        assert read(tmp_path / "merged") == read(tmp_path / "whole")
+        assert all(read(folder) for folder in parts)
+        spent = [json.loads((f / "build.json").read_text())["spent_usd"] for f in parts]
+        header = json.loads((tmp_path / "merged/build.json").read_text())
+        assert min(spent) > 0
+        assert header["spent_usd"] == pytest.approx(sum(spent))
+        assert (header["num_wanted"], header["settings"]["shard"]) == (6, None)
+
+        asked = len(server.requests)
+        build_script(flags(server, tmp_path / "merged", "--resume"))
+        preflights = 2  # assistant and user; no conversation is left to do
+        assert len(server.requests) == asked + preflights
+        assert "6 conversations" in (tmp_path / "merged/README.md").read_text()
+
+
+def _write_part(folder, rows, shard):
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    header = {"settings": {"shard": shard}, "num_wanted": 1}
+    (folder / "build.json").write_text(json.dumps(header))
+    return folder
+
+
+def _row(turn_id, candidate_idx, ending=""):
+    return {
+        "conv_id": "a",
+        "turn_id": turn_id,
+        "candidate_idx": candidate_idx,
+        "chosen": candidate_idx == 0,
+        "termination_reason": ending,
+    }
+
+
+def test_a_conversation_that_was_killed_in_the_middle_is_not_done(tmp_path):
+    rows = [_row(1, 0), _row(1, 1)]
+    with pytest.raises(ValueError, match="0 of 1 are done; go on with --resume"):
+        _merge([_write_part(tmp_path / "killed", rows, "1/1")], tmp_path / "x")
+
+    rows += [_row(3, 0, "max_turns"), _row(3, 1)]
+    _merge([_write_part(tmp_path / "ended", rows, "1/1")], tmp_path / "merged")
+    assert read(tmp_path / "merged") == rows
+
+    double = _write_part(tmp_path / "double", [*rows, rows[1]], "1/1")
+    with pytest.raises(ValueError, match=r"line 5: \('a', 1, 1\) is there twice"):
+        _merge([double], tmp_path / "y")

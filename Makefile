@@ -17,7 +17,7 @@ help: ## Show this list
 setup: $(if $(findstring .uv,$(UV)),.uv/bin/uv) ## Install the locked dependencies into .venv
 	$(UV) sync --locked
 
-demo: setup ## LoRA of the bundled model on the bundled data, two talks at the end: under 5 minutes
+demo: setup ## LoRA of the bundled model on the bundled data, two talks at the end: about 6 minutes
 	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
 	$(UV) run python scripts/compare_chats.py --config configs/demo_compare.yaml
 
@@ -30,7 +30,7 @@ loop: setup ## SFT, and what it does on kinds of tasks never seen, with a report
 	$(UV) run python scripts/evaluate.py --config configs/loop_evaluate.yaml
 
 test: setup ## Run all tests
-	$(UV) run pytest
+	OMP_NUM_THREADS=1 $(UV) run pytest -n 2 --dist loadfile
 
 lint: setup ## Check style and format
 	$(UV) run ruff check .

@@ -1,15 +1,19 @@
 """The same users about the same tasks with two assistants, side by side in the terminal."""
 
+import io
 import random
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from collabllm.files import write_text
 from collabllm.messages import Message
 from collabllm.settings import setting, to_settings
 from collabllm.simulation.batch import simulate
@@ -33,6 +37,7 @@ class SideBySideSettings(RunSettings, TaskSettings, UserSettings, AssistantSetti
 
     num_shown: int = setting(2, "tasks to draw by --seed", least=1)
     max_turns: int = setting(3, "most user messages of a conversation", least=1)
+    svg: str | None = setting(None, "also draw the conversations into this file", metavar="FILE")
 
 
 def compare_chats(settings: SideBySideSettings | None = None, **arguments: Any) -> list[Task]:
@@ -56,10 +61,24 @@ def compare_chats(settings: SideBySideSettings | None = None, **arguments: Any) 
     tasks = draw_tasks(settings.load_tasks(), settings.num_shown, settings.seed)
     base = _talk(replace(settings, lora_path=None), tasks)
     trained = _talk(settings, tasks)
+    tables = [_to_table(task, base[task.task_id], trained[task.task_id]) for task in tasks]
     console = Console()
-    for task in tasks:
-        console.print(_to_table(task, base[task.task_id], trained[task.task_id]))
+    for table in tables:
+        console.print(table)
+    if settings.svg:
+        draw_svg(tables, Path(settings.svg))
+        console.print(f"Picture: {settings.svg}")
     return tasks
+
+
+def draw_svg(tables: Sequence[Table], file: Path) -> None:
+    """Draw tables into an SVG file, 110 columns wide, whatever the terminal's width."""
+    console = Console(width=110, record=True, file=io.StringIO())
+    for table in tables:
+        console.print(table)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    svg = console.export_svg(title="CollabLLM")
+    write_text(file, re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))  # of a web server
 
 
 def draw_tasks(tasks: Sequence[Task], number: int, seed: int) -> list[Task]:

@@ -48,3 +48,15 @@ def test_both_conversations_of_a_task_are_printed_beside_each_other(two_models, 
 def test_an_adapter_is_needed(two_models):
     with pytest.raises(ValueError, match="--lora_path is missing"):
         compare_chats(assistant="scripted")
+
+
+def test_the_conversations_are_drawn_into_a_file_that_needs_no_network(two_models, tmp_path):
+    file = tmp_path / "new" / "talk.svg"
+
+    main(f"--assistant scripted --lora_path x --tasks demo_development --svg {file}".split())
+
+    svg = file.read_text(encoding="utf-8")
+    assert svg.startswith("<svg")
+    assert "What&#160;for?" in svg
+    assert "url(http" not in svg
+    assert 'url("http' not in svg

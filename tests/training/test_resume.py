@@ -29,7 +29,7 @@ def start(
 
 
 def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 480
     while not list(run.glob("checkpoint-*/trainer_state.json")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "no checkpoint appeared"

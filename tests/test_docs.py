@@ -1,0 +1,119 @@
+"""What the README and the guides print exists: flags, configurations, targets, names, links."""
+
+import ast
+import dataclasses
+import importlib
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from collabllm.settings import parse_settings, parse_settings_and_rest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CLAUDE.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+TRAINER_CONFIGS = {"train_sft": "SFTConfig", "train_dpo": "DPOConfig"}
+SHELL_ENDS = ("&", "|", ";", "&&", ">", "#")
+
+
+def code_blocks(text, language):
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+
+
+def shell_lines():
+    """Give (page, line) of every command: those of bash blocks, and those between backticks."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        blocks = "\n".join(code_blocks(text, "(?:bash|sh)")).replace("\\\n", " ")
+        without_blocks = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
+        inline = re.findall(r"`([^`]+)`", without_blocks)
+        yield from ((page.name, line) for line in [*blocks.splitlines(), *inline])
+
+
+def script_calls():
+    """Give (page, script, words after it) of every call of a script."""
+    for page, line in shell_lines():
+        found = re.search(r"\bscripts/(\w+)\.py\b(.*)", line.replace("\n", " "))
+        if not found:
+            continue
+        words = []
+        for word in shlex.split(found[2], comments=True):
+            if word in SHELL_ENDS:
+                break
+            words.append(word)
+        yield page, found[1], [word for word in words if word not in ("…", "...")]
+
+
+CALLS = sorted({(page, name, tuple(words)) for page, name, words in script_calls()})
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / f"scripts/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def settings_class(name):
+    found = [
+        value
+        for key, value in vars(load_script(name)).items()
+        if key.endswith("Settings") and key != "Settings" and dataclasses.is_dataclass(value)
+    ]
+    (only,) = found
+    return only
+
+
+def test_the_pages_call_scripts():
+    assert {"train_sft", "train_dpo", "build_dataset", "evaluate", "simulate_chats"} <= {
+        name for _, name, _ in CALLS
+    }
+
+
+@pytest.mark.parametrize(("page", "name", "words"), CALLS, ids=lambda value: str(value)[:60])
+def test_a_printed_command_is_one_that_its_script_takes(page, name, words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    if not words or "--help" in words:
+        assert (ROOT / f"scripts/{name}.py").is_file()
+        return
+    if name not in TRAINER_CONFIGS:
+        parse_settings(settings_class(name), words)
+        return
+    _, rest = parse_settings_and_rest(settings_class(name), words)
+    trainer_config = getattr(importlib.import_module("trl"), TRAINER_CONFIGS[name])
+    known = {field.name for field in dataclasses.fields(trainer_config)}
+    assert set(rest) <= known, f"{page}: {name} has no flags {sorted(set(rest) - known)}"
+
+
+def test_printed_make_targets_exist():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for page, line in shell_lines():
+        for words in re.findall(r"^make((?: [a-z]+)+)", line.strip()):
+            assert set(words.split()) <= set(targets), f"{page}: {line}"
+
+
+def test_printed_configurations_exist_and_are_yaml():
+    for page in PAGES:
+        for name in re.findall(r"\bconfigs/[\w/.-]+\.yaml", page.read_text(encoding="utf-8")):
+            assert isinstance(yaml.safe_load((ROOT / name).read_text()), dict), f"{page}: {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_the_pages_imports_what_exists(page):
+    for block in code_blocks(page.read_text(encoding="utf-8"), "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("collabllm"):
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    assert hasattr(module, alias.name), f"{page.name}: {node.module}.{alias.name}"

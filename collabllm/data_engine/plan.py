@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from collabllm.data_engine.grow import GrowthSettings
+from collabllm.data_engine.turn_groups import GrowthSettings
 from collabllm.rewards.registry import MetricSpec, find_specs
 from collabllm.servers.prices import find_price
 

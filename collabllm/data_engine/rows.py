@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from collabllm.data_engine.grow import Candidate, TurnGroup
+from collabllm.data_engine.turn_groups import Candidate, TurnGroup
 from collabllm.files import JsonLinesWriter
 from collabllm.messages import Message, to_chat
 

@@ -1,6 +1,5 @@
 """What scripts/build_dataset.py does: plan or build, record, resume, describe, push."""
 
-import asyncio
 import logging
 import time
 from collections import Counter
@@ -14,10 +13,11 @@ from tqdm.auto import tqdm
 
 from collabllm.cli import go_on_with
 from collabllm.data_engine.card import write_card
-from collabllm.data_engine.grow import GrowthSettings, TurnGroup, grow_conversations
-from collabllm.data_engine.plan import Assumptions, plan_build
+from collabllm.data_engine.grow import grow_conversations
+from collabllm.data_engine.preview import print_lint, print_plan
 from collabllm.data_engine.rows import DatasetWriter, to_rows
 from collabllm.data_engine.settings import BuildSettings
+from collabllm.data_engine.turn_groups import GrowthSettings, TurnGroup
 from collabllm.errors import CostLimitError, IncompleteRunError
 from collabllm.event_loop import run
 from collabllm.files import read_json_lines, sort_json_lines
@@ -25,10 +25,10 @@ from collabllm.hub import prepare_hub, push_folder
 from collabllm.prompts import prompt_hashes
 from collabllm.provenance import RunHeader, library_versions
 from collabllm.rewards.applicable import check_applicable
-from collabllm.rewards.hackers import PolicyScore, find_shortcuts, score_policies, to_table
+from collabllm.rewards.hackers import score_policies
 from collabllm.rewards.lint import lint_rewards
 from collabllm.rewards.metrics.text import signatures
-from collabllm.rewards.multiturn import RewardEstimate, RewardSettings
+from collabllm.rewards.multiturn import RewardEstimate
 from collabllm.rewards.registry import LOUD_MISSING_SHARE, MetricTools, check_metrics
 from collabllm.settings import deciding_values, to_settings
 from collabllm.simulation.assistant import Assistant
@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 DATA_FILE = "train.jsonl"
 _HEADER_FILE = "build.json"
 _LINTED_TASKS = 10
-_CALIBRATION_PROMPTS = 16
 
 
 def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Path | None:
@@ -260,63 +259,3 @@ class _Build:
             print(line)
         if self._spent():
             print(f"Cost: ${self._spent():.4f}")
-
-
-def print_lint(
-    turns: Sequence[Sequence[RewardEstimate]],
-    settings: RewardSettings,
-    scores: Sequence[PolicyScore],
-) -> None:
-    """Print the lint of the rewards of a few tasks, and what they pay to cheap policies."""
-    print(f"Reward lint, {sum(map(len, turns))} candidates:")
-    for line in lint_rewards(turns, settings).to_lines():
-        print(f"- {line}")
-    if not scores:
-        print("- No task has a reference (single_turn_completion): cheap policies are not tried.")
-        return
-    print("What the reward pays to scripted policies, on the same tasks:")
-    print("\n".join(to_table(scores)))
-    found = find_shortcuts(scores)
-    paid = f"WARNING: as much as honest work is paid to: {', '.join(found)}." if found else ""
-    print(f"- {paid or 'Honest work is paid best.'}")
-
-
-def print_plan(settings: BuildSettings, num_tasks: int, session: Session) -> None:
-    """Print what the build would take; a local assistant's speed is measured on one batch."""
-    assumptions = Assumptions(turns=settings.max_turns)
-    models = {}
-    if settings.assistant_kind == "openai":
-        models["assistant"] = settings.assistant_model or ""
-    else:
-        speed = _measure_speed(session.build_assistant(settings))
-        assumptions = replace(assumptions, assistant_tokens_per_s=speed)
-    user = settings.to_user_spec()
-    if "model" in user.options:
-        models["user"] = user.options["model"]
-    if settings.judge_model:
-        models["judge"] = settings.judge_model
-    plan = plan_build(
-        num_tasks,
-        settings.to_growth(),
-        settings.max_new_tokens,
-        models,
-        assumptions,
-        settings.prices,
-    )
-    print(plan.to_text())
-    print(f"Assumed: {assumptions}. Replies of full length, no early end, full batches.")
-
-
-def _measure_speed(assistant: Assistant) -> float:
-    """Return new tokens a second of one batch of openings."""
-    message = [{"role": "user", "content": "Write a long story about a river."}]
-
-    async def generate() -> int:
-        replies = await asyncio.gather(
-            *(assistant.agenerate(message) for _ in range(_CALIBRATION_PROMPTS))  # type: ignore[arg-type]
-        )
-        return sum(reply.completion_tokens for reply in replies)
-
-    started = time.perf_counter()
-    tokens = run(generate())
-    return tokens / (time.perf_counter() - started)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from collabllm.data_engine.grow import GrowthSettings
+from collabllm.data_engine.turn_groups import GrowthSettings
 from collabllm.rewards.scoring import DEFAULT_WEIGHTS, RewardSettings
 from collabllm.rewards.settings import JudgeSettings
 from collabllm.settings import setting
@@ -10,9 +10,9 @@ from collabllm.simulation.settings import (
     AssistantSettings,
     RunSettings,
     ShardSettings,
-    TaskSettings,
     UserSettings,
 )
+from collabllm.tasks.settings import TaskSettings
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,9 @@ from collabllm.evaluation.arms import Arm
 from collabllm.evaluation.plan import ALL_FACTS, SOME_FACTS
 from collabllm.rewards.settings import JudgeSettings
 from collabllm.settings import setting
-from collabllm.simulation.settings import ModelSettings, RunSettings, TaskSettings
+from collabllm.simulation.settings import ModelSettings, RunSettings
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
+from collabllm.tasks.settings import TaskSettings
 
 DEFAULT_METRICS = ("facts_elicited", "facts_used", "over_asking")
 

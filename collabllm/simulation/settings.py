@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from collabllm.prompts import DEFAULT_SYSTEM_PROMPT
 from collabllm.servers.client import Address
@@ -10,8 +10,7 @@ from collabllm.settings import Settings, setting
 from collabllm.simulation.assistant.registry import known_assistant_kinds
 from collabllm.simulation.shards import to_shard
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
-from collabllm.tasks import DEMO_TASKS, Task, choose_side, load_tasks
-from collabllm.tasks.held_out import choose_held_out
+from collabllm.tasks.settings import TaskSettings
 
 BUNDLED_MODEL = "smollm2-135m-instruct"
 TRANSCRIPTS_FILE = "transcripts.jsonl"
@@ -172,58 +171,6 @@ class UserSettings(ServedSettings):
             temperature=self.user_temperature,
             num_traits=self.num_traits,
         )
-
-
-@dataclass(kw_only=True)
-class TaskSettings(Settings):
-    """Which tasks the conversations are about."""
-
-    _argument_group_name = "the tasks"
-
-    tasks: str = setting(
-        DEMO_TASKS, "task file, dataset (Hub id or folder), or demo", metavar="TASKS"
-    )
-    dataset_split: str = setting(
-        "train", "split of a Hub dataset", metavar="SPLIT", aliases=("--tasks_split",)
-    )
-    task_columns: dict[str, str] | None = setting(
-        None, 'columns of a foreign dataset: {"single_turn_prompt": "question", ...}'
-    )
-    held_out_of: str | None = setting(
-        None, "folder of a training run: take only tasks that it held out", metavar="RUN"
-    )
-    side: Literal["all", "train", "eval"] = setting(
-        "all", "without a run: take the tasks on this side of a split by --split_by"
-    )
-    eval_ratio: float = setting(0.1, "with --side: share of tasks on the eval side", least=0)
-    split_by: str = setting(
-        "single_turn_prompt", "with --side: column that the split goes by", metavar="COLUMN"
-    )
-    num_tasks: int | None = setting(None, "take only the first tasks", least=1, decides=False)
-
-    def __post_init__(self) -> None:
-        """Refuse two ways of choosing tasks at once."""
-        super().__post_init__()
-        if self.held_out_of and self.side != "all":
-            raise ValueError(
-                f"--held_out_of {self.held_out_of} knows the split; leave --side {self.side} out."
-            )
-
-    def load_tasks(self) -> list[Task]:
-        """Load the tasks that these settings name.
-
-        Raises:
-            FileNotFoundError: If a file or the run is not there.
-            ValueError: If there is no such task, or no such column.
-        """
-        every = self.side == "all" and not self.held_out_of
-        tasks = load_tasks(
-            self.tasks, self.num_tasks if every else None, self.dataset_split, self.task_columns
-        )
-        if self.held_out_of:
-            tasks = choose_held_out(tasks, self.held_out_of)
-        tasks = choose_side(tasks, self.side, self.eval_ratio, self.split_by)
-        return tasks[: self.num_tasks]
 
 
 @dataclass(kw_only=True)

@@ -21,10 +21,10 @@ from collabllm.simulation.session import Session
 from collabllm.simulation.settings import (
     AssistantSettings,
     RunSettings,
-    TaskSettings,
     UserSettings,
 )
 from collabllm.tasks import Task, count_partly_told, open_with
+from collabllm.tasks.settings import TaskSettings
 
 _NAMES = {"user": "User", "assistant": "Assistant"}
 

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from collabllm.data_processing.splitting import is_eval_task
-from collabllm.simulation.settings import TaskSettings
 from collabllm.tasks import demo_tasks
 from collabllm.tasks.held_out import choose_held_out
+from collabllm.tasks.settings import TaskSettings
 
 
 def write_run(folder, **config):

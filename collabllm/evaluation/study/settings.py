@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from collabllm.evaluation.people import PageSettings
 from collabllm.settings import setting
-from collabllm.simulation.settings import TaskSettings
+from collabllm.tasks.settings import TaskSettings
 
 
 @dataclass(kw_only=True)

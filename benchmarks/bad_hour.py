@@ -2,10 +2,10 @@
 
 Two runs of scripts/simulate_chats.py on a server of its own on loopback. In the first the server is
 killed and comes back; in the second the run itself is killed and resumed. Each is checked: all
-conversations there, none twice, each about its own goal alone, and the tokens in the run's ledger
-those that the server counted.
+conversations there, none twice, each about its own goal alone, and the requests in the run's ledger
+those that the server counted, but for those whose answers the run says it never read.
 
-uv run python benchmarks/bad_hour.py [--num_conversations 1000] [--concurrency 200] [--down_s 60]
+uv run python benchmarks/bad_hour.py [--num_conversations 1000] [--runs both]
 """
 
 import argparse
@@ -25,6 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MAX_TURNS = 2
+NAMES = ("the server dies", "the run is killed", "both")
 FAULTS = ("500", "429", "drop", "invalid", "stall")
 _CODE = re.compile(r"C\d{5}")
 
@@ -36,13 +37,15 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=200)
     parser.add_argument("--fault_rate", type=float, default=0.2)
     parser.add_argument("--down_s", type=float, default=60.0)
+    parser.add_argument("--timeout_s", type=float, default=30.0, help="of the run's requests")
+    parser.add_argument("--runs", nargs="+", choices=NAMES, default=list(NAMES[:2]))
     parser.add_argument("--serve", type=int, metavar="PORT", help="be the server")
     parser.add_argument("--log", help="the server's log of what it delivered")
     args = parser.parse_args()
     if args.serve:
-        asyncio.run(Server(args.log, args.fault_rate).serve(args.serve))
+        asyncio.run(Server(args.log, args.fault_rate, 1.2 * args.timeout_s).serve(args.serve))
         return
-    for name in ("the server dies", "the run is killed"):
+    for name in args.runs:
         with tempfile.TemporaryDirectory() as folder:
             print(f"{name}: {run(name, Path(folder), args)}", flush=True)
 
@@ -63,12 +66,14 @@ def run(name: str, folder: Path, args: argparse.Namespace) -> str:
     server, client = start_server(port, folder, args), start_client(port, folder, args)
     try:
         wait_for(folder, args.num_conversations // 3, client)
-        if name == "the server dies":
+        if name != "the run is killed":
             server.kill()
             server.wait()
             time.sleep(args.down_s)
             server = start_server(port, folder, args)
-        else:
+        if name == "both":
+            wait_for(folder, args.num_conversations // 2, client)
+        if name != "the server dies":
             client.send_signal(signal.SIGKILL)
             client.wait()
             client = start_client(port, folder, args, "--resume")
@@ -82,10 +87,9 @@ def run(name: str, folder: Path, args: argparse.Namespace) -> str:
 
 def start_server(port: int, folder: Path, args: argparse.Namespace) -> "subprocess.Popen[bytes]":
     """Start the server as a process of its own."""
-    words = ["--serve", str(port), "--log", str(folder / "delivered.txt")]
-    return subprocess.Popen(
-        [sys.executable, __file__, *words, "--fault_rate", str(args.fault_rate)]
-    )
+    words = f"--serve {port} --log {folder}/delivered.txt --fault_rate {args.fault_rate}"
+    words += f" --timeout_s {args.timeout_s}"
+    return subprocess.Popen([sys.executable, __file__, *words.split()])
 
 
 def start_client(
@@ -96,7 +100,7 @@ def start_client(
     words = (
         f"--tasks {folder}/tasks.jsonl --assistant_model assistant --assistant_base_url {url} "
         f"--user openai --user_model user --user_base_url {url} --max_turns {MAX_TURNS} "
-        f"--concurrency {args.concurrency} --timeout_s 10 --output_dir {folder}"
+        f"--concurrency {args.concurrency} --timeout_s {args.timeout_s} --output_dir {folder}"
     )
     with (folder / "client.log").open("ab") as log:
         return subprocess.Popen(
@@ -127,28 +131,45 @@ def check(folder: Path, tasks: list[dict[str, str]]) -> str:
         for turn, message in enumerate(spoken):
             assert _CODE.findall(message["content"]) == [line["task_id"]], line
             assert message["content"].endswith(f"turn {turn}"), line
-    usage = json.loads((folder / "transcripts.run.json").read_text())["usage"]
-    ledger = {role: [requests, tokens] for role, _, _, requests, tokens, _ in usage}
+    return f"{len(lines)} conversations; {compare(folder)}"
+
+
+def compare(folder: Path) -> str:
+    """Compare requests and tokens in the run's ledger with what the server delivered.
+
+    Raises:
+        AssertionError: If more is missing in the ledger than answers that were never read.
+    """
+    header = json.loads((folder / "transcripts.run.json").read_text())
+    ledger = {role: [requests, tokens] for role, _, _, requests, tokens, _ in header["usage"]}
     counted: dict[str, list[int]] = {}
     for text in (folder / "delivered.txt").read_text().splitlines():
         role, tokens = text.split()
         counts = counted.setdefault(role, [0, 0])
         counts[0], counts[1] = counts[0] + 1, counts[1] + int(tokens)
-    same = "equal" if ledger == counted else "differ"
-    return f"{len(lines)} conversations; requests and tokens {same}: {ledger} server {counted}"
+    missing = sum(count for count, _ in counted.values()) - sum(n for n, _ in ledger.values())
+    unanswered = header["num_unanswered"]
+    assert all(ledger[role][i] <= counted[role][i] for role in ledger for i in (0, 1)), ledger
+    assert missing <= unanswered, f"{ledger}, server {counted}, {unanswered} unanswered"
+    same = "equal" if ledger == counted else f"differ by {missing} requests"
+    return (
+        f"requests and tokens {same}, {unanswered} requests sent whose answer was never read: "
+        f"{ledger} server {counted}"
+    )
 
 
 class Server:
-    """Answers by rule, with faults; writes a line for each answer that it delivered.
+    """Answers by rule, with faults; writes a line for each answer that it sends.
 
     Args:
         log: The file to append to.
         fault_rate: Share of the requests that fail.
+        stall_s: How long some of them stall.
     """
 
-    def __init__(self, log: str, fault_rate: float) -> None:
+    def __init__(self, log: str, fault_rate: float, stall_s: float) -> None:
         self.log = Path(log).open("a", encoding="utf-8")  # noqa: SIM115
-        self.random, self.fault_rate = random.Random(), fault_rate
+        self.random, self.fault_rate, self.stall_s = random.Random(), fault_rate, stall_s
 
     async def serve(self, port: int) -> None:
         """Answer until the process ends."""
@@ -165,11 +186,11 @@ class Server:
                 await asyncio.sleep(0.05)
                 if not await self.fail(writer):
                     content = self.complete(request)
+                    # Noted first: what a client has read is in the log, even if this process dies.
+                    self.log.write(f"{request['model']} {content['usage']['prompt_tokens']}\n")
+                    self.log.flush()
                     send(writer, 200, json.dumps(content).encode())
                     await writer.drain()
-                    usage = content["usage"]
-                    self.log.write(f"{request['model']} {usage['prompt_tokens']}\n")
-                    self.log.flush()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
@@ -179,7 +200,7 @@ class Server:
             return False
         fault = self.random.choice(FAULTS)
         if fault in ("drop", "stall"):
-            await asyncio.sleep(12 if fault == "stall" else 0)
+            await asyncio.sleep(self.stall_s if fault == "stall" else 0)
             writer.transport.abort()
             raise ConnectionResetError
         if fault == "invalid":

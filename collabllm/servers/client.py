@@ -180,19 +180,24 @@ class OpenAIClient:
         failures = 0
         while True:
             server, sent, pause_s = pool.choose(affinity), self._refused.adapt(request), None
+            self.ledger.count_unanswered(1)
             try:
                 completion = await server.complete(sent, self._timeout_s)
             except StatusError as error:
+                self.ledger.count_unanswered(-1)
                 if self._refused.learn(sent, error):
                     continue
                 _raise_if_lasting(error, server.address, request["model"])
                 failure, pause_s = describe_failure(error, self._timeout_s), error.retry_after_s
             except (httpx2.HTTPError, TimeoutError, UnreadableAnswerError) as error:
                 failure = describe_failure(error, self._timeout_s)
+                if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+                    self.ledger.count_unanswered(-1)
             else:
                 pool.succeeded(server)
                 tokens = completion.prompt_tokens, completion.completion_tokens
                 self.ledger.add(role, request["model"], *tokens, server.address)
+                self.ledger.count_unanswered(-1)
                 return completion
             failures += 1
             if failures > max_retries:

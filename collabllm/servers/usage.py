@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from collabllm.errors import CostLimitError
+from collabllm.files import read_json_lines
 from collabllm.servers.prices import Price, find_price
 
 
@@ -34,6 +35,9 @@ class UsageLedger:
         max_cost_usd: No further request starts once this is spent; those under way still end and
             count. None for no limit.
         prices: Dollars a million tokens (prompt, completion) by model; they win over the kept list.
+
+    `num_unanswered` counts requests that were sent and whose answer was never read: it came too
+    late, broke off, or met a process that was gone. A server may have counted them, and charge.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class UsageLedger:
         self._own_prices = dict(prices or {})
         self._prices: dict[str, Price | None] = {}
         self._usage: dict[tuple[str, str, str], Usage] = defaultdict(Usage)
+        self.num_unanswered = 0
         self._lock = threading.Lock()
         self._journal: IO[bytes] | None = None
 
@@ -53,8 +58,17 @@ class UsageLedger:
         entry = {"entry": [role, model, server, 1, prompt_tokens, completion_tokens]}
         with self._lock:
             self._usage[role, model, server].add(Usage(1, prompt_tokens, completion_tokens))
-            if self._journal:
-                self._journal.write(json.dumps(entry).encode() + b"\n")
+            self._note(entry)
+
+    def count_unanswered(self, number: int) -> None:
+        """Add 1 when a request is sent, and -1 when it is answered or never reached a server."""
+        with self._lock:
+            self.num_unanswered += number
+            self._note({"unanswered": number})
+
+    def _note(self, line: dict[str, Any]) -> None:
+        if self._journal:
+            self._journal.write(json.dumps(line).encode() + b"\n")
 
     def to_entries(self) -> list[list[Any]]:
         """Return all that was counted: role, model, server, requests, tokens in and out."""
@@ -62,10 +76,17 @@ class UsageLedger:
             return [[*key, *vars(usage).values()] for key, usage in self._usage.items()]
 
     def restore(self, entries: Iterable[Iterable[Any]]) -> None:
-        """Add what an earlier part of a run counted, from `to_entries` or a journal."""
+        """Add what an earlier part of a run counted, as `to_entries` gave it."""
         with self._lock:
             for role, model, server, *numbers in entries:
                 self._usage[role, model, server].add(Usage(*numbers))
+
+    def restore_journal(self, path: str | Path) -> None:
+        """Add what the journal of a killed part of a run says."""
+        for line in read_json_lines(path):
+            if "entry" in line:
+                self.restore([line["entry"]])
+            self.num_unanswered += line.get("unanswered", 0)
 
     def start_journal(self, path: str | Path) -> None:
         """Write each request to a file at once, from now on, so that a killed run can restore it.

@@ -171,6 +171,8 @@ def _sum(parts: Sequence[_Part]) -> dict[str, Any]:
         lost.update(part.header.get("lost", {}))
         usage["usage"] += part.header.get("usage", [])
     whole |= {"lost": dict(lost)} if lost else {}
-    whole |= dict(usage) if usage["usage"] else {}
+    if usage["usage"]:
+        unanswered = sum(part.header.get("num_unanswered", 0) for part in parts)
+        whole |= {**usage, "num_unanswered": unanswered}
     whole["merged"] = [{"folder": str(p.folder), "shard": str(p.shard)} for p in parts]
     return whole

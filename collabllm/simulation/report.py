@@ -73,6 +73,11 @@ class RunReport:
         if self.num_cut:
             lines.append(f"Replies cut by --max_new_tokens: {self.num_cut}")
         lines += ledger.to_lines()
+        if ledger.num_unanswered:
+            lines.append(
+                f"{ledger.num_unanswered:,} requests were sent and their answers never read; the "
+                "server may have counted them"
+            )
         lines += [f"User {user or '(none)'}. {rates}" for user, rates in self.audits.items()]
         if ledger.cost_usd:
             lines.append(f"Cost: ${ledger.cost_usd:.4f}")

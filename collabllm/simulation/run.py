@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from collabllm.cli import go_on_with
-from collabllm.files import read_json_lines
 from collabllm.provenance import RunHeader
 from collabllm.servers.usage import UsageLedger
 from collabllm.settings import deciding_values, to_settings
@@ -97,9 +96,10 @@ def _how_to_go_on() -> str:
 def _restore_usage(ledger: UsageLedger, header: RunHeader) -> None:
     """Count on from what the run had used before; a killed part of it left a journal."""
     ledger.restore(header.before.get("usage", ()))
+    ledger.num_unanswered += header.before.get("num_unanswered", 0)
     journal = _journal_of(header, header.before.get("num_parts", 0) + 1)
     if header.before and journal.exists():
-        ledger.restore(line["entry"] for line in read_json_lines(journal))
+        ledger.restore_journal(journal)
 
 
 def _journal_of(header: RunHeader, part: int) -> Path:
@@ -160,6 +160,7 @@ class _Run:
         self.header.write(
             self.ledger.cost_usd,
             usage=self.ledger.to_entries(),
+            num_unanswered=self.ledger.num_unanswered,
             num_parts=num_parts,
             num_wanted=len(self.wanted),
         )

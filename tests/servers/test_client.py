@@ -46,6 +46,8 @@ def test_a_passing_fault_is_retried(fault):
 
     assert answers == ["ok"] * 4
     assert server.injected[fault] > 0
+    unread = server.injected[fault] if fault in ("drop", "invalid_body") else 0
+    assert client.ledger.num_unanswered == unread
 
 
 def test_retry_after_is_honoured():

@@ -1,6 +1,7 @@
 """What scripts/evaluate.py does: every arm meets every user on the same tasks; then the report."""
 
 import logging
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from collabllm.evaluation.scoring import Pair, Scorer, ScoreWriter
 from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.evaluation.usage import UsageFile, read_usage
 from collabllm.rewards.applicable import check_applicable
-from collabllm.rewards.registry import MetricTools, check_metrics
+from collabllm.rewards.registry import MetricTools, check_metrics, needs_of
 from collabllm.settings import to_settings
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.batch import simulate
@@ -46,6 +47,7 @@ def evaluate(settings: EvaluationSettings | None = None, **arguments: Any) -> Re
         FileExistsError: If there is an evaluation and `resume` is False.
         IncompleteRunError: If not every planned conversation ended; results and report say so.
         KeyboardInterrupt: After Ctrl-C; the text says what is kept.
+        ServerError: Before anything runs, if a server that is needed does not answer.
         ValueError: If a setting does not fit, or an arm was trained on the tasks.
     """
     settings = to_settings(EvaluationSettings, settings, arguments)
@@ -107,10 +109,11 @@ def _converse(settings: EvaluationSettings, folder: Path) -> IncompleteRunError 
         prepared = prepare(settings, lambda metrics: _check(metrics, tools))
         check_applicable(prepared.plan.metrics, [task for task, _ in prepared.opened.values()])
         scores = stack.enter_context(ScoreWriter(folder / SCORES_FILE, resume=True))
-        prepared.start(settings)
         usage = UsageFile(folder, session.ledger)
         stack.callback(usage.write)
         evaluation = _Evaluation(settings, folder, prepared, session, tools, scores, usage)
+        session.preflight(evaluation.models_needed())
+        prepared.start(settings)
         try:
             evaluation.run(ArmPool(settings, session))
         except IncompleteRunError as error:
@@ -140,22 +143,52 @@ class _Evaluation:
 
     def run(self, pool: ArmPool) -> None:
         """Go through arms and their trainings; what is done loads no weights."""
+        for arm, seed, path in self._trainings():
+            if all(self._is_done(arm, seed, user) for user in self.prepared.users):
+                for user in self.prepared.users:
+                    self._score_rest(arm, seed, user, pool)
+                continue
+            with pool.assistant(arm, path) as assistant:
+                for user in self.prepared.users:
+                    self._meet(arm, seed, user, assistant)
+
+    def models_needed(self) -> list[tuple[str, str | None, str]]:
+        """Return the models behind servers that the rest of the work asks, for a preflight."""
+        found: list[tuple[str, str | None, str]] = []
+        judged = [name for name in self.prepared.plan.metrics if "judge" in needs_of(name)]
+        is_judge_needed = False
+        for arm, seed, _ in self._trainings():
+            for user in self.prepared.users:
+                if not self._is_done(arm, seed, user):
+                    found += [(arm.model, arm.base_url, "assistant")] if arm.model else []
+                    found += user.models_behind_servers()
+                    is_judge_needed |= bool(judged)
+                elif not is_judge_needed:
+                    scorer = self._scorer(arm, seed, user, self.tools, judged)
+                    is_judge_needed = any(
+                        True for _ in scorer.unscored(self._file(arm, seed, user))
+                    )
+        return found + (self.settings.models_behind_servers() if is_judge_needed else [])
+
+    def _trainings(self) -> Iterator[tuple[Arm, str, str | None]]:
+        """Yield each arm, with the name and the adapter of each of its trainings."""
         for arm, info in zip(self.prepared.arms, self.prepared.plan.arms, strict=True):
             paths: list[str | None] = [*info.lora_paths] or [None]
             for seed, path in zip(info.training_seeds or [""], paths, strict=True):
-                if all(self._is_done(arm, seed, user) for user in self.prepared.users):
-                    for user in self.prepared.users:
-                        self._score_rest(arm, seed, user, pool)
-                    continue
-                with pool.assistant(arm, path) as assistant:
-                    for user in self.prepared.users:
-                        self._meet(arm, seed, user, assistant)
+                yield arm, seed, path
 
-    def _scorer(self, arm: Arm, seed: str, user: UserSpec, tools: MetricTools) -> Scorer:
+    def _scorer(
+        self,
+        arm: Arm,
+        seed: str,
+        user: UserSpec,
+        tools: MetricTools,
+        metrics: Sequence[str] | None = None,
+    ) -> Scorer:
         return Scorer(
             Pair(arm.name, seed, user.name, tools),
             self.prepared.opened,
-            self.prepared.plan.metrics,
+            self.prepared.plan.metrics if metrics is None else metrics,
             self.scores,
             self.settings.rescore,
         )

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from collabllm import models
-from collabllm.errors import IncompleteRunError
+from collabllm.errors import IncompleteRunError, ServerError
 from collabllm.evaluation import read_results
 from collabllm.evaluation.usage import UsageFile, read_usage
 from collabllm.servers.usage import UsageLedger
@@ -27,6 +27,11 @@ def answer(body):
     if body["model"] == "asker":
         return "When and where? How many people? What is the budget, the topic, the error?"
     return "Here is something."
+
+
+def after_preflight(body):
+    """Refuse a request, but for the preflight's."""
+    return None if body["max_tokens"] == 16 else (403, {})
 
 
 def flags(server, folder, *more, arms=("asker", "talker")):
@@ -145,7 +150,7 @@ def test_an_evaluation_goes_on_without_repeating_what_is_done(tmp_path):
 
     again = read_results(tmp_path)
     assert {body["model"] for body in server.requests} == {"talker"}
-    assert repeated <= 2
+    assert repeated <= 3, "one conversation of two turns, and its server's preflight"
     assert len(read(scores)) == len(whole) == 24
     assert without_seconds(first.cells) == without_seconds(again.cells)
     assert again.usage["assistant"]["requests"] == first.usage["assistant"]["requests"] + repeated
@@ -198,7 +203,7 @@ def test_a_judge_that_fails_is_missing_loud_and_tried_again(tmp_path, caplog):
     judge = ["--judge_model", "judge", "--metrics", "interactivity", "repetition"]
     with FakeServer(answer) as server:
         judge += ["--judge_base_url", server.url]
-        server.reject = lambda body: (403, {}) if body["model"] == "judge" else None
+        server.reject = lambda body: after_preflight(body) if body["model"] == "judge" else None
         main(flags(server, tmp_path, *judge))
         cell = read_results(tmp_path).cell("asker", "sharded", "none", "interactivity")
         server.reject = None
@@ -287,7 +292,7 @@ def test_a_cost_limit_that_the_judge_reaches_leaves_conversations_to_score(tmp_p
 
 def test_an_arm_whose_server_fails_is_incomplete_and_runs_again(tmp_path):
     with FakeServer(answer) as server:
-        server.reject = lambda body: (403, {}) if body["model"] == "talker" else None
+        server.reject = lambda body: after_preflight(body) if body["model"] == "talker" else None
         with pytest.raises(IncompleteRunError, match="12 of 24 conversations are missing"):
             main(flags(server, tmp_path))
         part = read_results(tmp_path)
@@ -298,6 +303,31 @@ def test_an_arm_whose_server_fails_is_incomplete_and_runs_again(tmp_path):
     assert part.primary_differences() == []
     assert part.cell("talker", "sharded", "none", "facts_elicited").num_missing == 6
     assert read_results(tmp_path).complete
+
+
+@pytest.mark.parametrize("refused", ["talker", "user", "judge"])
+def test_a_server_that_refuses_ends_an_evaluation_before_work(tmp_path, refused):
+    with FakeServer(answer) as server:
+        words = flags(server, tmp_path, "--judge_model", "judge", "--judge_base_url", server.url)
+        words += ["--metrics", "interactivity"]
+        words += ["--user", f"name=llm,kind=openai,model=user,base_url={server.url}"]
+        server.reject = lambda body: (401, {}) if body["model"] == refused else None
+        with pytest.raises(ServerError, match=f"{server.url} refused the request .401"):
+            main(words)
+        asked = [(body["model"], body["max_tokens"]) for body in server.requests]
+        assert asked == [(m, 16) for m in ("asker", "user", "talker", "judge")][: len(asked)]
+        assert asked[-1][0] == refused
+        assert not (tmp_path / "plan.json").exists()
+        answered = sum(model != refused for model, _ in asked)
+        used, _ = read_usage(tmp_path)
+        server.reject = None
+        main(words)
+
+    assert sum(counts["requests"] for counts in used.values()) == answered
+    results = read_results(tmp_path)
+    assert results.complete
+    counted = sum(counts["requests"] for counts in results.usage.values())
+    assert counted == len(server.requests) - 1, "all but the refused one"
 
 
 def test_it_is_called_from_a_notebook_in_three_lines(tmp_path):

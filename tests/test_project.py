@@ -41,7 +41,8 @@ def test_imports_go_one_way(path):
     assert part in level, f"{part} has no layer yet"
     for other in imported_parts(path) - {part}:
         assert level[other] < level[part], f"{part} imports {other}"
-        assert (part, other) != ("training", "simulation")
+        is_online = path.name.startswith("grpo")  # trains on conversations while they are held
+        assert (part, other) != ("training", "simulation") or is_online
 
 
 @pytest.mark.parametrize("module", ["collabllm", "collabllm.data_processing"])

@@ -9,6 +9,7 @@ _HOMES = {
     "IGNORE_INDEX": "data_processing.tokenization",
     "load_multiturn_dataset": "data_processing.loading",
     "multiturn_dataset_to_dpo": "data_processing.dataset_utils",
+    "multiturn_dataset_to_prompts": "data_processing.dataset_utils",
     "multiturn_dataset_to_sft": "data_processing.dataset_utils",
     "tokenize_conversation": "data_processing.tokenization",
 }
@@ -17,6 +18,7 @@ __all__ = [
     "IGNORE_INDEX",
     "load_multiturn_dataset",
     "multiturn_dataset_to_dpo",
+    "multiturn_dataset_to_prompts",
     "multiturn_dataset_to_sft",
     "tokenize_conversation",
 ]
@@ -24,6 +26,7 @@ __all__ = [
 if TYPE_CHECKING:
     from collabllm.data_processing.dataset_utils import (
         multiturn_dataset_to_dpo,
+        multiturn_dataset_to_prompts,
         multiturn_dataset_to_sft,
     )
     from collabllm.data_processing.loading import load_multiturn_dataset

@@ -1,5 +1,6 @@
 """Convert scored multi-turn datasets to rows for SFT and for preference training."""
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -150,6 +151,50 @@ def multiturn_dataset_to_dpo(
     scores = {"chosen_score": Value("float64"), "rejected_score": Value("float64")}
     texts = dict.fromkeys(("prompt", "chosen", "rejected"), _MESSAGES)
     return _split(rows, table, _shared_columns(table), {**texts, **scores}, eval_ratio, why)
+
+
+def multiturn_dataset_to_prompts(
+    dataset: Dataset | Iterable[Mapping[str, Any]],
+    eval_ratio: float = 0.0,
+    system_prompt: str | None = DEFAULT_SYSTEM_PROMPT,
+    *,
+    score_column: str = "score",
+    split_by: str = "single_turn_prompt",
+) -> DatasetDict:
+    """Keep each distinct conversation up to a user message, for a policy to answer online.
+
+    The split is that of `multiturn_dataset_to_sft`, so a held-out task is never trained on here.
+
+    Args:
+        dataset: Rows in the dataset format; unchanged.
+        eval_ratio: Share of tasks for `eval`, in [0, 1).
+        system_prompt: As in `multiturn_dataset_to_sft`.
+        score_column: As in `multiturn_dataset_to_sft`.
+        split_by: As in `multiturn_dataset_to_sft`.
+
+    Returns:
+        `train` and `eval` with conversational `prompt`, `conv_id`, `turn_id` and the
+        `single_turn_*` columns.
+
+    Raises:
+        ValueError: If a setting is out of range, or train or a requested eval would be empty.
+    """
+    check_eval_ratio(eval_ratio)
+    table = to_table(dataset)
+    selection = select_replies(table, score_column, None, None, split_by)
+    rows: dict[tuple[str, str], Row] = {}
+    for reply in (reply for conversation in selection.conversations for reply in conversation):
+        prompt = table[reply.row_idx]["prompt"]
+        content = {"prompt": with_system_prompt(prompt, system_prompt)}
+        rows.setdefault((reply.task, json.dumps(prompt)), (reply, content))
+    return _split(
+        list(rows.values()),
+        table,
+        _shared_columns(table),
+        {"prompt": _MESSAGES},
+        eval_ratio,
+        "the dataset has no turns",
+    )
 
 
 Row = tuple[Reply, dict[str, Any]]

@@ -30,6 +30,7 @@ class MultiturnReward:
         tasks: Tasks by `single_turn_prompt`, for datasets whose rows do not hold the facts.
         tools: For metrics that need more than a tokenizer.
         seed: Of all futures.
+        deadline_s: Seconds after which a completion goes without a reward; None waits for ever.
         end_token_ids: The policy's tokens that end a reply. A completion without one at its end was
             cut by the length limit and gets the floor; without them every one counts as whole.
     """
@@ -48,18 +49,26 @@ class MultiturnReward:
         tasks: Sequence[Task] = (),
         tools: MetricTools | None = None,
         seed: int = 0,
+        deadline_s: float | None = None,
         end_token_ids: Collection[int] = (),
     ) -> None:
         self.assistant, self.user_factory = assistant, user_factory
         self.settings = RewardSettings(weights, token_penalty, window, num_samples)
         self.tasks = {task.single_turn_prompt: task for task in tasks}
-        self.tools, self.seed = tools, seed
+        self.tools, self.seed, self.deadline_s = tools, seed, deadline_s
         self.end_token_ids = frozenset(end_token_ids)
 
     async def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
     ) -> list[float | None]:
         """Reward each completion; `columns` are those of the dataset, one value a completion."""
+        estimates = await self.estimate(prompts, completions, **columns)
+        return [estimate.value for estimate in estimates]
+
+    async def estimate(
+        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+    ) -> list[RewardEstimate]:
+        """Return the futures behind each reward; one that outlasts the deadline has none."""
         step = getattr(columns.get("trainer_state"), "global_step", 0)
         rows = [
             {
@@ -69,13 +78,22 @@ class MultiturnReward:
             }
             for idx in range(len(prompts))
         ]
-        estimates = await asyncio.gather(
+        return await asyncio.gather(
             *(
-                self._estimate(prompt, completion, row, step)
+                self._estimate_in_time(prompt, completion, row, step)
                 for prompt, completion, row in zip(prompts, completions, rows, strict=True)
             )
         )
-        return [estimate.value for estimate in estimates]
+
+    async def _estimate_in_time(
+        self, prompt: Any, completion: Any, row: Mapping[str, Any], step: int
+    ) -> RewardEstimate:
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                return await self._estimate(prompt, completion, row, step)
+        except TimeoutError:
+            text = completion if isinstance(completion, str) else completion[-1]["content"]
+            return RewardEstimate(text)
 
     async def _estimate(
         self, prompt: Any, completion: Any, row: Mapping[str, Any], step: int

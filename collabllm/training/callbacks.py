@@ -134,5 +134,19 @@ class KeepRandomState:
             return metrics
 
 
+class SaveWithoutReference:
+    """Mixin for a trainer that keeps a frozen copy of the adapter it started from."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save as the trainer does, without the frozen copy of the adapter in the final folder."""
+        super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+        reference = Path(output_dir or self.args.output_dir) / "ref"  # type: ignore[attr-defined]
+        is_main = self.is_world_process_zero()  # type: ignore[attr-defined]
+        if not _internal_call and is_main and reference.is_dir():
+            for file in reference.iterdir():
+                file.unlink()
+            reference.rmdir()
+
+
 def _cuda_devices() -> list[int]:
     return [torch.cuda.current_device()] if torch.cuda.is_available() else []

@@ -35,7 +35,6 @@ UPLOADED = (
     "vocab.json",
 )
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets")
-COMPARED = ("loss", "token_accuracy", "ranking_accuracy", "reward_accuracy", "margin")
 _NOT_RERUN = ("parse_secrets_runpod", "overwrite_output_dir")
 
 
@@ -81,8 +80,8 @@ def write_card(
     """Write the model card (README.md) of an adapter."""
     rows = [
         f"| {name} | {before[name]:.4f} | {after[name]:.4f} |"
-        for name in COMPARED
-        if name in before and name in after
+        for name in before
+        if name in after and not name.startswith("num_")
     ]
     evaluation = "\n".join(["| held-out metric | before | after |", "|---|---|---|", *rows])
     settings_text = "\n".join(f"- {name}: `{value}`" for name, value in facts["settings"].items())

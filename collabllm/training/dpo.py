@@ -9,7 +9,7 @@ from trl import DPOConfig, DPOTrainer
 
 from collabllm.data_processing.dataset_utils import multiturn_dataset_to_dpo
 from collabllm.training import held_out
-from collabllm.training.callbacks import KeepRandomState
+from collabllm.training.callbacks import KeepRandomState, SaveWithoutReference
 from collabllm.training.data import (
     TrainingData,
     conversion,
@@ -48,7 +48,7 @@ def train_dpo(settings: DPOSettings | None = None, **arguments: Any) -> Path:
     return run_training(DPO(), settings, arguments)
 
 
-class _Trainer(KeepRandomState, DPOTrainer):
+class _Trainer(KeepRandomState, SaveWithoutReference, DPOTrainer):
     """TRL's trainer on pairs that are tokenized already, by our own labels."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
@@ -57,15 +57,6 @@ class _Trainer(KeepRandomState, DPOTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write nothing: `card.write_card` does, when the run is over."""
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save as the trainer does, without the frozen copy of the adapter in the final folder."""
-        super().save_model(output_dir, _internal_call)
-        reference = Path(output_dir or self.args.output_dir) / "ref"
-        if not _internal_call and self.is_world_process_zero() and reference.is_dir():
-            for file in reference.iterdir():
-                file.unlink()
-            reference.rmdir()
 
 
 class DPO(Method):

@@ -159,6 +159,9 @@ def print_comparison(before: Mapping[str, float], after: Mapping[str, float]) ->
         ("reward_accuracy", "reward accuracy", turns),
         ("margin", "reward margin", turns),
     ]
+    named = {"num_tokens", "num_pairs", "num_conversations", *(key for key, _, _ in rows)}
+    talks = f"{before.get('num_conversations', 0):,.0f} conversations"
+    rows += [(key, key.replace("_", " "), talks) for key in before if key not in named]
     for key, label, over in rows:
         if key in before and key in after:
             first, last = before[key], after[key]

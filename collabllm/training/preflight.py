@@ -79,8 +79,22 @@ class Preflight:
             ValueError: If no token would train, or more than `MAX_LOST_SHARE` of the items would
                 be lost and that is not allowed.
         """
-        lost = self.num_lost / max(self.num_items, 1)
         if not self.num_trained_tokens:
+            raise ValueError(
+                f"Nothing would train: of {self.num_items} {self.noun} none fits into "
+                f"max_length={max_length}. Raise --max_length."
+            )
+        self.check_lost(max_length, allow_truncation)
+
+    def check_lost(self, max_length: int, allow_truncation: bool) -> None:
+        """Stop a run that would lose all or too much; what trains may not be known yet.
+
+        Raises:
+            ValueError: If no row is left, or more than `MAX_LOST_SHARE` of the items would be lost
+                and that is not allowed.
+        """
+        lost = self.num_lost / max(self.num_items, 1)
+        if not self.num_rows:
             raise ValueError(
                 f"Nothing would train: of {self.num_items} {self.noun} none fits into "
                 f"max_length={max_length}. Raise --max_length."

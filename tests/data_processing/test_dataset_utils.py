@@ -9,6 +9,7 @@ from collabllm.data_processing import (
     DEFAULT_SYSTEM_PROMPT,
     load_multiturn_dataset,
     multiturn_dataset_to_dpo,
+    multiturn_dataset_to_prompts,
     multiturn_dataset_to_sft,
 )
 
@@ -271,3 +272,30 @@ def test_confidence_without_sampled_rewards_is_refused(make_row):
         multiturn_dataset_to_dpo(rows, min_confidence=0.9)
     with pytest.raises(ValueError, match=r"min_confidence must be in \[0.5, 1\), got 1.5"):
         multiturn_dataset_to_dpo(rows, min_confidence=1.5)
+
+
+def test_each_distinct_turn_is_one_prompt_on_the_side_of_its_task(make_row):
+    opening = [{"role": "user", "content": "hi"}]
+    later = [
+        *opening,
+        {"role": "assistant", "content": "yes?"},
+        {"role": "user", "content": "go on"},
+    ]
+    rows = [
+        make_row(
+            conv_id=conv_id, prompt=prompt, completion=reply, single_turn_prompt=f"goal {goal}"
+        )
+        for conv_id, goal in ((0, 0), (1, 0), (2, 1), (3, 2), (4, 3), (5, 4))
+        for prompt in (opening, later)
+        for reply in ("a", "b")
+    ]
+
+    prompts = multiturn_dataset_to_prompts(rows, eval_ratio=0.4, system_prompt="Be brief.")
+    pairs = multiturn_dataset_to_sft(rows, eval_ratio=0.4)
+
+    assert len(prompts["train"]) + len(prompts["eval"]) == 10  # two turns of five goals
+    first = prompts["train"][0]["prompt"]
+    assert [m["content"] for m in first] == ["Be brief.", "hi"]
+    for side in ("train", "eval"):
+        goals = set(prompts[side]["single_turn_prompt"])
+        assert goals == set(pairs[side]["single_turn_prompt"]) != set()

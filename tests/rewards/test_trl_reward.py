@@ -50,6 +50,30 @@ def test_a_completion_that_the_limit_cut_gets_the_floor():
     assert values == [0.5, -0.5, -0.5]
 
 
+def test_a_completion_whose_futures_outlast_the_deadline_goes_without_a_reward():
+    import asyncio
+
+    class Straggler(RuleAssistant):
+        async def agenerate(self, messages, *, seed=None):
+            await asyncio.Event().wait()
+
+    reward = MultiturnReward(
+        Straggler(),
+        sharded,
+        weights={"facts_elicited": 1.0},
+        window=1,
+        tasks=[PARTY],
+        deadline_s=0.2,
+    )
+    completion = [{"role": "assistant", "content": "How old?"}]
+
+    values = asyncio.run(
+        reward([OPENING], [completion], single_turn_prompt=[PARTY.single_turn_prompt])
+    )
+
+    assert values == [None]
+
+
 @pytest.mark.slow
 def test_grpo_steps_train_on_it(tmp_path):
     from transformers import TrainerCallback

@@ -56,6 +56,7 @@ class PaddedEngine:
         self._store = PrefixStore()
         self._waiting: list[_Request] = []
         self._changed = threading.Condition()
+        self._running = threading.Lock()  # held while a batch uses the model
         self._quiet_s = _FIRST_QUIET_S
         self._closed = False
         # One thread for all batches: torch keeps a team of workers for every thread that calls it.
@@ -87,7 +88,9 @@ class PaddedEngine:
         try:
             while batch := self._next_batch():
                 started = time.perf_counter()
-                for request, outcome in zip(batch, self._try_batch(batch), strict=True):
+                with self._running:
+                    outcomes = self._try_batch(batch)
+                for request, outcome in zip(batch, outcomes, strict=True):
                     request.settle(outcome)
                 shortest, longest = _QUIET_LIMITS_S
                 share = _QUIET_SHARE * (time.perf_counter() - started)
@@ -190,6 +193,11 @@ class PaddedEngine:
         if not settings.pop("do_sample"):
             return LogitsProcessorList()
         return LogitsProcessorList([SeededSampling(seeds, device=self._model.device, **settings)])
+
+    def forget(self) -> None:
+        """Drop all keys and values, after the batch under way: the weights have changed."""
+        with self._running:
+            self._store.clear()
 
     def close(self) -> None:
         """Stop after the batch under way, tell who still waits, and free the cache."""

@@ -1,0 +1,69 @@
+"""The policy in training as an assistant: borrowed for a while, and given back as it was."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from collabllm.simulation.assistant.engines.cpu_attention import use_grouped_attention
+from collabllm.simulation.assistant.engines.padded import PaddedEngine
+from collabllm.simulation.assistant.local import LocalAssistant
+
+
+class LiveAssistant(LocalAssistant):
+    """Answers with a model whose weights change; use it inside `borrow` only.
+
+    Batches are padded on every device: continuous batching keeps a cache of its own, which would
+    outlive the weights.
+
+    Args:
+        model: In training; it is as it was whenever it is not borrowed.
+        tokenizer: Its tokenizer.
+        name: For transcripts.
+        template_options: Arguments of the chat template.
+        sampling: Those of `LocalAssistant`: `max_new_tokens`, `temperature`, `top_p`, `top_k`,
+            `max_context`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str = "policy",
+        template_options: Mapping[str, Any] | None = None,
+        **sampling: Any,
+    ) -> None:
+        with _as_it_was(model):
+            super().__init__(name, model=model, tokenizer=tokenizer, batching="padded", **sampling)
+            self._config = model.generation_config  # says how replies end, and nothing else
+        self._template_options = dict(template_options or {})
+
+    @contextmanager
+    def borrow(self) -> Iterator[None]:
+        """Generate with the weights of this moment; wait at the end for what is under way."""
+        engine = self._engine
+        assert isinstance(engine, PaddedEngine)
+        with _as_it_was(self.model):
+            engine.forget()
+            self.model.eval()
+            use_grouped_attention(self.model)
+            self.model.generation_config = self._config
+            try:
+                yield
+            finally:
+                engine.forget()
+
+
+@contextmanager
+def _as_it_was(model: Any) -> Iterator[None]:
+    """Give a model its mode, attention and generation config back."""
+    modes = {module: module.training for module in model.modules()}
+    attention, config = model.config._attn_implementation, model.generation_config
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        if model.config._attn_implementation != attention:
+            model.set_attn_implementation(attention)
+        model.generation_config = config

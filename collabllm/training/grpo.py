@@ -1,0 +1,283 @@
+"""Online training (GRPO) on multiturn-aware rewards, with futures by the policy itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict, Features, List, Value
+from jinja2.exceptions import TemplateError
+from transformers import TrainerCallback, TrainerControl
+from trl import GRPOConfig, GRPOTrainer
+
+from collabllm.data_processing.dataset_utils import multiturn_dataset_to_prompts
+from collabllm.messages import Message, fold_system, with_system_prompt
+from collabllm.rewards.applicable import check_applicable
+from collabllm.tasks import Task
+from collabllm.training import held_out
+from collabllm.training.callbacks import SaveWithoutReference
+from collabllm.training.data import TrainingData, conversion, load_rows
+from collabllm.training.grpo_online import FOLDER, PolicyReward
+from collabllm.training.grpo_settings import GRPOSettings
+from collabllm.training.preflight import Preflight
+from collabllm.training.run import Method, Run, Scores, run_training
+from collabllm.training.schedule import describe_steps
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
+
+_MESSAGES = List({"role": Value("string"), "content": Value("string")})
+_PROMPTS = Features({"prompt": _MESSAGES, "single_turn_prompt": Value("string")})
+
+
+def train_grpo(settings: GRPOSettings | None = None, **arguments: Any) -> Path:
+    """Train a model online; leave what `train_sft` leaves, and conversations by step.
+
+    The policy writes several replies to a prompt. Each is worth what the conversations after it
+    come to, which the policy of that step and simulated users write.
+
+    Args:
+        settings: Of the run; defaults where there are none.
+        arguments: Fields of `GRPOSettings` and of TRL's `GRPOConfig` by name; they win.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ValueError: If a setting, the data or the model does not fit; before any weights load.
+        IncompleteRunError: If too many replies of a step have no reward.
+        KeyboardInterrupt: After Ctrl-C, when a checkpoint was saved; it says how to go on.
+        SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
+    """
+    return run_training(GRPO(), settings, arguments)
+
+
+class _Trainer(SaveWithoutReference, GRPOTrainer):
+    """TRL's trainer, evaluated by whole conversations about held-out tasks."""
+
+    online: PolicyReward
+    held_out_tasks: Sequence[Task] = ()
+    control: TrainerControl
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Talk about the held-out tasks, and log what the conversations are worth."""
+        scores = self.talk("held_out", self.held_out_tasks)
+        metrics = {f"eval_{name}": value for name, value in scores.items()}
+        was_training = self.model.training
+        self.model.eval()  # TRL would put the step's training metrics beside these
+        self.log(dict(metrics))
+        self.model.train(was_training)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def talk(self, title: str, tasks: Sequence[Task]) -> Scores:
+        """Talk about tasks, and leave the transcripts in a file of this step."""
+        name = f"{title}-{self.state.global_step:05d}.jsonl"
+        file = Path(self.args.output_dir) / FOLDER / name
+        return self.online.talk(tasks, file if self.is_world_process_zero() else None)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write nothing: `card.write_card` does, when the run is over."""
+
+    def end(self) -> None:
+        """Close the trackers, and what the conversations needed."""
+        super().end()
+        self.online.close()
+
+
+class _Samples(TrainerCallback):
+    """Writes a few conversations about training tasks every N steps."""
+
+    def __init__(self, tasks: Sequence[Task], steps: int) -> None:
+        self.tasks, self.steps = tasks, steps
+        self.trainer: Any = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Talk, if it is time."""
+        if self.steps and self.tasks and state.global_step % self.steps == 0:
+            self.trainer.talk("sample", self.tasks)
+
+
+class GRPO(Method):
+    """Groups of replies to a prompt, each rewarded by the futures after it."""
+
+    name = "grpo"
+    config_class = GRPOConfig
+    settings_class = GRPOSettings
+    made_by = "online (GRPO) on multiturn-aware rewards, with prompts of"
+
+    def __init__(self) -> None:
+        """Start without an evaluation."""
+        self._scripted: Scores | None = None
+
+    def config_fields(self, settings: GRPOSettings) -> dict[str, Any]:
+        """Return our defaults: one seed for all, short replies, the best by held-out reward."""
+        return {
+            "seed": settings.seed,
+            "max_completion_length": 256,
+            "num_generations_eval": 1,
+            "metric_for_best_model": "eval_reward",
+            "greater_is_better": True,
+        }
+
+    def prepare_data(
+        self, settings: GRPOSettings, tokenizer: "PreTrainedTokenizerBase", config: Any
+    ) -> TrainingData:
+        """Collect the prompts, drop those that leave no room for a reply, and print the counts.
+
+        Raises:
+            ValueError: If a setting does not fit, or no prompt does.
+        """
+        _check_config(settings, config)
+        train_tasks, eval_tasks = settings.open_tasks("train"), settings.open_tasks("eval")
+        check_applicable(settings.weights, [*train_tasks, *eval_tasks])
+        if settings.prompts == "turns":
+            sides = multiturn_dataset_to_prompts(load_rows(settings), **conversion(settings))
+        else:
+            sides = DatasetDict(
+                train=_openings(train_tasks, settings), eval=_openings(eval_tasks, settings)
+            )
+        room = settings.max_length - config.max_completion_length
+        train, report = _fit(sides["train"], tokenizer, config, room)
+        report.notes.append(describe_steps(len(train) * config.num_generations, config))
+        print(_describe(report, room))
+        report.check_lost(settings.max_length, settings.allow_truncation)
+        facts = {
+            "prompts": f"{settings.prompts}, {len(train)} of {len(train_tasks)} task openings"
+            if settings.prompts == "openings"
+            else f"{settings.prompts}, {len(train)} of {report.num_items}",
+            "held-out conversations": min(len(eval_tasks), settings.max_eval_tasks),
+        }
+        data = TrainingData(train, report, facts)
+        if eval_tasks:
+            data.eval, _ = _fit(_openings(eval_tasks, settings), tokenizer, config, room)
+            rows = [{"messages": row["prompt"]} for row in data.eval]
+            data.samples = held_out.choose_samples(rows, settings.num_sample_replies)
+        return data
+
+    def build_trainer(self, run: Run, data: TrainingData) -> "Trainer":
+        """Put TRL's trainer around the model, and our reward around both.
+
+        Raises:
+            ValueError: If the model is sharded.
+        """
+        settings = run.settings
+        if run.sharding.kind:
+            raise ValueError(
+                f"Online training does not run with {run.sharding.kind}: futures are written by "
+                "the live model, which must be whole on each device. Use plain data parallelism "
+                "(configs/accelerate/multi_gpu.yaml)."
+            )
+        online = PolicyReward(settings, run.config)
+        chosen = _spread(settings.open_tasks("train"), settings.num_sample_replies)
+        samples = _Samples(chosen, settings.sample_steps)
+        trainer = run.build_trainer(
+            _Trainer,
+            data.facts,
+            reward_funcs=[online],
+            train_dataset=data.train,
+            eval_dataset=data.eval if len(data.eval) else None,
+            callbacks=[samples],
+        )
+        samples.trainer = trainer
+        trainer.online = online
+        trainer.held_out_tasks = _spread(settings.open_tasks("eval"), settings.max_eval_tasks)
+        online.attach(trainer.model, run.tokenizer)
+        return trainer
+
+    def score(self, trainer: Any, data: TrainingData) -> Scores:
+        """Measure whole conversations about held-out tasks; once, those of scripted policies."""
+        tasks = trainer.held_out_tasks
+        if not tasks:
+            return {}
+        if self._scripted is None:
+            self._scripted = trainer.online.score_scripts(tasks)
+            if self._scripted:
+                trainer.log(dict(self._scripted))
+                data.facts["reward of scripted policies"] = self._scripted
+        scores: Scores = trainer.talk("held_out", tasks)
+        return scores
+
+
+def _check_config(settings: GRPOSettings, config: Any) -> None:
+    if config.use_vllm:
+        raise ValueError(
+            "--use_vllm does not work here yet: replies and futures are written by the live model. "
+            "Leave it out."
+        )
+    if config.max_completion_length is None:
+        raise ValueError("max_completion_length must be a number, got None.")
+    if config.max_completion_length >= settings.max_length:
+        raise ValueError(
+            f"max_completion_length={config.max_completion_length} leaves no room for a prompt in "
+            f"max_length={settings.max_length}."
+        )
+
+
+def _spread(tasks: Sequence[Task], number: int) -> list[Task]:
+    """Take some tasks, spread over their order, which goes by kind."""
+    picks = np.linspace(0, len(tasks) - 1, min(number, len(tasks)))
+    return [tasks[int(pick)] for pick in picks]
+
+
+def _openings(tasks: Sequence[Task], settings: GRPOSettings) -> Dataset:
+    rows: dict[str, list[Any]] = {"prompt": [], "single_turn_prompt": []}
+    for task in tasks:
+        opening = Message(role="user", content=_first_message(task))
+        rows["prompt"].append(with_system_prompt([opening], settings.system_prompt))
+        rows["single_turn_prompt"].append(task.single_turn_prompt)
+    return Dataset.from_dict(rows, features=_PROMPTS)
+
+
+def _first_message(task: Task) -> str:
+    return task.opening or task.task_desc or task.single_turn_prompt
+
+
+def _fit(
+    prompts: Dataset, tokenizer: "PreTrainedTokenizerBase", config: Any, room: int
+) -> tuple[Dataset, Preflight]:
+    """Keep prompts of at most `room` tokens; a refused system prompt moves to the first user."""
+    report = Preflight("prompts")
+    kept: dict[str, list[Any]] = {"prompt": [], "single_turn_prompt": []}
+    lengths = []
+    for row in prompts:
+        messages, length = row["prompt"], 0
+        try:
+            length = _count(messages, tokenizer, config)
+        except TemplateError:
+            messages = fold_system(messages)
+            length = _count(messages, tokenizer, config)
+        report.num_items += 1
+        if length > room:
+            report.num_lost += 1
+            continue
+        lengths.append(length)
+        kept["prompt"].append(messages)
+        kept["single_turn_prompt"].append(row["single_turn_prompt"])
+    report.num_rows = len(lengths)
+    report.set_lengths(lengths)
+    return Dataset.from_dict(kept, features=_PROMPTS), report
+
+
+def _count(messages: Any, tokenizer: Any, config: Any) -> int:
+    encoded = tokenizer.apply_chat_template(
+        messages,
+        add_generation_prompt=True,
+        return_dict=True,
+        **(config.chat_template_kwargs or {}),
+    )
+    return len(encoded["input_ids"])
+
+
+def _describe(report: Preflight, room: int) -> str:
+    lengths = ", ".join(f"{name} {length}" for name, length in report.length_quantiles.items())
+    return "\n".join(
+        [
+            f"Preflight, training: {report.num_rows:,} prompts",
+            f"  length in tokens: {lengths}",
+            f"  longer than {room}, left out: {report.num_lost:,}",
+            *(f"  {note}" for note in report.notes),
+        ]
+    )

@@ -1,0 +1,92 @@
+"""Settings of online training: where prompts come from, who plays the user, what is rewarded."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from collabllm.rewards.scoring import DEFAULT_WEIGHTS, RewardSettings
+from collabllm.rewards.settings import JudgeSettings
+from collabllm.settings import setting
+from collabllm.simulation.settings import RunSettings, UserSettings
+from collabllm.tasks import Task, choose_side, load_tasks, open_with
+from collabllm.training.settings import TrainingSettings
+
+
+@dataclass(kw_only=True)
+class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
+    """Settings of online training."""
+
+    _argument_group_name = "online training"
+
+    learning_rate: float = setting(1e-5, "peak learning rate")
+    batch_size: int = setting(8, "replies per device and step, whole groups of a prompt", least=1)
+    prompts: Literal["openings", "turns"] = setting(
+        "openings", "what the policy answers: first messages of tasks, or the turns of the dataset"
+    )
+    tasks: str | None = setting(
+        None, "task file, dataset or demo; default: the tasks of --hf_dataset_path", metavar="TASKS"
+    )
+    num_told: list[int] = setting(
+        [0], "facts told in the openings; each task opens once in every way", metavar="N", least=0
+    )
+    window: int = setting(2, "user messages simulated after a reply; 0 for none", least=0)
+    num_samples: int = setting(3, "futures of each reply", least=1)
+    weights: dict[str, float] = setting(
+        dict(DEFAULT_WEIGHTS), 'metrics of the reward and their weights: {"facts_elicited": 1}'
+    )
+    token_penalty: float = setting(
+        0.0, "reward lost for each assistant token, capped at 1 in total", least=0
+    )
+    watched: list[str] = setting(
+        ["repetition", "token_amount"], "metrics to log that are not rewarded", metavar="METRIC"
+    )
+    reward_timeout_s: float = setting(
+        600.0, "seconds until a reply whose futures are not done goes without a reward", least=0.1
+    )
+    max_missing: float = setting(
+        0.2, "share of replies without a reward in one step that stops the run", least=0, most=1
+    )
+    max_turns: int = setting(4, "most user messages of a held-out conversation", least=1)
+    max_eval_tasks: int = setting(
+        32, "most held-out conversations at each evaluation", least=1, decides=False
+    )
+    sample_steps: int = setting(
+        10, "steps between sample conversations about training tasks; 0 for none", least=0
+    )
+
+    @property
+    def dataset(self) -> str:
+        """Name of what the prompts come from, for reports."""
+        return self.tasks if self.tasks and self.prompts == "openings" else super().dataset
+
+    @property
+    def reward(self) -> RewardSettings:
+        """How a reply is rewarded; watched metrics weigh nothing."""
+        set_aside = [name for name in self.watched if name not in self.weights]
+        weights = {**self.weights, **dict.fromkeys(set_aside, 0.0)}
+        return RewardSettings(weights, self.token_penalty, self.window, self.num_samples)
+
+    def load_tasks(self) -> list[Task]:
+        """Load the tasks of both sides, as they are.
+
+        Raises:
+            FileNotFoundError: If a file is not there.
+            ValueError: If there is no such task, or two goals have one id.
+        """
+        paths = [self.tasks] if self.tasks else self.hf_dataset_path
+        tasks: dict[str, Task] = {}
+        for path in paths:
+            for task in load_tasks(path, split=self.dataset_split):
+                tasks.setdefault(task.single_turn_prompt, task)
+        return list(tasks.values())
+
+    def open_tasks(self, side: Literal["train", "eval"]) -> list[Task]:
+        """Return the tasks of one side, each with every opening that `num_told` asks for.
+
+        Raises:
+            ValueError: If no task is on that side.
+        """
+        if side == "eval" and not self.eval_ratio:
+            return []
+        chosen = choose_side(self.load_tasks(), side, self.eval_ratio, self.split_by)
+        opened = [open_with(task, number) for task in chosen for number in self.num_told]
+        return list({task.task_id: task for task in opened}.values())

@@ -1,0 +1,209 @@
+"""scripts/train_grpo.py from flags to adapter, on a tiny model, with rule-based users."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from collabllm.errors import IncompleteRunError
+from collabllm.rewards.multiturn import RewardEstimate
+from collabllm.rewards.registry import MetricValue
+from collabllm.rewards.scoring import NO_REPLY, Future
+from collabllm.training.grpo_online import PolicyReward, describe
+from scripts.train_grpo import main, parse_args
+from tests.training.conftest import save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def brief_model(tmp_path_factory):
+    """A random model that ends a reply with about every fourth token."""
+    folder = save_tiny_model(tmp_path_factory.mktemp("brief"))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(0.2)  # a direction that all hidden states share
+        model.lm_head.weight[model.config.eos_token_id] = 4.5 / model.config.hidden_size
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def grpo_flags(sft_flags, brief_model):
+    def flags(**changes):
+        settings = {
+            "hf_model_path": brief_model,
+            "hf_dataset_path": "demo",
+            "split_by": "single_turn_metadata.kind",
+            "max_steps": 2,
+            "batch_size": 4,
+            "num_generations": 4,
+            "max_completion_length": 8,
+            "max_length": 1024,
+            "window": 1,
+            "num_samples": 1,
+            "weights": '{"repetition": -1.0, "facts_elicited": 1.0}',
+            "watched": "token_amount",
+            "token_penalty": 0.01,
+            "max_turns": 1,
+            "max_eval_tasks": 2,
+            "sample_steps": 2,
+            "load_in_4bit": "false",
+            "dtype": "float32",
+            **changes,
+        }
+        return sft_flags(**settings)
+
+    return flags
+
+
+def read_metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_a_run_leaves_what_sft_leaves_and_its_conversations(grpo_flags, tmp_path, capsys):
+    from collabllm.evaluation.report.view import view
+
+    main(grpo_flags())
+
+    folder = tmp_path / "run"
+    metrics = read_metrics(folder)
+    steps = [entry for entry in metrics["log_history"] if "futures/missing" in entry]
+    assert len(steps) == 2
+    assert {"reward", "futures/repetition", "futures/token_amount", "futures/floor"} <= set(
+        steps[0]
+    )
+    assert steps[0]["futures/missing"] == 0
+    assert metrics["before"]["num_conversations"] == 2
+    assert {"reward", "repetition", "token_amount"} <= set(metrics["after"])
+    assert metrics["data"]["reward of scripted policies"]["scripted/honest"] < 0
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert "online (GRPO)" in (folder / "README.md").read_text()
+    assert (folder / "train_config.yaml").read_text().startswith("# scripts/train_grpo.py")
+    files = {file.name for file in (folder / "conversations").iterdir()}
+    assert files == {"held_out-00000.jsonl", "held_out-00002.jsonl", "sample-00002.jsonl"}
+    assert view(str(folder / "conversations")).is_file()
+    assert "Preflight, training" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_from_an_adapter_goes_on_to_the_same_adapter(
+    grpo_flags, sft_flags, brief_model, tmp_path
+):
+    from scripts.train_sft import main as train_sft
+
+    train_sft(
+        sft_flags(
+            hf_model_path=brief_model,
+            output_dir=tmp_path / "sft",
+            max_steps=2,
+            learning_rate=1e-4,
+            load_in_4bit="false",
+            dtype="float32",
+        )
+    )
+    common = {
+        "lora_path": tmp_path / "sft",
+        "lora_r": None,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "eval_ratio": 0,
+        "sample_steps": 0,
+        "beta": 0.001,
+    }
+    main(grpo_flags(output_dir=tmp_path / "whole", **common))
+    checkpoint = tmp_path / "whole/checkpoint-1"
+    main(grpo_flags(output_dir=tmp_path / "resumed", resume_from_checkpoint=checkpoint, **common))
+
+    start, whole, resumed = (
+        load_file(tmp_path / f"{name}/adapter_model.safetensors")
+        for name in ("sft", "whole", "resumed")
+    )
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert set(start) == set(whole)
+    assert not (tmp_path / "whole/ref").exists()
+    assert max((whole[name] - start[name]).abs().max() for name in whole) > 0
+
+
+def test_the_turns_of_a_dataset_are_prompts(grpo_flags, small_dataset, start_grpo):
+    flags = grpo_flags(
+        hf_dataset_path=small_dataset,
+        prompts="turns",
+        split_by="single_turn_prompt",
+        system_prompt="Be brief.",
+    )
+
+    _, data = start_grpo(flags)
+
+    lengths = [len(row["prompt"]) for row in data.train]
+    assert set(lengths) == {2, 4}
+    assert lengths.count(2) < lengths.count(4)  # an opening is there once, however often it is used
+    assert data.train[0]["prompt"][0]["content"] == "Be brief."
+
+
+@pytest.fixture
+def start_grpo():
+    def start(argv):
+        from collabllm.training.grpo import GRPO
+        from collabllm.training.start import start_run
+
+        settings, fields = parse_args(argv)
+        run = start_run(GRPO(), settings, fields)
+        return run, run.method.prepare_data(run.settings, run.tokenizer, run.config)
+
+    return start
+
+
+def test_what_cannot_work_is_said_before_weights_load(grpo_flags):
+    with pytest.raises(ValueError, match="leaves no room for a prompt in max_length=16"):
+        main(grpo_flags(max_completion_length=32, max_length=16))
+    with pytest.raises(ValueError, match=r"prompts none fits into max_length=24\. Raise"):
+        main(grpo_flags(max_length=24))
+    with pytest.raises(ValueError, match="--use_vllm does not work here yet"):
+        main(grpo_flags(use_vllm="true"))
+
+
+def future(reward, reason="max_turns", value=0.5):
+    return Future([], reason, {"facts_elicited": MetricValue(value, "because")}, 10, reward, 0)
+
+
+def test_a_step_with_too_many_missing_rewards_stops_the_run():
+    given = [RewardEstimate("a", [future(1.0)]), RewardEstimate("b", [future(None, value=None)])]
+
+    async def estimate(*args, **kwargs):
+        return given
+
+    settings, _ = parse_args(["--max_missing", "0.4"])
+    reward = PolicyReward(settings, SimpleNamespace())
+    reward.policy, reward._inner = FakePolicy(), SimpleNamespace(estimate=estimate)
+    logged = {}
+    with pytest.raises(IncompleteRunError, match=r"1 of 2 replies .* no reward \(because\)"):
+        reward([], [], log_metric=logged.__setitem__)
+    reward.settings.max_missing = 0.5
+
+    assert reward([], [], log_metric=logged.__setitem__) == [1.0, None]
+    assert logged["futures/missing"] == 0.5
+
+
+class FakePolicy:
+    def borrow(self):
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+
+def test_the_log_of_a_step_is_that_worked_out_by_hand():
+    estimates = [
+        RewardEstimate("a", [future(1.0, value=0.2), future(0.0, value=0.6)]),
+        RewardEstimate("", [future(-1.0, NO_REPLY, None)]),
+        RewardEstimate("late"),
+    ]
+
+    # Standard error of 1 and 0: their deviation, sqrt(0.5), by sqrt(2).
+    assert describe(estimates) == {
+        "futures/facts_elicited": pytest.approx(0.4),
+        "futures/tokens": 10,
+        "futures/standard_error": pytest.approx(0.5),
+        "futures/missing": pytest.approx(1 / 3),
+        "futures/floor": pytest.approx(1 / 3),
+    }

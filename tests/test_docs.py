@@ -16,7 +16,7 @@ from collabllm.settings import parse_settings, parse_settings_and_rest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CLAUDE.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-TRAINER_CONFIGS = {"train_sft": "SFTConfig", "train_dpo": "DPOConfig"}
+TRAINER_CONFIGS = {"train_sft": "SFTConfig", "train_dpo": "DPOConfig", "train_grpo": "GRPOConfig"}
 SHELL_ENDS = ("&", "|", ";", "&&", ">", "#")
 
 

@@ -19,6 +19,7 @@ from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.evaluation.usage import UsageFile, read_usage
 from collabllm.rewards.applicable import check_applicable
 from collabllm.rewards.registry import MetricTools, check_metrics, needs_of
+from collabllm.servers.client import Address
 from collabllm.settings import to_settings
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.batch import simulate
@@ -152,9 +153,9 @@ class _Evaluation:
                 for user in self.prepared.users:
                     self._meet(arm, seed, user, assistant)
 
-    def models_needed(self) -> list[tuple[str, str | None, str]]:
+    def models_needed(self) -> list[tuple[str, Address, str]]:
         """Return the models behind servers that the rest of the work asks, for a preflight."""
-        found: list[tuple[str, str | None, str]] = []
+        found: list[tuple[str, Address, str]] = []
         judged = [name for name in self.prepared.plan.metrics if "judge" in needs_of(name)]
         is_judge_needed = False
         for arm, seed, _ in self._trainings():
@@ -168,7 +169,7 @@ class _Evaluation:
                     is_judge_needed = any(
                         True for _ in scorer.unscored(self._file(arm, seed, user))
                     )
-        return found + (self.settings.models_behind_servers() if is_judge_needed else [])
+        return [*found, *(self.settings.models_behind_servers() if is_judge_needed else [])]
 
     def _trainings(self) -> Iterator[tuple[Arm, str, str | None]]:
         """Yield each arm, with the name and the adapter of each of its trainings."""

@@ -72,7 +72,7 @@ def readable_paths() -> list[str]:
 
 
 def has_hidden_folders() -> bool:
-    """Tell whether Python lies where only root may enter, as `/root/.pyenv`."""
+    """Tell whether Python lies where only root may enter, such as its home."""
     return any(
         not folder.stat().st_mode & 0o001
         for path in readable_paths()

@@ -30,7 +30,7 @@ from collabllm.simulation import (
 )
 from collabllm.tasks import Task
 from scripts.build_dataset import main
-from tests.fake_server import FakeServer, user_json
+from tests.fake_server import FAULTS, FakeServer, user_json
 from tests.rewards.test_multiturn import PARTY
 from tests.training.conftest import save_tiny_model
 
@@ -202,7 +202,9 @@ def test_a_fifth_of_faulty_answers_loses_nothing_doubles_nothing_and_scores_noth
     tasks = [Task(f"t{i}", f"goal number {i}") for i in range(25)]
     from collabllm.rewards import Judge, MetricTools
 
-    with FakeServer(answer, fault_rate=0.2) as server:
+    # An assistant that answers nothing twice has been silent, which gets the floor: no fault.
+    faults = [fault for fault in FAULTS if fault != "empty"]
+    with FakeServer(answer, fault_rate=0.2, faults=faults) as server:
         client = OpenAIClient(server.url, "k", max_retries=8, timeout_s=1.0)
         build = GrowthSettings(
             RewardSettings({"interactivity": 1.0}, window=1, num_samples=2),

@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -16,17 +16,37 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 _in_script = False
 
 
-def go_on_with(flags: str, in_python: str) -> str:
-    """Say how to go on with a run: the command of this script, or the argument of a call.
+def go_on_with(**settings: object) -> str:
+    """Say how to go on with a run: the command of this script, or the arguments of a call.
 
     Args:
-        flags: To add to the command, such as `--resume`.
-        in_python: To add to the call in a notebook, such as `resume=True`.
+        settings: To add, in place of what was given, such as `resume=True`.
     """
     if not _in_script:
-        return f"Go on with the same call and {in_python}."
-    words = [word for word in sys.argv if word not in flags.split()]
-    return f"Go on with: python {shlex.join(words)} {flags}"
+        added = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        return f"Go on with the same call and {added}."
+    words = ["python", sys.argv[0], *_without(sys.argv[1:], settings)]
+    for name, value in settings.items():
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return f"Go on with: {shlex.join(words)}"
+
+
+def _without(words: list[str], flags: Container[str]) -> list[str]:
+    """Leave out these flags and their values."""
+    kept: list[str] = []
+    left_out = False
+    for word in words:
+        if word.startswith("--"):
+            left_out = word[2:].partition("=")[0].replace("-", "_") in flags
+        if not left_out:
+            kept.append(word)
+    return kept
+
+
+def kill_at_next_interrupt() -> None:
+    """Let the next Ctrl-C kill the script; for who took the first one by a handler of their own."""
+    if _in_script and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collabllm.cli import run_script
+from collabllm.cli import go_on_with, run_script
 from collabllm.errors import IncompleteRunError
 from collabllm.settings import load_config
 
@@ -76,6 +76,23 @@ def test_ctrl_c_ends_a_process_with_130():
     _, text = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "Traceback" not in text
+
+
+def test_the_command_that_goes_on_replaces_what_was_given(monkeypatch):
+    words = "train.py --output-dir=old --push_to_hub true --resume_from_checkpoint auto --lora_r 4"
+    monkeypatch.setattr(sys, "argv", words.split())
+    said = []
+
+    with pytest.raises(SystemExit):
+        run_script(
+            lambda: said.append(go_on_with(output_dir="a run", resume_from_checkpoint="true"))
+        )
+
+    assert said == [
+        "Go on with: python train.py --push_to_hub true --lora_r 4 --output_dir 'a run' "
+        "--resume_from_checkpoint true"
+    ]
+    assert go_on_with(resume=True) == "Go on with the same call and resume=True."
 
 
 def run_module(*argv: str) -> subprocess.CompletedProcess[str]:

@@ -107,16 +107,14 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
                 build.run(left, assistant, user_factory, tools)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
-                    f"Interrupted: {build.describe_kept()}. {go_on_with('--resume', 'resume=True')}"
+                    f"Interrupted: {build.describe_kept()}. {go_on_with(resume=True)}"
                 ) from None
         build.finish()
         print(f"Dataset: {folder / DATA_FILE}")
         if hub:
             push_folder(folder, hub, "Upload dataset", [DATA_FILE, "README.md"])
         if build.left_undone:
-            raise IncompleteRunError(
-                f"{'; '.join(build.left_undone)}. {go_on_with('--resume', 'resume=True')}"
-            )
+            raise IncompleteRunError(f"{'; '.join(build.left_undone)}. {go_on_with(resume=True)}")
     return folder / DATA_FILE
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from collabllm.cli import go_on_with
 from collabllm.errors import IncompleteRunError
 from collabllm.evaluation.analysis import SCORES_FILE, analyse_folder
 from collabllm.evaluation.arms import Arm, ArmPool
@@ -64,7 +65,7 @@ def evaluate(settings: EvaluationSettings | None = None, **arguments: Any) -> Re
         stopped = _converse(settings, folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"Interrupted; what has ended is kept in {folder}. {_how_to_go_on(settings)}"
+            f"Interrupted; what has ended is kept in {folder}. {go_on_with(resume=True)}"
         ) from None
     results = render_results(folder)
     means = {
@@ -78,7 +79,7 @@ def evaluate(settings: EvaluationSettings | None = None, **arguments: Any) -> Re
         raise IncompleteRunError(
             f"{missing} of {sum(p.planned for p in results.progress)} conversations are missing. "
             + (f"{stopped} " if stopped else "")
-            + _how_to_go_on(settings)
+            + go_on_with(resume=True)
         )
     return results
 
@@ -96,10 +97,6 @@ def render_results(folder: str | Path) -> Results:
         logger.warning("ATTENTION: %s", note)
     write_reports(folder, results)
     return results
-
-
-def _how_to_go_on(settings: EvaluationSettings) -> str:
-    return f"Run the same command with --resume to go on with {settings.output_dir}."
 
 
 def _converse(settings: EvaluationSettings, folder: Path) -> IncompleteRunError | None:

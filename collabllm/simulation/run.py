@@ -81,16 +81,13 @@ def simulate_chats(
         except KeyboardInterrupt:
             num_kept = sum(not line["failed"] for line in read_transcripts(file))
             raise KeyboardInterrupt(
-                f"Interrupted: {num_kept} conversations are kept in {file}. {_how_to_go_on()}"
+                f"Interrupted: {num_kept} conversations are kept in {file}. "
+                f"{go_on_with(resume=True)}"
             ) from None
         finally:
             report = run.finish()
-    report.check_complete(_how_to_go_on())
+    report.check_complete(go_on_with(resume=True))
     return Transcripts(file)
-
-
-def _how_to_go_on() -> str:
-    return go_on_with("--resume", "resume=True")
 
 
 def _restore_usage(ledger: UsageLedger, header: RunHeader) -> None:

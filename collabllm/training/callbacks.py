@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from collabllm.cli import kill_at_next_interrupt
 from collabllm.training import held_out
 from collabllm.training.checkpoints import add_run_facts
 
@@ -50,6 +51,7 @@ class SaveOnStop(TrainerCallback):
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         self._restore()
+        kill_at_next_interrupt()
         logger.warning(
             "%s: saving a checkpoint after this step; a second signal ends at once.",
             signal.Signals(number).name,
@@ -67,6 +69,20 @@ class SaveOnStop(TrainerCallback):
         if args.world_size > 1:
             stops = self._agree(state.global_step)
         if stops:
+            control.should_save = control.should_training_stop = True
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """After a signal during an evaluation, save the step before it instead of taking one more.
+
+        Several processes go on to the next step, where they agree.
+        """
+        if self.signal is not None and args.world_size == 1:
             control.should_save = control.should_training_stop = True
 
     def _agree(self, step: int) -> bool:

@@ -5,8 +5,9 @@ import logging
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from collabllm.cli import go_on_with
 from collabllm.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 _LAST_FILE = "trainer_state.json"
 _FACTS_FILE = "run.json"
 _RESULTS = ("adapter_model.safetensors", "metrics.json")
+
+Progress = Literal["prepared", "started", "trained"]
 
 
 def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
@@ -55,6 +58,25 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """List a run's checkpoints by step; other folders, such as `checkpoint-best`, are no steps."""
     found = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("*")]
     return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
+def describe_kept(folder: Path, resumed: str | None, progress: Progress) -> str:
+    """Say what an interrupted run leaves, and how to go on.
+
+    Args:
+        folder: The run's output folder.
+        resumed: The checkpoint that the run itself went on from.
+        progress: How far the run came; a prepared one has not taken its folder yet.
+    """
+    newest = find_checkpoint("auto", str(folder)) if progress != "prepared" else None
+    if newest or resumed:
+        go_on = go_on_with(
+            output_dir=str(folder), resume_from_checkpoint="true" if newest else resumed
+        )
+        return f"{newest or resumed} is kept. {go_on}"
+    if progress == "trained":
+        return f"the trained adapter is kept in {folder}; only its evaluation is missing."
+    return "there is no checkpoint yet; the same command starts again."
 
 
 def is_finished(folder: Path) -> bool:

@@ -42,7 +42,7 @@ def train_dpo(settings: DPOSettings | None = None, **arguments: Any) -> Path:
 
     Raises:
         ValueError: If a setting, the data or the model does not fit; before any weights load.
-        KeyboardInterrupt: After Ctrl-C, when a checkpoint was saved; it says how to go on.
+        KeyboardInterrupt: After Ctrl-C; the text says what is kept and how to go on.
         SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
     """
     return run_training(DPO(), settings, arguments)

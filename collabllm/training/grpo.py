@@ -46,7 +46,7 @@ def train_grpo(settings: GRPOSettings | None = None, **arguments: Any) -> Path:
     Raises:
         ValueError: If a setting, the data or the model does not fit; before any weights load.
         IncompleteRunError: If too many replies of a step have no reward.
-        KeyboardInterrupt: After Ctrl-C, when a checkpoint was saved; it says how to go on.
+        KeyboardInterrupt: After Ctrl-C; the text says what is kept and how to go on.
         SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
     """
     return run_training(GRPO(), settings, arguments)

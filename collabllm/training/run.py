@@ -20,7 +20,13 @@ from collabllm.settings import to_settings
 from collabllm.training import card, held_out
 from collabllm.training.adapters import build_lora_config, restore_float32, trainable_values
 from collabllm.training.callbacks import LogRunFacts, SaveOnStop
-from collabllm.training.checkpoints import add_run_facts, clear_folder, is_finished
+from collabllm.training.checkpoints import (
+    Progress,
+    add_run_facts,
+    clear_folder,
+    describe_kept,
+    is_finished,
+)
 from collabllm.training.data import TrainingData, prepare_once
 from collabllm.training.schedule import plan_evaluation
 from collabllm.training.settings import BUNDLED_MODEL, TrainingSettings, split_arguments
@@ -80,6 +86,7 @@ class Run:
     checkpoint: str | None
     hub: HubTarget | None
     is_main: bool
+    progress: Progress = "prepared"
 
     @property
     def folder(self) -> Path:
@@ -150,7 +157,7 @@ def run_training(
 
     Raises:
         ValueError: If a setting, the data or the model does not fit; before any weights load.
-        KeyboardInterrupt: After Ctrl-C, when a checkpoint was saved; it says how to go on.
+        KeyboardInterrupt: After Ctrl-C; the text says what is kept and how to go on.
         SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
     """
     from collabllm.training.start import start_run
@@ -160,45 +167,38 @@ def run_training(
     if run.config.resume_from_checkpoint == "auto" and is_finished(run.folder):
         logger.info("%s is complete; nothing is left to do.", run.folder)
         return run.folder
-    data = prepare_once(
-        lambda: method.prepare_data(run.settings, run.tokenizer, run.config), run.folder
-    )
-    plan_evaluation(run.config, fields, len(data.train), bool(len(data.eval)))
-    trainer = method.build_trainer(run, data)
-    return execute(trainer, run, data)
+    try:
+        data = prepare_once(
+            lambda: method.prepare_data(run.settings, run.tokenizer, run.config), run.folder
+        )
+        plan_evaluation(run.config, fields, len(data.train), bool(len(data.eval)))
+        return execute(method.build_trainer(run, data), run, data)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Interrupted: {describe_kept(run.folder, run.checkpoint, run.progress)}"
+        ) from None
 
 
 def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
     """Evaluate, train, evaluate again, and write what the run leaves behind.
 
     Raises:
-        KeyboardInterrupt: After Ctrl-C, when a checkpoint was saved.
+        KeyboardInterrupt: After Ctrl-C.
         SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
     """
-    folder = run.folder
     if run.is_main:
-        if run.settings.overwrite_output_dir and not run.checkpoint:
-            clear_folder(folder)
-        if run.hub:
-            create_repository(run.hub)
-        card.write_train_config(folder, run.settings, run.given, run.method.name)
-        repo_id = run.hub.repo_id if run.hub else None
-        add_run_facts(folder, run_name=run.config.run_name, hub_model_id=repo_id)
+        _open_folder(run)
+    run.progress = "started"
     before, replies_before = _evaluate(trainer, run, data, "before")
     trainer.log(data.preflight.to_metrics())
-    on_stop = SaveOnStop()
-    trainer.add_callback(on_stop)
-    result = trainer.train(resume_from_checkpoint=run.checkpoint)
-    if on_stop.signal is not None:
-        _stop(on_stop, f"{folder}/checkpoint-{trainer.state.global_step}", folder)
+    metrics = _train(trainer, run)
     after, replies_after = _evaluate(trainer, run, data, "after")
-    trainer.save_model(str(folder))
     if run.is_main:
-        _leave_results(trainer, run, data, before, after, result.metrics)
+        _leave_results(trainer, run, data, before, after, metrics)
         held_out.print_samples(data.samples[: len(replies_after)], replies_before, replies_after)
         if run.hub:
-            push_folder(folder, run.hub, "Upload adapter", card.UPLOADED)
-        print(f"\nAdapter: {folder}")
+            push_folder(run.folder, run.hub, "Upload adapter", card.UPLOADED)
+        print(f"\nAdapter: {run.folder}")
         if trainer.state.best_model_checkpoint:
             print(
                 f"Best on held-out data: {trainer.state.best_model_checkpoint} "
@@ -207,19 +207,37 @@ def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
     trainer.accelerator.wait_for_everyone()
     trainer.end()
     data.forget()
-    return folder
+    return run.folder
 
 
-def _stop(on_stop: SaveOnStop, checkpoint: str, folder: Path) -> None:
-    """End the process after a signal, and say how to go on."""
-    text = (
-        f"{on_stop.signal_name}: saved {checkpoint}. Go on with the same command and "
-        f"--output_dir {folder} --resume_from_checkpoint true"
-    )
+def _open_folder(run: Run) -> None:
+    """Take the output folder and the Hub's repository, and write the run's settings there."""
+    if run.settings.overwrite_output_dir and not run.checkpoint:
+        clear_folder(run.folder)
+    if run.hub:
+        create_repository(run.hub)
+    card.write_train_config(run.folder, run.settings, run.given, run.method.name)
+    repo_id = run.hub.repo_id if run.hub else None
+    add_run_facts(run.folder, run_name=run.config.run_name, hub_model_id=repo_id)
+
+
+def _train(trainer: Trainer, run: Run) -> dict[str, float]:
+    """Train and save the adapter, or stop at a signal; return the trainer's metrics."""
+    on_stop = SaveOnStop()
+    trainer.add_callback(on_stop)
+    result = trainer.train(resume_from_checkpoint=run.checkpoint)
+    if on_stop.signal is None or trainer.state.global_step >= trainer.state.max_steps:
+        trainer.save_model(str(run.folder))
+        run.progress = "trained"
     if on_stop.signal_name == "SIGINT":
-        raise KeyboardInterrupt(text)
-    logger.warning("%s", text)
-    sys.exit(128 + int(on_stop.signal or 0))
+        raise KeyboardInterrupt
+    if on_stop.signal is not None:
+        logger.warning(
+            "%s: %s", on_stop.signal_name, describe_kept(run.folder, run.checkpoint, run.progress)
+        )
+        sys.exit(128 + on_stop.signal)
+    metrics: dict[str, float] = result.metrics
+    return metrics
 
 
 def _leave_results(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from collabllm.training.checkpoints import find_checkpoint
+from collabllm.training.run import Run
+from collabllm.training.sft import SFT
 from scripts.train_sft import main
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +47,7 @@ def assert_same_adapter(first: Path, second: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_and_resumed_run_ends_with_the_same_adapter(sft_flags, tmp_path, kill):
     settings = {
         "max_steps": STEPS,
@@ -61,12 +64,23 @@ def test_a_killed_and_resumed_run_ends_with_the_same_adapter(sft_flags, tmp_path
     os.kill(process.pid, kill)
     output = process.communicate()[0]
 
-    assert process.returncode == (-9 if kill == signal.SIGKILL else 143), output
+    statuses = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+    assert process.returncode == statuses[kill], output
     assert not (broken / "adapter_model.safetensors").exists()
-    if kill == signal.SIGTERM:
-        assert "--resume_from_checkpoint true" in output
-    main(sft_flags(output_dir=broken, resume_from_checkpoint="auto", **settings))
+    assert "Traceback" not in output
+    if kill == signal.SIGKILL:
+        main(sft_flags(output_dir=broken, resume_from_checkpoint="auto", **settings))
+    else:
+        main(command_that_goes_on(output))
     assert_same_adapter(unbroken, broken)
+
+
+def command_that_goes_on(output: str) -> list[str]:
+    """Read the last command that a stopped run has printed; return its flags."""
+    command = output.split("Go on with: ")[-1].splitlines()[0]
+    python, script, *flags = shlex.split(command)
+    assert (python, script) == ("python", "scripts/train_sft.py")
+    return flags
 
 
 @pytest.mark.slow
@@ -124,6 +138,68 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def test_a_second_ctrl_c_kills():
+    code = """
+import os, signal, time
+from collabllm.cli import run_script
+from collabllm.training.callbacks import SaveOnStop
+
+def main():
+    SaveOnStop().on_train_begin()
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+run_script(main)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+
+    assert ended.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("method", "flags", "kept"),
+    [
+        ("load_model", {}, "there is no checkpoint yet; the same command starts again"),
+        ("score", {}, "there is no checkpoint yet"),
+        ("score after", {}, "the trained adapter is kept in .*run; only its evaluation"),
+        ("score after", {"save_strategy": "steps"}, "checkpoint-4 is kept. Go on with"),
+    ],
+)
+def test_ctrl_c_beside_the_steps_says_what_is_kept(
+    sft_flags, tmp_path, monkeypatch, method, flags, kept
+):
+    def press(self, trainer=None, data=None):
+        if "after" in method and trainer.state.global_step == 0:
+            return {}
+        raise KeyboardInterrupt
+
+    owner = Run if method == "load_model" else SFT
+    monkeypatch.setattr(owner, method.split()[0], press)
+    with pytest.raises(KeyboardInterrupt, match=f"Interrupted: .*{kept}"):
+        main(sft_flags(**flags))
+
+    monkeypatch.undo()
+    goes_on = {"resume_from_checkpoint": "true"} if "Go on" in kept else {}
+    main(sft_flags(overwrite_output_dir=not goes_on or None, **flags, **goes_on))
+    assert (tmp_path / "run/metrics.json").is_file()
+
+
+def test_ctrl_c_during_an_evaluation_takes_no_further_step(sft_flags, tmp_path, monkeypatch):
+    from trl import SFTTrainer
+
+    loop = SFTTrainer.evaluation_loop
+
+    def press(self, *args, **kwargs):
+        if self.state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loop(self, *args, **kwargs)
+
+    monkeypatch.setattr(SFTTrainer, "evaluation_loop", press)
+    with pytest.raises(KeyboardInterrupt, match="checkpoint-2 is kept"):
+        main(sft_flags(eval_strategy="steps", eval_steps=2, max_steps=6))
+
+
 def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(sft_flags, tmp_path, monkeypatch):
     from trl import SFTTrainer
 
@@ -136,7 +212,7 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(sft_flags, tmp_path, mo
 
     monkeypatch.setattr(SFTTrainer, "training_step", press)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match=r"saved .*checkpoint-2\. Go on with .* true"):
+    with pytest.raises(KeyboardInterrupt, match=r"checkpoint-2 is kept\. Go on with .*'true'"):
         main(sft_flags(max_steps=5))
 
     assert (tmp_path / "run/checkpoint-2/trainer_state.json").is_file()

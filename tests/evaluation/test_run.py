@@ -154,7 +154,7 @@ def test_an_evaluation_goes_on_without_repeating_what_is_done(tmp_path):
     assert len(read(scores)) == len(whole) == 24
     assert without_seconds(first.cells) == without_seconds(again.cells)
     assert again.usage["assistant"]["requests"] == first.usage["assistant"]["requests"] + repeated
-    with FakeServer(answer) as server, pytest.raises(FileExistsError, match="--resume"):
+    with FakeServer(answer) as server, pytest.raises(FileExistsError, match="resume=True"):
         main(flags(server, tmp_path))
 
 
@@ -250,7 +250,7 @@ def test_metrics_are_scored_anew_when_asked(tmp_path):
 def test_a_run_that_the_cost_limit_ends_is_not_presented_as_complete(tmp_path, caplog):
     prices = ["--prices", '{"asker": [1000, 1000], "talker": [1000, 1000]}']
     with FakeServer(answer) as server:
-        with pytest.raises(IncompleteRunError, match="--resume"):
+        with pytest.raises(IncompleteRunError, match="resume=True"):
             main(flags(server, tmp_path, *prices, "--max_cost", "1.5", "--concurrency", "2"))
         part = read_results(tmp_path)
         spent = part.cost_usd
@@ -378,7 +378,7 @@ def test_ctrl_c_says_what_is_kept_and_the_usage_stays(tmp_path, monkeypatch):
     with FakeServer(answer) as server:
         with monkeypatch.context() as patch:
             patch.setattr(Scorer, "add", stop)
-            with pytest.raises(KeyboardInterrupt, match="kept in .* --resume"):
+            with pytest.raises(KeyboardInterrupt, match="kept in .* resume=True"):
                 main(flags(server, tmp_path))
         used = json.loads((tmp_path / "usage.json").read_text())["usage"]["assistant"]["requests"]
         server.requests.clear()

@@ -135,3 +135,9 @@ def _replace_lines(path: Path, lines: Iterable[str]) -> None:
 
 def _to_line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def find_split_file(folder: Path, split: str) -> Path | None:
+    """Find a split's file in a folder, as `build_dataset.py` leaves it, or None."""
+    files = [folder / f"{split}{suffix}" for suffix in (".jsonl", ".json", ".parquet")]
+    return next((file for file in files if file.is_file()), None)

@@ -44,7 +44,8 @@ def find_format(columns: Any) -> Format | None:
 def convert_rows(rows: Rows, name: str) -> Rows:
     """Turn rows of a known format into rows of the dataset format; others pass through.
 
-    The first row tells the format; every row becomes one conversation.
+    The first row tells the format; every row becomes one conversation, and what its user says its
+    task, unless `single_turn_prompt` says otherwise.
 
     Args:
         rows: Places and rows.
@@ -63,11 +64,43 @@ def convert_rows(rows: Rows, name: str) -> Rows:
         rest.setdefault("conv_id", idx)
         try:
             converted = known.convert(row)
-        except (KeyError, TypeError, ValueError) as error:
+            rest.setdefault("single_turn_prompt", _user_words(converted))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             yield where, {"prompt": None, "error": f"is no row of {known.name} ({error})."}
             continue
         for one in converted:
             yield where, {**rest, **one}
+
+
+def to_goal(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Make a task of a row: what its user says, its first message, and its last or best reply.
+
+    Returns:
+        The columns of a task beside those of the row; None where the row has no known format.
+
+    Raises:
+        ValueError: If the row does not fit its format.
+    """
+    known = find_format(key for key, value in row.items() if value is not None)
+    if known is None:
+        return None
+    try:
+        converted = known.convert(dict(row))
+        best = max(converted, key=lambda reply: (reply["score"], len(reply["prompt"])))
+        users = [m["content"] for m in best["prompt"] if m["role"] == "user"]
+        return {
+            **{key: value for key, value in row.items() if key not in known.columns},
+            "single_turn_prompt": _user_words(converted),
+            "single_turn_completion": best["completion"],
+            "opening": users[0],
+        }
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"is no row of {known.name} ({error}).") from error
+
+
+def _user_words(converted: list[dict[str, Any]]) -> str:
+    """Join what the user says up to the last reply."""
+    return "\n\n".join(m["content"] for m in converted[-1]["prompt"] if m["role"] == "user")
 
 
 @lru_cache(maxsize=64)
@@ -139,20 +172,22 @@ FORMATS = (
     Format(
         "OpenAI chat rows",
         frozenset({"messages"}),
-        "every reply without weight 0 is kept and unscored (1.0); a row is a conversation and a "
-        "task.",
+        "every reply without weight 0 is kept and unscored (1.0); a row is a conversation, what "
+        "its user says is its task.",
         _from_messages,
     ),
     Format(
         "ShareGPT rows",
         frozenset({"conversations"}),
-        "every reply is kept and unscored (1.0); a row is a conversation and a task.",
+        "every reply is kept and unscored (1.0); a row is a conversation, what its user says is "
+        "its task.",
         _from_sharegpt,
     ),
     Format(
         "TRL preference rows",
         frozenset({"prompt", "chosen", "rejected"}),
-        "the chosen reply scores 1, the rejected one 0; a row is a conversation and a task.",
+        "the chosen reply scores 1, the rejected one 0; a row is a conversation, what its user "
+        "says is its task.",
         _from_preference,
     ),
 )

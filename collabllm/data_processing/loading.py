@@ -18,6 +18,7 @@ from collabllm.data_processing.row_checks import (
     find_row_error,
     report_skipped,
 )
+from collabllm.files import find_split_file
 from collabllm.messages import shorten
 
 BUNDLED_DATASET = "demo"
@@ -59,10 +60,9 @@ def load_multiturn_dataset(
     if file.is_dir() and any((file / name).exists() for name in _SAVED_BY_DATASETS):
         saved = _take_split(load_from_disk(str(file)), split, str(path))
         return _from_dataset(saved, str(path), skip_bad_rows)
-    for suffix in (".jsonl", ".json", ".parquet"):  # as build_dataset.py leaves it
-        if (file / f"{split}{suffix}").is_file():
-            inside = file / f"{split}{suffix}"
-            return load_multiturn_dataset(inside, split, skip_bad_rows=skip_bad_rows)
+    inside = find_split_file(file, split)
+    if inside:
+        return load_multiturn_dataset(inside, split, skip_bad_rows=skip_bad_rows)
     if file.is_file():
         raise ValueError(f"{path}: unknown file type; use .jsonl, .json or .parquet.")
     if file.is_dir():

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from collabllm.data_processing.formats import to_goal
+from collabllm.files import find_split_file
+
 _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
 _MEDIUM = ("title", "text")
@@ -24,13 +27,14 @@ def iter_rows(path: str | Path, split: str = "train") -> Iterator[tuple[str, Row
         FileNotFoundError: If a file is not there.
         ValueError: If a file is not JSON.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
     if file.suffix in (".jsonl", ".json", ".parquet") and not file.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
     from datasets import Dataset, load_dataset, load_from_disk  # pandas loads here
 
     from collabllm.data_processing.loading import iter_json
 
+    file = find_split_file(file, split) or file
     if file.suffix in (".jsonl", ".json"):
         yield from iter_json(file)
         return
@@ -59,7 +63,7 @@ def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | 
         A row with `single_turn_prompt`, or None for one to leave out (MATH below level 5).
 
     Raises:
-        ValueError: If a mapped column is not there.
+        ValueError: If a mapped column is not there, or a row of conversations has none.
     """
     if not isinstance(row, Mapping):
         return row
@@ -75,7 +79,10 @@ def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | 
     for columns_of, convert in _SHAPES.items():
         if all(name in row for name in columns_of):
             return convert(row)
-    return row
+    try:
+        return to_goal(row) or row
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _from_math(row: Row) -> Row | None:

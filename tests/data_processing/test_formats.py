@@ -10,6 +10,9 @@ from collabllm.data_processing import (
     multiturn_dataset_to_dpo,
     multiturn_dataset_to_sft,
 )
+from collabllm.data_processing.splitting import task_key
+from collabllm.evaluation.report.view import view
+from collabllm.tasks import load_tasks
 
 USER, REPLY = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}
 MORE, LAST = {"role": "user", "content": "more"}, {"role": "assistant", "content": "bye"}
@@ -98,3 +101,49 @@ def test_a_folder_with_a_split_in_it_loads_by_any_path(tmp_path, make_row, monke
     assert len(load_multiturn_dataset(f"~/{tmp_path.name}")) == 1
     with pytest.raises(FileNotFoundError, match="no eval.jsonl, .json or .parquet.*train.jsonl"):
         load_multiturn_dataset(tmp_path, "eval")
+
+
+FORMATS = {
+    "openai": {"messages": [USER, REPLY, MORE, LAST]},
+    "sharegpt": {
+        "conversations": [
+            {"from": who, "value": text}
+            for who, text in (("human", "hi"), ("gpt", "hello"), ("human", "more"), ("gpt", "bye"))
+        ]
+    },
+    "preferences": {"prompt": [USER, REPLY, MORE], "chosen": "bye", "rejected": "no"},
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_the_user_says_is_the_task_on_one_side_of_the_split_in_training_and_evaluation(
+    tmp_path, name
+):
+    path = write(tmp_path / "rows.jsonl", [FORMATS[name]])
+
+    (task,) = load_tasks(path)
+    rows = load_multiturn_dataset(path)
+
+    assert (task.single_turn_prompt, task.opening) == ("hi\n\nmore", "hi")
+    assert task.single_turn_completion == "bye"
+    assert set(rows["single_turn_prompt"]) == {task.single_turn_prompt}
+    assert task_key(task.to_row()) == task_key(rows[0])
+
+
+def test_a_column_says_otherwise_and_a_row_that_does_not_fit_is_no_task(tmp_path):
+    rows = [{**FORMATS["openai"], "single_turn_prompt": "a goal"}]
+    path = write(tmp_path / "rows.jsonl", rows)
+
+    assert load_tasks(path)[0].single_turn_prompt == "a goal"
+    assert set(load_multiturn_dataset(path)["single_turn_prompt"]) == {"a goal"}
+    with pytest.raises(ValueError, match="bad.jsonl row 1: is no row of OpenAI chat rows"):
+        load_tasks(write(tmp_path / "bad.jsonl", [{"messages": [USER]}]))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_viewer_shows_them_as_a_file_and_in_a_folder(tmp_path, name):
+    path = write(tmp_path / "train.jsonl", [FORMATS[name]])
+
+    for source, page in ((path, "train.html"), (tmp_path, "conversations.html")):
+        view(str(source))
+        assert '"hi' in (tmp_path / page).read_text()

@@ -10,6 +10,7 @@ from typing import Any
 from collabllm.evaluation.report.candidates import BEST_SCORE, show_turns
 from collabllm.evaluation.report.conversations import Conversation, from_transcript
 from collabllm.evaluation.report.page import check_replaceable, render
+from collabllm.files import find_split_file
 from collabllm.simulation.transcripts import read_transcripts
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def view(
     source = str(path.resolve()) if path.exists() else file
     output = output or _default_output(file, path)
     check_replaceable(output, source, overwrite=overwrite)
-    files = _transcript_files(path)
+    files = _transcript_files(path, dataset_split)
     number, conversations = _read(files) if files else _load(file, dataset_split)
     if not number:
         raise ValueError(f"{file}: has no conversations.")
@@ -81,7 +82,7 @@ def _default_output(file: str, path: Path) -> Path:
     return Path(f"{file.replace('/', '--')}.html")
 
 
-def _transcript_files(path: Path) -> list[Path]:
+def _transcript_files(path: Path, split: str) -> list[Path]:
     """Return the transcript files that a source names; none where it is a dataset.
 
     Raises:
@@ -92,8 +93,11 @@ def _transcript_files(path: Path) -> list[Path]:
         if any((path / name).exists() for name in _SAVED_DATASETS):
             return []
         files = [file for file in sorted(path.rglob("*.jsonl")) if _has_transcripts(file)]
-        if not files:
-            raise ValueError(f"{path}: no file in this folder has transcripts.")
+        if not files and find_split_file(path, split) is None:
+            raise ValueError(
+                f"{path}: no file in this folder has transcripts, and there is no {split}.jsonl, "
+                ".json or .parquet."
+            )
         return files
     if path.suffix != ".jsonl":
         return []

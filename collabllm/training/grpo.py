@@ -1,33 +1,33 @@
 """Online training (GRPO) on multiturn-aware rewards, with futures by the policy itself."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Features, List, Value
-from jinja2.exceptions import TemplateError
+from datasets import DatasetDict
 from transformers import TrainerCallback, TrainerControl
 from trl import GRPOConfig, GRPOTrainer
 
 from collabllm.data_processing.dataset_utils import multiturn_dataset_to_prompts
-from collabllm.messages import Message, fold_system, with_system_prompt
 from collabllm.rewards.applicable import check_applicable
 from collabllm.tasks import Task
 from collabllm.training import held_out
 from collabllm.training.callbacks import SaveWithoutReference
 from collabllm.training.data import TrainingData, conversion, load_rows
+from collabllm.training.grpo_conversations import Conversations
 from collabllm.training.grpo_online import FOLDER, PolicyReward
+from collabllm.training.grpo_prompts import build_openings, describe_prompts, fit_prompts
 from collabllm.training.grpo_settings import GRPOSettings
-from collabllm.training.preflight import Preflight
 from collabllm.training.run import Method, Run, Scores, run_training
 from collabllm.training.schedule import describe_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
 
-_MESSAGES = List({"role": Value("string"), "content": Value("string")})
-_PROMPTS = Features({"prompt": _MESSAGES, "single_turn_prompt": Value("string")})
+_OF_REPLIES = ("min_p", "repetition_penalty", "generation_kwargs")
+"""Fields of TRL's own generation, which writes replies but no conversations."""
 
 
 def train_grpo(settings: GRPOSettings | None = None, **arguments: Any) -> Path:
@@ -56,8 +56,15 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
     """TRL's trainer, evaluated by whole conversations about held-out tasks."""
 
     online: PolicyReward
+    rows: Sequence[Mapping[str, Any]] = ()
+    """Of the prompts that are answered now: TRL hands `rollout_func` the prompts alone."""
     held_out_tasks: Sequence[Task] = ()
     control: TrainerControl
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self.rows = inputs
+        scored: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        return scored
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Talk about the held-out tasks, and log what the conversations are worth."""
@@ -137,12 +144,13 @@ class GRPO(Method):
             sides = multiturn_dataset_to_prompts(load_rows(settings), **conversion(settings))
         else:
             sides = DatasetDict(
-                train=_openings(train_tasks, settings), eval=_openings(eval_tasks, settings)
+                train=build_openings(train_tasks, settings),
+                eval=build_openings(eval_tasks, settings),
             )
         room = settings.max_length - config.max_completion_length
-        train, report = _fit(sides["train"], tokenizer, config, room)
+        train, report = fit_prompts(sides["train"], tokenizer, config, room)
         report.notes.append(describe_steps(len(train) * config.num_generations, config))
-        print(_describe(report, room))
+        print(describe_prompts(report, room))
         report.check_lost(settings.max_length, settings.allow_truncation)
         facts = {
             "prompts": f"{settings.prompts}, {len(train)} of {len(train_tasks)} task openings"
@@ -152,7 +160,9 @@ class GRPO(Method):
         }
         data = TrainingData(train, report, facts)
         if eval_tasks:
-            data.eval, _ = _fit(_openings(eval_tasks, settings), tokenizer, config, room)
+            data.eval, _ = fit_prompts(
+                build_openings(eval_tasks, settings), tokenizer, config, room
+            )
             rows = [{"messages": row["prompt"]} for row in data.eval]
             data.samples = held_out.choose_samples(rows, settings.num_sample_replies)
         return data
@@ -173,14 +183,17 @@ class GRPO(Method):
         online = PolicyReward(settings, run.config)
         chosen = _spread(settings.open_tasks("train"), settings.num_sample_replies)
         samples = _Samples(chosen, settings.sample_steps)
-        trainer = run.build_trainer(
-            _Trainer,
-            data.facts,
-            reward_funcs=[online],
-            train_dataset=data.train,
-            eval_dataset=data.eval if len(data.eval) else None,
-            callbacks=[samples],
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are using 'rollout_func'")
+            trainer = run.build_trainer(
+                _Trainer,
+                data.facts,
+                reward_funcs=[online],
+                rollout_func=Conversations(online) if settings.credit == "conversation" else None,
+                train_dataset=data.train,
+                eval_dataset=data.eval if len(data.eval) else None,
+                callbacks=[samples],
+            )
         samples.trainer = trainer
         trainer.online = online
         trainer.held_out_tasks = _spread(settings.open_tasks("eval"), settings.max_eval_tasks)
@@ -207,6 +220,12 @@ def _check_config(settings: GRPOSettings, config: Any) -> None:
             "--use_vllm does not work here yet: replies and futures are written by the live model. "
             "Leave it out."
         )
+    ignored = [name for name in _OF_REPLIES if getattr(config, name) not in (None, 1.0, {})]
+    if settings.credit == "conversation" and ignored:
+        raise ValueError(
+            f"{ignored[0]} does not work with --credit conversation, whose policy samples by "
+            "temperature, top_p and top_k. Leave it out."
+        )
     if config.max_completion_length is None:
         raise ValueError("max_completion_length must be a number, got None.")
     if config.max_completion_length >= settings.max_length:
@@ -220,64 +239,3 @@ def _spread(tasks: Sequence[Task], number: int) -> list[Task]:
     """Take some tasks, spread over their order, which goes by kind."""
     picks = np.linspace(0, len(tasks) - 1, min(number, len(tasks)))
     return [tasks[int(pick)] for pick in picks]
-
-
-def _openings(tasks: Sequence[Task], settings: GRPOSettings) -> Dataset:
-    rows: dict[str, list[Any]] = {"prompt": [], "single_turn_prompt": []}
-    for task in tasks:
-        opening = Message(role="user", content=_first_message(task))
-        rows["prompt"].append(with_system_prompt([opening], settings.system_prompt))
-        rows["single_turn_prompt"].append(task.single_turn_prompt)
-    return Dataset.from_dict(rows, features=_PROMPTS)
-
-
-def _first_message(task: Task) -> str:
-    return task.opening or task.task_desc or task.single_turn_prompt
-
-
-def _fit(
-    prompts: Dataset, tokenizer: "PreTrainedTokenizerBase", config: Any, room: int
-) -> tuple[Dataset, Preflight]:
-    """Keep prompts of at most `room` tokens; a refused system prompt moves to the first user."""
-    report = Preflight("prompts")
-    kept: dict[str, list[Any]] = {"prompt": [], "single_turn_prompt": []}
-    lengths = []
-    for row in prompts:
-        messages, length = row["prompt"], 0
-        try:
-            length = _count(messages, tokenizer, config)
-        except TemplateError:
-            messages = fold_system(messages)
-            length = _count(messages, tokenizer, config)
-        report.num_items += 1
-        if length > room:
-            report.num_lost += 1
-            continue
-        lengths.append(length)
-        kept["prompt"].append(messages)
-        kept["single_turn_prompt"].append(row["single_turn_prompt"])
-    report.num_rows = len(lengths)
-    report.set_lengths(lengths)
-    return Dataset.from_dict(kept, features=_PROMPTS), report
-
-
-def _count(messages: Any, tokenizer: Any, config: Any) -> int:
-    encoded = tokenizer.apply_chat_template(
-        messages,
-        add_generation_prompt=True,
-        return_dict=True,
-        **(config.chat_template_kwargs or {}),
-    )
-    return len(encoded["input_ids"])
-
-
-def _describe(report: Preflight, room: int) -> str:
-    lengths = ", ".join(f"{name} {length}" for name, length in report.length_quantiles.items())
-    return "\n".join(
-        [
-            f"Preflight, training: {report.num_rows:,} prompts",
-            f"  length in tokens: {lengths}",
-            f"  longer than {room}, left out: {report.num_lost:,}",
-            *(f"  {note}" for note in report.notes),
-        ]
-    )

@@ -43,6 +43,7 @@ class PolicyReward:
         self.tools = settings.build_tools(session)
         self.user_factory = session.build_user_factory(settings)
         session.preflight(settings.models_behind_servers())
+        self.tasks = {task.single_turn_prompt: task for task in settings.load_tasks()}
         self.policy: Any = None
         self._inner: Any = None
 
@@ -68,7 +69,7 @@ class PolicyReward:
             window=settings.window,
             num_samples=settings.num_samples,
             token_penalty=settings.token_penalty,
-            tasks=settings.load_tasks(),
+            tasks=list(self.tasks.values()),
             tools=self.tools,
             seed=settings.seed,
             deadline_s=settings.reward_timeout_s,
@@ -83,8 +84,10 @@ class PolicyReward:
         Raises:
             IncompleteRunError: If too many have none.
         """
-        with self.policy.borrow():
-            estimates = run(self._inner.estimate(prompts, completions, **columns))
+        estimates = columns.get("estimate")  # those of whole conversations, which are over
+        if estimates is None:
+            with self.policy.borrow():
+                estimates = run(self._inner.estimate(prompts, completions, **columns))
         for name, value in describe(estimates).items():
             columns["log_metric"](name, value)
         self._check_missing(estimates)

@@ -19,6 +19,10 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
 
     learning_rate: float = setting(1e-5, "peak learning rate")
     batch_size: int = setting(8, "replies per device and step, whole groups of a prompt", least=1)
+    credit: Literal["turn", "conversation"] = setting(
+        "turn",
+        "what one reward is for: a reply, by its futures, or the policy's whole conversation",
+    )
     prompts: Literal["openings", "turns"] = setting(
         "openings", "what the policy answers: first messages of tasks, or the turns of the dataset"
     )
@@ -28,8 +32,10 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
     num_told: list[int] = setting(
         [0], "facts told in the openings; each task opens once in every way", metavar="N", least=0
     )
-    window: int = setting(2, "user messages simulated after a reply; 0 for none", least=0)
-    num_samples: int = setting(3, "futures of each reply", least=1)
+    window: int = setting(
+        2, "user messages simulated after a reply (--credit turn); 0 for none", least=0
+    )
+    num_samples: int = setting(3, "futures of each reply (--credit turn)", least=1)
     weights: dict[str, float] = setting(
         dict(DEFAULT_WEIGHTS), 'metrics of the reward and their weights: {"facts_elicited": 1}'
     )
@@ -45,7 +51,9 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
     max_missing: float = setting(
         0.2, "share of replies without a reward in one step that stops the run", least=0, most=1
     )
-    max_turns: int = setting(4, "most user messages of a held-out conversation", least=1)
+    max_turns: int = setting(
+        4, "most user messages of a whole conversation, held out or --credit conversation", least=1
+    )
     max_eval_tasks: int = setting(
         32, "most held-out conversations at each evaluation", least=1, decides=False
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests.tokenizers_for_tests import make_tokenizer
 
@@ -114,6 +114,65 @@ def start() -> Callable[..., tuple[Any, Any]]:
         script = train_dpo if method else train_sft
         settings, fields = script.parse_args(argv)
         run = start_run(method or SFT(), settings, fields)
+        return run, run.method.prepare_data(run.settings, run.tokenizer, run.config)
+
+    return start_from
+
+
+@pytest.fixture(scope="session")
+def brief_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that ends a reply with about every fourth token."""
+    folder = save_tiny_model(tmp_path_factory.mktemp("brief"))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(0.2)  # a direction that all hidden states share
+        model.lm_head.weight[model.config.eos_token_id] = 4.5 / model.config.hidden_size
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def grpo_flags(sft_flags: Callable[..., list[str]], brief_model: Path) -> Callable[..., list[str]]:
+    """Flags of two short online steps; keyword arguments add to them or replace them."""
+
+    def flags(**changes: Any) -> list[str]:
+        settings: dict[str, Any] = {
+            "hf_model_path": brief_model,
+            "hf_dataset_path": "demo",
+            "split_by": "single_turn_metadata.kind",
+            "max_steps": 2,
+            "batch_size": 4,
+            "num_generations": 4,
+            "max_completion_length": 8,
+            "max_length": 1024,
+            "window": 1,
+            "num_samples": 1,
+            "weights": '{"repetition": -1.0, "facts_elicited": 1.0}',
+            "watched": "token_amount",
+            "token_penalty": 0.01,
+            "max_turns": 1,
+            "max_eval_tasks": 2,
+            "sample_steps": 2,
+            "load_in_4bit": "false",
+            "dtype": "float32",
+            **changes,
+        }
+        return sft_flags(**settings)
+
+    return flags
+
+
+@pytest.fixture
+def start_grpo() -> Callable[..., tuple[Any, Any]]:
+    """Start an online run from flags, as far as its data; no weights load."""
+
+    def start_from(argv: list[str]) -> tuple[Any, Any]:
+        from collabllm.training.grpo import GRPO
+        from collabllm.training.start import start_run
+        from scripts.train_grpo import parse_args
+
+        settings, fields = parse_args(argv)
+        run = start_run(GRPO(), settings, fields)
         return run, run.method.prepare_data(run.settings, run.tokenizer, run.config)
 
     return start_from

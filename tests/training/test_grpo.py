@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from collabllm.errors import IncompleteRunError
 from collabllm.rewards.multiturn import RewardEstimate
@@ -14,48 +13,6 @@ from collabllm.rewards.registry import MetricValue
 from collabllm.rewards.scoring import NO_REPLY, Future
 from collabllm.training.grpo_online import PolicyReward, describe
 from scripts.train_grpo import main, parse_args
-from tests.training.conftest import save_tiny_model
-
-
-@pytest.fixture(scope="module")
-def brief_model(tmp_path_factory):
-    """A random model that ends a reply with about every fourth token."""
-    folder = save_tiny_model(tmp_path_factory.mktemp("brief"))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    with torch.no_grad():
-        model.get_input_embeddings().weight.add_(0.2)  # a direction that all hidden states share
-        model.lm_head.weight[model.config.eos_token_id] = 4.5 / model.config.hidden_size
-    model.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def grpo_flags(sft_flags, brief_model):
-    def flags(**changes):
-        settings = {
-            "hf_model_path": brief_model,
-            "hf_dataset_path": "demo",
-            "split_by": "single_turn_metadata.kind",
-            "max_steps": 2,
-            "batch_size": 4,
-            "num_generations": 4,
-            "max_completion_length": 8,
-            "max_length": 1024,
-            "window": 1,
-            "num_samples": 1,
-            "weights": '{"repetition": -1.0, "facts_elicited": 1.0}',
-            "watched": "token_amount",
-            "token_penalty": 0.01,
-            "max_turns": 1,
-            "max_eval_tasks": 2,
-            "sample_steps": 2,
-            "load_in_4bit": "false",
-            "dtype": "float32",
-            **changes,
-        }
-        return sft_flags(**settings)
-
-    return flags
 
 
 def read_metrics(folder):
@@ -87,8 +44,9 @@ def test_a_run_leaves_what_sft_leaves_and_its_conversations(grpo_flags, tmp_path
     assert "Preflight, training" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("credit", ["turn", "conversation"])
 def test_an_interrupted_run_from_an_adapter_goes_on_to_the_same_adapter(
-    grpo_flags, sft_flags, brief_model, tmp_path
+    grpo_flags, sft_flags, brief_model, tmp_path, credit
 ):
     from scripts.train_sft import main as train_sft
 
@@ -110,6 +68,8 @@ def test_an_interrupted_run_from_an_adapter_goes_on_to_the_same_adapter(
         "eval_ratio": 0,
         "sample_steps": 0,
         "beta": 0.001,
+        "credit": credit,
+        "max_turns": 2,
     }
     main(grpo_flags(output_dir=tmp_path / "whole", **common))
     checkpoint = tmp_path / "whole/checkpoint-1"
@@ -141,19 +101,6 @@ def test_the_turns_of_a_dataset_are_prompts(grpo_flags, small_dataset, start_grp
     assert data.train[0]["prompt"][0]["content"] == "Be brief."
 
 
-@pytest.fixture
-def start_grpo():
-    def start(argv):
-        from collabllm.training.grpo import GRPO
-        from collabllm.training.start import start_run
-
-        settings, fields = parse_args(argv)
-        run = start_run(GRPO(), settings, fields)
-        return run, run.method.prepare_data(run.settings, run.tokenizer, run.config)
-
-    return start
-
-
 def test_what_cannot_work_is_said_before_weights_load(grpo_flags):
     with pytest.raises(ValueError, match="leaves no room for a prompt in max_length=16"):
         main(grpo_flags(max_completion_length=32, max_length=16))
@@ -161,6 +108,8 @@ def test_what_cannot_work_is_said_before_weights_load(grpo_flags):
         main(grpo_flags(max_length=24))
     with pytest.raises(ValueError, match="--use_vllm does not work here yet"):
         main(grpo_flags(use_vllm="true"))
+    with pytest.raises(ValueError, match="min_p does not work with --credit conversation"):
+        main(grpo_flags(credit="conversation", min_p=0.1))
 
 
 def future(reward, reason="max_turns", value=0.5):

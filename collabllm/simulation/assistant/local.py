@@ -131,7 +131,17 @@ class LocalAssistant(Assistant):
         self, messages: Sequence[Message], *, seed: int | None = None
     ) -> AssistantReply:
         """Generate one reply, in a batch with all others that are under way."""
-        prompt_ids = self.tokenize(messages)
+        reply, _ = await self.answer(self.tokenize(messages), seed)
+        return reply
+
+    async def answer(
+        self, prompt_ids: list[int], seed: int | None = None
+    ) -> tuple[AssistantReply, list[int]]:
+        """Do as `agenerate` does after exact token ids; return the reply's own ids, too.
+
+        Raises:
+            ContextFullError: If no token fits after the prompt.
+        """
         room = self.max_context - len(prompt_ids)
         if room < 1:
             raise ContextFullError(
@@ -145,7 +155,8 @@ class LocalAssistant(Assistant):
             text = f"<think>{text}"
         reasoning, visible = split_reasoning(text)
         finish_reason = "stop" if stopped else "length"
-        return AssistantReply(visible, len(prompt_ids), len(ids), finish_reason, reasoning)
+        reply = AssistantReply(visible, len(prompt_ids), len(ids), finish_reason, reasoning)
+        return reply, ids
 
     def count_tokens(self, text: str) -> int:
         """Count by the model's tokenizer."""

@@ -1,0 +1,81 @@
+"""Prompts of online training: first messages of tasks, and which prompts leave room for a reply."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset, Features, List, Value
+from jinja2.exceptions import TemplateError
+
+from collabllm.messages import Message, fold_system, with_system_prompt
+from collabllm.tasks import Task
+from collabllm.training.grpo_settings import GRPOSettings
+from collabllm.training.preflight import Preflight
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MESSAGES = List({"role": Value("string"), "content": Value("string")})
+_PROMPTS = Features({"prompt": _MESSAGES, "single_turn_prompt": Value("string")})
+
+
+def build_openings(tasks: Sequence[Task], settings: GRPOSettings) -> Dataset:
+    """Return a prompt for each task: what its user says first."""
+    rows: dict[str, list[Any]] = {"prompt": [], "single_turn_prompt": []}
+    for task in tasks:
+        opening = Message(role="user", content=_first_message(task))
+        rows["prompt"].append(with_system_prompt([opening], settings.system_prompt))
+        rows["single_turn_prompt"].append(task.single_turn_prompt)
+    return Dataset.from_dict(rows, features=_PROMPTS)
+
+
+def _first_message(task: Task) -> str:
+    return task.opening or task.task_desc or task.single_turn_prompt
+
+
+def fit_prompts(
+    prompts: Dataset, tokenizer: "PreTrainedTokenizerBase", config: Any, room: int
+) -> tuple[Dataset, Preflight]:
+    """Keep prompts of at most `room` tokens; a refused system prompt moves to the first user."""
+    report = Preflight("prompts")
+    kept: dict[str, list[Any]] = {"prompt": [], "single_turn_prompt": []}
+    lengths = []
+    for row in prompts:
+        messages, length = row["prompt"], 0
+        try:
+            length = _count(messages, tokenizer, config)
+        except TemplateError:
+            messages = fold_system(messages)
+            length = _count(messages, tokenizer, config)
+        report.num_items += 1
+        if length > room:
+            report.num_lost += 1
+            continue
+        lengths.append(length)
+        kept["prompt"].append(messages)
+        kept["single_turn_prompt"].append(row["single_turn_prompt"])
+    report.num_rows = len(lengths)
+    report.set_lengths(lengths)
+    return Dataset.from_dict(kept, features=_PROMPTS), report
+
+
+def _count(messages: Any, tokenizer: Any, config: Any) -> int:
+    encoded = tokenizer.apply_chat_template(
+        messages,
+        add_generation_prompt=True,
+        return_dict=True,
+        **(config.chat_template_kwargs or {}),
+    )
+    return len(encoded["input_ids"])
+
+
+def describe_prompts(report: Preflight, room: int) -> str:
+    """Say how many prompts there are, and how long."""
+    lengths = ", ".join(f"{name} {length}" for name, length in report.length_quantiles.items())
+    return "\n".join(
+        [
+            f"Preflight, training: {report.num_rows:,} prompts",
+            f"  length in tokens: {lengths}",
+            f"  longer than {room}, left out: {report.num_lost:,}",
+            *(f"  {note}" for note in report.notes),
+        ]
+    )

@@ -17,6 +17,9 @@ from scipy.special import gammaincinv, ndtri, stdtrit  # a tenth of the time of 
 MIN_UNITS = 6
 """Fewer clusters give no interval: with 5, no sign-flip test can reach p < 0.05."""
 
+_STUDENT_UNITS = 4
+"""From so many clusters on, whose differences are neither all 0 nor all 1, Student's is right."""
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -79,7 +82,8 @@ def mean_interval(
         values: Shape [..., tasks, seeds].
         clusters: Shape [tasks].
         bounded: The values are shares in [0, 1]: Wilson's interval with the effective number of
-            tasks, so that 0 of 28 has an upper limit. Others get Student's.
+            tasks, so that 0 of 28 has an upper limit. Others get Student's, of the logarithm of the
+            mean where none is negative: of few skewed values its upper limit is not too low.
         independent: The values are 0 or 1, one a task: the effective number is that of the tasks.
         level: Of the interval.
 
@@ -88,8 +92,7 @@ def mean_interval(
     """
     found = moments(values, clusters)
     if not bounded:
-        half = _quantile(found.df, level) * np.sqrt(found.variance)
-        return found.mean - half, found.mean + half
+        return _student(found, level, is_log=bool((values >= 0).all() and (found.mean > 0).all()))
     if independent and found.num_clusters == values.shape[-2]:
         number = np.full(found.mean.shape, float(found.num_clusters))
         return _wilson(found.mean, number, float(ndtri(0.5 + level / 2)), level)
@@ -104,16 +107,16 @@ def difference_interval(
     Args:
         values: Differences by task, shape [..., tasks, seeds].
         clusters: Shape [tasks].
-        bounded: Both sides are shares in [0, 1]: the limits come from those of the mean gain and of
-            the mean loss. Others get Student's interval.
+        bounded: Both sides are shares in [0, 1]: where few differences are neither 0 nor 1, the
+            limits come from those of the mean gain and of the mean loss. Others get Student's.
         level: Of the interval.
 
     Source: Zou and Donner, "Construction of confidence limits about effect measures", 2008.
     """
     whole = moments(values, clusters)
+    student = _student(whole, level)
     if not bounded:
-        half = _quantile(whole.df, level) * np.sqrt(whole.variance)
-        return whole.mean - half, whole.mean + half
+        return student
     gain = moments(np.maximum(values, 0), clusters)
     loss = moments(np.maximum(-values, 0), clusters)
     product = np.sqrt(gain.variance * loss.variance)
@@ -127,6 +130,9 @@ def difference_interval(
     loss_down, loss_up = loss.mean - loss_low, loss_high - loss.mean
     low = whole.mean - _combine(down, loss_up, correlation)
     high = whole.mean + _combine(up, loss_down, correlation)
+    graded = moments(np.abs(values), clusters).num_active >= _STUDENT_UNITS
+    graded &= whole.variance > 0
+    low, high = np.where(graded, student[0], low), np.where(graded, student[1], high)
     return np.maximum(low, -1), np.minimum(high, 1)
 
 
@@ -173,13 +179,16 @@ def _add_seeds(values: Floats, variance: Floats, df: Floats) -> tuple[Floats, Fl
     """Add the variance between trainings, which few of them tell badly.
 
     The degrees of freedom are those at which the 95% quantile makes the half width that the two
-    parts give with a quantile each: a sum of variances takes too few trainings for many.
+    parts give with a quantile each: a sum of variances takes too few trainings for many. What the
+    tasks make of the spread is taken off, but of two trainings half of it: they know it so badly
+    that they would often be left with none.
     """
     num_tasks, num_seeds = values.shape[-2:]
     tasks, seeds = values.mean(axis=-1, keepdims=True), values.mean(axis=-2, keepdims=True)
     rest = values - tasks - seeds + values.mean(axis=(-2, -1), keepdims=True)
     noise = (rest**2).sum(axis=(-2, -1)) / max(num_tasks - 1, 1) / (num_seeds - 1)
-    own = seeds[..., 0, :].var(axis=-1, ddof=1) - noise / num_tasks
+    share = 0.5 if num_seeds == 2 else 1.0
+    own = seeds[..., 0, :].var(axis=-1, ddof=1) - share * noise / num_tasks
     extra = np.maximum(own, 0) / num_seeds
     total: Floats = variance + extra
     square = _quantile(df, 0.95) ** 2 * variance + _quantile(num_seeds - 1.0, 0.95) ** 2 * extra
@@ -216,6 +225,14 @@ def _effective_wilson(found: Moments, df: Floats, level: float) -> tuple[Floats,
     unseen = 1 - ((1 - level) / 2) ** (1 / found.num_clusters)
     low = np.where(moves, low, found.mean * (1 - unseen))
     return low, np.where(moves, high, found.mean + (1 - found.mean) * unseen)
+
+
+def _student(found: Moments, level: float, *, is_log: bool = False) -> tuple[Floats, Floats]:
+    half = _quantile(found.df, level) * np.sqrt(found.variance)
+    if is_log:
+        factor = np.exp(half / found.mean)
+        return found.mean / factor, found.mean * factor
+    return found.mean - half, found.mean + half
 
 
 def _wilson(

@@ -95,10 +95,26 @@ def test_the_interval_of_independent_zeros_and_ones_is_wilsons():
     assert (low, high) == (pytest.approx(0.3968, abs=1e-4), pytest.approx(0.8922, abs=1e-4))
 
 
-def test_the_interval_of_tokens_is_students():
-    # Mean 20, standard error 10 / sqrt(3), t of 2 degrees of freedom 4.3027.
+def test_the_interval_of_tokens_is_students_of_the_logarithm():
+    # Mean 20, standard error 10 / sqrt(3), t of 2 degrees of freedom 4.3027: 20 times and divided
+    # by exp(24.841 / 20).
     low, high = mean_interval(column([10, 20, 30]), alone(3), bounded=False)
-    assert (low, high) == (pytest.approx(-4.841, abs=1e-3), pytest.approx(44.841, abs=1e-3))
+    assert (low, high) == (pytest.approx(5.7757, abs=1e-3), pytest.approx(69.256, abs=1e-3))
+
+
+def test_values_that_may_be_negative_have_students_interval():
+    low, high = mean_interval(column([-10, 0, 10]), alone(3), bounded=False)
+    assert (low, high) == (pytest.approx(-24.841, abs=1e-3), pytest.approx(24.841, abs=1e-3))
+
+
+def test_differences_by_degrees_have_students_interval_and_single_events_do_not():
+    # Mean 0.2, standard error 0.2 / sqrt(4), t of 3 degrees of freedom 3.1824.
+    graded = difference_interval(column([0.4, 0.2, 0.3, -0.1]), alone(4), bounded=True)
+    deviation = (0.2**2 + 0.0 + 0.1**2 + 0.3**2) / 3
+    half = 3.1824 * (deviation / 4) ** 0.5
+    assert graded == (pytest.approx(0.2 - half, abs=1e-4), pytest.approx(0.2 + half, abs=1e-4))
+    low, high = difference_interval(column([0.5] * 4), alone(4), bounded=True)
+    assert low < 0.5 < high, "tasks that are all alike do not say how others are"
 
 
 def test_equal_clusters_count_as_so_many_values():

@@ -1,6 +1,8 @@
-"""How long view.py takes for many transcripts, and how much memory.
+"""How long view.py takes for many transcripts, and how much memory; how long its page opens.
 
 uv run python benchmarks/view_transcripts.py 20000
+
+Opening is measured where Chromium is installed, as the first page of one that has just started.
 """
 
 import json
@@ -12,6 +14,7 @@ import time
 from pathlib import Path
 
 from collabllm.evaluation.report.view import view
+from tests.browser import CHROMIUM, start_browser
 
 _WORDS = "the plan budget guests party garden music letter tone deadline report error table".split()
 
@@ -38,6 +41,26 @@ def write_transcripts(path: Path, number: int) -> None:
             file.write(json.dumps(line) + "\n")
 
 
+def open_page(page: Path) -> str:
+    """Return how long a browser takes for this page and for an empty one, each as its first."""
+    empty = page.with_name("empty.html")
+    empty.write_text("<!doctype html><title>empty</title>")
+    found = []
+    for each in (empty, page):
+        browser = start_browser()
+        browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+        started = time.perf_counter()
+        browser.get(each.as_uri())
+        found.append(time.perf_counter() - started)
+        metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        found.append(next(m["value"] for m in metrics if m["name"] == "TaskDuration"))
+        browser.quit()
+    text = (
+        "an empty page opens in {:.2f} s ({:.2f} s of a processor), this one in {:.2f} s ({:.2f} s)"
+    )
+    return text.format(*found)
+
+
 def main() -> None:
     """Write, view, and print seconds of the processor and the greatest memory."""
     with tempfile.TemporaryDirectory() as folder:
@@ -50,6 +73,8 @@ def main() -> None:
         sizes = [path.stat().st_size / 1e6 for path in (file, page)]
         print(f"{sizes[0]:.0f} MB of transcripts, page of {sizes[1]:.0f} MB: ", end="")
         print(f"{seconds:.1f} s of one processor, {peak:.0f} MB")
+        if CHROMIUM:
+            print(open_page(page))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from collabllm.evaluation.statistics import (
 )
 from collabllm.evaluation.usage import read_usage
 from collabllm.files import read_json_lines
+from collabllm.servers.usage import UsageLedger
 
 SCORES_FILE = "scores.jsonl"
 
@@ -67,13 +68,10 @@ def analyse_folder(folder: str | Path) -> Results:
         FileNotFoundError: If the folder has no evaluation.
     """
     folder = Path(folder)
-    usage, cost_usd = read_usage(folder)
-    return analyse(read_plan(folder), read_scores(folder), usage, cost_usd)
+    return analyse(read_plan(folder), read_scores(folder), read_usage(folder))
 
 
-def analyse(
-    plan: Plan, scores: Iterable[Score], usage: dict[str, dict[str, int]], cost_usd: float
-) -> Results:
+def analyse(plan: Plan, scores: Iterable[Score], ledger: UsageLedger) -> Results:
     """Compute all results; nothing depends on the order of the scores."""
     table = ScoreTable(plan, scores)
     names = [user.name for user in plan.users]
@@ -116,8 +114,9 @@ def analyse(
         tasks=plan.tasks,
         tasks_are=plan.tasks_are,
         test_set_uses=plan.test_set_uses,
-        usage=usage,
-        cost_usd=cost_usd,
+        usage={name: dict(vars(used)) for name, used in ledger.sums().items()},
+        num_unanswered=ledger.num_unanswered,
+        cost_usd=ledger.cost_usd,
         seed=plan.seed,
         date=plan.date,
         command=plan.command,
@@ -179,6 +178,7 @@ def _cell(table: ScoreTable, group: tuple[str, Opening, str], where: Slice, arm:
         num_clusters=len(set(clusters)),
         num_values=int(counts.sum()),
         num_missing=sum(reasons.values()),
+        num_tampered=table.num_tampered(arm, metric, where),
         missing_reasons=reasons,
         worst_low=float(table.filled(arm, metric, where, low).mean()),
         worst_high=float(table.filled(arm, metric, where, high).mean()),

@@ -17,7 +17,8 @@ class Cell:
 
     There is no interval (None) below 6 clusters of tasks, but `values` has the mean of each task.
     `worst_low` and `worst_high` are the mean if all missing values were the least and the greatest
-    possible (0 and 1, or those seen).
+    possible (0 and 1, or those seen). `num_tampered` counts the values that are 0 because a reply
+    attacked the metric itself.
     """
 
     arm: str
@@ -32,6 +33,7 @@ class Cell:
     num_clusters: int
     num_values: int
     num_missing: int
+    num_tampered: int = 0
     missing_reasons: dict[str, int] = field(default_factory=dict)
     worst_low: float | None = None
     worst_high: float | None = None

@@ -12,6 +12,7 @@ def write_notes(results: Results) -> list[str]:
     return [
         *_incomplete(results),
         *_missing(results),
+        *_tampered(results),
         *_few_clusters(results),
         *_ranks(results),
         *_seeds(results),
@@ -59,6 +60,16 @@ def _missing(results: Results) -> Iterator[str]:
             yield (
                 f"{cell.metric} of arm {cell.arm} is missing in {failed} of "
                 f"{failed + cell.num_values} conversations ({reasons})."
+            )
+
+
+def _tampered(results: Results) -> Iterator[str]:
+    """Name metrics that replies attacked; a cheat that is not caught counts as right."""
+    for cell in results.cells:
+        if cell.user == results.headline_user and cell.num_tampered:
+            yield (
+                f"{cell.metric} of arm {cell.arm} is 0 in {cell.num_tampered} of {cell.num_values} "
+                f"conversations (opening: {cell.opening}) because a reply tampered with the metric."
             )
 
 

@@ -21,7 +21,7 @@ from collabllm.evaluation.plan import (
     open_tasks,
     read_plan,
 )
-from collabllm.evaluation.results import OPENINGS, UserInfo
+from collabllm.evaluation.results import OPENINGS, RESULTS_FILE, UserInfo
 from collabllm.evaluation.settings import DEFAULT_METRICS, EvaluationSettings
 from collabllm.evaluation.uses import count_use, purpose_of
 from collabllm.prompts import prompt_hashes
@@ -60,7 +60,9 @@ class Prepared:
                 output_dir=settings.output_dir,
                 arms=[*(arm.name for arm in plan.arms), *trainings],
             )
-        plan.write(Path(settings.output_dir))
+        folder = Path(settings.output_dir)
+        (folder / RESULTS_FILE).unlink(missing_ok=True)  # of a plan that goes on they are not true
+        plan.write(folder)
 
 
 def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) -> Prepared:

@@ -147,7 +147,10 @@ class Results:
     test_set_uses: list[TaskSetUse]
     """Every evaluation so far that opened a task of this test set; this one is the last."""
     usage: dict[str, dict[str, int]]
-    """By role, `requests`, `prompt_tokens` and `completion_tokens` of all runs of this folder."""
+    """By role, `requests`, `prompt_tokens` and `completion_tokens` of all runs of this folder; also
+    by `server URL`, where there are several."""
+    num_unanswered: int
+    """Requests that were sent and whose answers were never read; a server may have counted them."""
     cost_usd: float
     seed: int
     date: str

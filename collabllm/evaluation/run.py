@@ -17,7 +17,7 @@ from collabllm.evaluation.report.summary import write_reports
 from collabllm.evaluation.results import Results, write_results
 from collabllm.evaluation.scoring import Pair, Scorer, ScoreWriter
 from collabllm.evaluation.settings import EvaluationSettings
-from collabllm.evaluation.usage import UsageFile, read_usage
+from collabllm.evaluation.usage import keep_usage
 from collabllm.rewards.applicable import check_applicable
 from collabllm.rewards.registry import MetricTools, check_metrics, needs_of
 from collabllm.servers.client import Address
@@ -102,14 +102,13 @@ def render_results(folder: str | Path) -> Results:
 def _converse(settings: EvaluationSettings, folder: Path) -> IncompleteRunError | None:
     """Do what is left of the plan; return why it stopped early, if it did."""
     with ExitStack() as stack:
-        session = Session(settings, stack, read_usage(folder)[1] if settings.resume else 0.0)
+        session = Session(settings, stack)
         tools = settings.build_tools(session)
         prepared = prepare(settings, lambda metrics: _check(metrics, tools))
         check_applicable(prepared.plan.metrics, [task for task, _ in prepared.opened.values()])
         scores = stack.enter_context(ScoreWriter(folder / SCORES_FILE, resume=True))
-        usage = UsageFile(folder, session.ledger)
-        stack.callback(usage.write)
-        evaluation = _Evaluation(settings, folder, prepared, session, tools, scores, usage)
+        stack.enter_context(keep_usage(folder, session.ledger))
+        evaluation = _Evaluation(settings, folder, prepared, session, tools, scores)
         session.preflight(evaluation.models_needed())
         prepared.start(settings)
         try:
@@ -134,10 +133,9 @@ class _Evaluation:
         session: Session,
         tools: MetricTools,
         scores: ScoreWriter,
-        usage: UsageFile,
     ) -> None:
         self.settings, self.folder, self.prepared = settings, folder, prepared
-        self.session, self.tools, self.scores, self.usage = session, tools, scores, usage
+        self.session, self.tools, self.scores = session, tools, scores
 
     def run(self, pool: ArmPool) -> None:
         """Go through arms and their trainings; what is done loads no weights."""
@@ -238,7 +236,6 @@ class _Evaluation:
             ):
                 if record.result.termination_reason is not TerminationReason.CANCELLED:
                     scorer.add(record)
-                self.usage.keep()
             scorer.finish()
         except KeyboardInterrupt:
             scorer.cancel()

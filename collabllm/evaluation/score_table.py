@@ -46,6 +46,7 @@ class ScoreTable:
         self._reasons: dict[tuple[str, str], dict[tuple[int, int], Counter[str]]] = defaultdict(
             lambda: defaultdict(Counter)
         )
+        self._tampered: dict[tuple[str, str], Counter[tuple[int, int]]] = defaultdict(Counter)
         self._applies: dict[str, Any] = {}
         self._ranges: dict[str, tuple[float, float]] = {}
         arms = {arm.name: arm for arm in plan.arms}
@@ -74,6 +75,8 @@ class ScoreTable:
                 applies[user, variant] = applies[user, variant] or _FAILED
             elif applies[user, variant] != _HAS_VALUE:
                 applies[user, variant] = _HAS_NO_MEANING
+        for metric in score.get("tampered", ()):
+            self._tampered[arm.name, metric][user, variant] += 1
 
     def bounded(self, metric: str) -> bool:
         """Tell whether a metric is a share: all its values lie in [0, 1]."""
@@ -144,6 +147,14 @@ class ScoreTable:
             for place, values in self._lists.get((arm.name, metric), {}).items()
             if place[1] in wanted_users and place[2] in wanted
         }
+
+    def num_tampered(self, arm: ArmInfo, metric: str, where: Slice) -> int:
+        """Count the values that are 0 because a reply attacked the metric."""
+        return sum(
+            number
+            for (user, variant), number in self._tampered.get((arm.name, metric), {}).items()
+            if user in where.users and variant in where.variants
+        )
 
     def reasons(self, arm: ArmInfo, metric: str, where: Slice) -> dict[str, int]:
         """Count why values are missing; what was not run is among them."""

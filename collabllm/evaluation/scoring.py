@@ -151,7 +151,17 @@ def _complete(kept: Mapping[str, Any], values: Mapping[str, MetricValue]) -> dic
     missing = {name: why for name, why in kept["missing"].items() if name not in values}
     missing |= {n: v.reason for n, v in values.items() if v.value is None and v.applicable}
     found = {name: value.value for name, value in values.items()}
-    return {**kept, "values": {**kept["values"], **found}, "missing": missing}
+    tampered = [name for name in kept.get("tampered", ()) if name not in values]
+    return {
+        **kept,
+        "values": {**kept["values"], **found},
+        "missing": missing,
+        "tampered": [*tampered, *_tampered(values)],
+    }
+
+
+def _tampered(values: Mapping[str, MetricValue]) -> list[str]:
+    return [name for name, value in values.items() if value.is_tampered]
 
 
 def to_score(
@@ -186,4 +196,5 @@ def to_score(
             for name, value in values.items()
             if value.value is None and value.applicable
         },
+        "tampered": _tampered(values),
     }

@@ -1,50 +1,69 @@
 """Tokens and dollars of an evaluation over all its runs, kept across kills."""
 
 import json
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from collabllm.files import write_text
 from collabllm.servers.usage import UsageLedger
 
 USAGE_FILE = "usage.json"
-_EVERY_S = 5.0
 
 
-def read_usage(folder: Path) -> tuple[dict[str, dict[str, int]], float]:
-    """Return tokens by role and dollars that an evaluation has used so far."""
-    file = folder / USAGE_FILE
-    if not file.is_file():
-        return {}, 0.0
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return found["usage"], found["cost_usd"]
+def read_usage(folder: Path) -> UsageLedger:
+    """Return what an evaluation has used so far, a run that was killed included."""
+    ledger = UsageLedger()
+    _restore(folder, ledger)
+    return ledger
 
 
-class UsageFile:
-    """Adds what this run uses to what the former ones used; a kill loses a few seconds of it.
+@contextmanager
+def keep_usage(folder: Path, ledger: UsageLedger) -> Iterator[None]:
+    """Let a ledger count on from the former runs of an evaluation, and keep what it counts.
+
+    Each request is written at once, so that a kill loses none. Prices of former runs hold for
+    models that have no new ones.
 
     Args:
-        folder: Of the evaluation.
+        folder: Of the evaluation, which no other process uses.
         ledger: Of this run.
     """
+    part = _restore(folder, ledger)
+    _write(folder, ledger, part)
+    _journal(folder, part).unlink(missing_ok=True)
+    ledger.start_journal(_journal(folder, part + 1))
+    try:
+        yield
+    finally:
+        _write(folder, ledger, part + 1)
+        ledger.stop_journal()
 
-    def __init__(self, folder: Path, ledger: UsageLedger) -> None:
-        self.folder, self.ledger = folder, ledger
-        self._usage, self._cost_usd = read_usage(folder)
-        self._written_at = 0.0
 
-    def keep(self) -> None:
-        """Write the file, but at most every few seconds."""
-        if time.monotonic() - self._written_at >= _EVERY_S:
-            self.write()
+def _journal(folder: Path, part: int) -> Path:
+    """Return the journal of a run; the sums of the runs before it are in the usage file."""
+    return folder / f".usage-{part}.jsonl"
 
-    def write(self) -> None:
-        """Write the file."""
-        usage = {role: dict(counts) for role, counts in self._usage.items()}
-        for role, used in self.ledger.by_role().items():
-            counts = usage.setdefault(role, {})
-            for name, number in vars(used).items():
-                counts[name] = counts.get(name, 0) + number
-        content = {"usage": usage, "cost_usd": self._cost_usd + self.ledger.cost_usd}
-        write_text(self.folder / USAGE_FILE, json.dumps(content, indent=1) + "\n")
-        self._written_at = time.monotonic()
+
+def _restore(folder: Path, ledger: UsageLedger) -> int:
+    """Add what was used, and return the number of the run that is last, or was killed."""
+    file = folder / USAGE_FILE
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    ledger.add_prices(found.get("prices", {}))
+    ledger.restore(found.get("entries", ()))
+    ledger.num_unanswered += found.get("num_unanswered", 0)
+    part = int(found.get("num_parts", 0)) + 1
+    if _journal(folder, part).is_file():
+        ledger.restore_journal(_journal(folder, part))
+    return part
+
+
+def _write(folder: Path, ledger: UsageLedger, num_parts: int) -> None:
+    content = {
+        "entries": ledger.to_entries(),
+        "num_unanswered": ledger.num_unanswered,
+        "cost_usd": ledger.cost_usd,
+        "prices": ledger.own_prices,
+        "num_parts": num_parts,
+    }
+    write_text(folder / USAGE_FILE, json.dumps(content, indent=1) + "\n")

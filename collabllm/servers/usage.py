@@ -12,6 +12,10 @@ from collabllm.errors import CostLimitError
 from collabllm.files import read_json_lines
 from collabllm.servers.prices import Price, find_price
 
+UNANSWERED = (
+    "{:,} requests were sent and their answers never read; the server may have counted them"
+)
+
 
 @dataclass
 class Usage:
@@ -26,6 +30,14 @@ class Usage:
         self.requests += other.requests
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
+
+
+def usage_line(name: str, used: Usage) -> str:
+    """Say what a role or a server has used."""
+    return (
+        f"{name}: {used.requests:,} requests, {used.prompt_tokens:,} prompt and "
+        f"{used.completion_tokens:,} completion tokens"
+    )
 
 
 class UsageLedger:
@@ -44,7 +56,7 @@ class UsageLedger:
         self, max_cost_usd: float | None = None, prices: Mapping[str, Price] | None = None
     ) -> None:
         self.max_cost_usd = max_cost_usd
-        self._own_prices = dict(prices or {})
+        self.own_prices = dict(prices or {})
         self._prices: dict[str, Price | None] = {}
         self._usage: dict[tuple[str, str, str], Usage] = defaultdict(Usage)
         self.num_unanswered = 0
@@ -103,10 +115,15 @@ class UsageLedger:
             Path(self._journal.name).unlink(missing_ok=True)
             self._journal = None
 
+    def add_prices(self, prices: Mapping[str, Price]) -> None:
+        """Take prices of an earlier part of a run, for models that have none of their own now."""
+        self.own_prices = {**prices, **self.own_prices}
+        self._prices.clear()
+
     def price(self, model: str) -> Price | None:
         """Return the price of a model, or None where there is none."""
         if model not in self._prices:
-            self._prices[model] = find_price(model, self._own_prices)
+            self._prices[model] = find_price(model, self.own_prices)
         return self._prices[model]
 
     def require_prices(self, models: Iterable[str]) -> None:
@@ -160,13 +177,12 @@ class UsageLedger:
 
     def to_lines(self) -> list[str]:
         """Say what each role has used, and each server where there are several."""
+        return [usage_line(name, used) for name, used in self.sums().items()]
+
+    def sums(self) -> dict[str, Usage]:
+        """Return the sums of each role, and of each server where there are several."""
         servers = {f"server {url}": used for url, used in self.by_server().items() if url}
-        sums = self.by_role() | (servers if len(servers) > 1 else {})
-        return [
-            f"{name}: {used.requests:,} requests, {used.prompt_tokens:,} prompt and "
-            f"{used.completion_tokens:,} completion tokens"
-            for name, used in sums.items()
-        ]
+        return self.by_role() | (servers if len(servers) > 1 else {})
 
     def _sums(self, part: int) -> dict[str, Usage]:
         sums: dict[str, Usage] = defaultdict(Usage)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from collabllm.errors import IncompleteRunError
-from collabllm.servers.usage import UsageLedger
+from collabllm.servers.usage import UNANSWERED, UsageLedger
 from collabllm.simulation.audit import AuditRates
 
 _MAX_CAUSE = 300
@@ -74,10 +74,7 @@ class RunReport:
             lines.append(f"Replies cut by --max_new_tokens: {self.num_cut}")
         lines += ledger.to_lines()
         if ledger.num_unanswered:
-            lines.append(
-                f"{ledger.num_unanswered:,} requests were sent and their answers never read; the "
-                "server may have counted them"
-            )
+            lines.append(UNANSWERED.format(ledger.num_unanswered))
         lines += [f"User {user or '(none)'}. {rates}" for user, rates in self.audits.items()]
         if ledger.cost_usd:
             lines.append(f"Cost: ${ledger.cost_usd:.4f}")

@@ -8,6 +8,7 @@ import pytest
 from collabllm.evaluation.analysis import analyse
 from collabllm.evaluation.arms import Arm, check_not_trained_on
 from collabllm.evaluation.plan import Plan, Variant, choose_primary, open_tasks
+from collabllm.evaluation.report.tables import to_markdown
 from collabllm.evaluation.results import (
     POOLED,
     ArmInfo,
@@ -16,6 +17,7 @@ from collabllm.evaluation.results import (
     read_results,
     write_results,
 )
+from collabllm.servers.usage import UsageLedger
 from collabllm.tasks import Fact, Task, demo_tasks
 
 NUM_TASKS = 8
@@ -94,7 +96,7 @@ def plain(arm, task, user="u", seed="", rollout=0):
 
 
 def analysed(plan, scores):
-    return analyse(plan, scores, {}, 0.0)
+    return analyse(plan, scores, UsageLedger())
 
 
 def test_differences_are_paired_by_task_and_corrected_over_all_that_is_shown():
@@ -163,6 +165,22 @@ def test_a_missing_value_is_counted_and_not_zero():
     assert (cell.num_tasks, cell.num_values) == (7, 7)
     assert cell.missing_reasons == {"judge is dead": 1}
     assert cell.worst_low < cell.mean < cell.worst_high
+
+
+def test_values_of_replies_that_tampered_with_the_metric_are_counted_and_told():
+    plan = make_plan()
+    scores = scores_of(plan, plain)
+    for s in scores:
+        if s["arm"] == "sft" and s["task_id"] in ("1", "4"):
+            s |= {"values": {**s["values"], "m": 0.0}, "tampered": ["m"]}
+
+    results = analysed(plan, scores)
+
+    assert results.cell("sft", "u", "none", "m").num_tampered == 2
+    assert results.cell("base", "u", "none", "m").num_tampered == 0
+    said = "m of arm sft is 0 in 2 of 8 conversations (opening: none) because a reply tampered"
+    assert [note for note in results.notes if said in note]
+    assert "n 8, 2 tampered" in to_markdown(results)
 
 
 def test_a_value_that_is_no_number_is_missing():

@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from collabllm import models
 from collabllm.errors import IncompleteRunError, ServerError
 from collabllm.evaluation import read_results
-from collabllm.evaluation.usage import UsageFile, read_usage
-from collabllm.servers.usage import UsageLedger
+from collabllm.evaluation.usage import read_usage
+from collabllm.rewards import MetricValue, register_metric
 from collabllm.simulation import LocalAssistant
 from scripts.evaluate import main
 from tests.fake_server import FakeServer, user_json
@@ -154,7 +154,7 @@ def test_an_evaluation_goes_on_without_repeating_what_is_done(tmp_path):
     assert len(read(scores)) == len(whole) == 24
     assert without_seconds(first.cells) == without_seconds(again.cells)
     assert again.usage["assistant"]["requests"] == first.usage["assistant"]["requests"] + repeated
-    with FakeServer(answer) as server, pytest.raises(FileExistsError, match="resume=True"):
+    with FakeServer(answer) as server, pytest.raises(FileExistsError, match="use --resume"):
         main(flags(server, tmp_path))
 
 
@@ -218,21 +218,6 @@ def test_a_judge_that_fails_is_missing_loud_and_tried_again(tmp_path, caplog):
     assert (again.mean, again.num_missing) == (1.0, 0)
 
 
-def test_usage_is_added_up_over_runs_also_when_one_is_killed(tmp_path):
-    for number in (1, 2):
-        ledger = UsageLedger(prices={"m": (1000.0, 0.0)})
-        ledger.add("assistant", "m", 500, 7)
-        UsageFile(tmp_path, ledger).keep()  # and nothing after it: the process is gone
-
-        usage, cost_usd = read_usage(tmp_path)
-        assert usage["assistant"] == {
-            "requests": number,
-            "prompt_tokens": 500 * number,
-            "completion_tokens": 7 * number,
-        }
-        assert cost_usd == 0.5 * number
-
-
 def test_metrics_are_scored_anew_when_asked(tmp_path):
     with FakeServer(answer) as server:
         main(flags(server, tmp_path))
@@ -245,6 +230,28 @@ def test_metrics_are_scored_anew_when_asked(tmp_path):
     assert server.requests == []
     cell = read_results(tmp_path).cell("asker", "sharded", "none", "facts_used")
     assert (cell.mean, cell.num_values) == (0.0, 6)
+
+
+def test_replies_that_tamper_with_a_metric_are_counted(tmp_path, caplog):
+    caught = ["asks"]
+
+    async def cheated(messages, task, tools):
+        asks = any("?" in m["content"] for m in messages if m["role"] == "assistant")
+        return MetricValue(0.0, "tampered: it left a trace") if asks and caught else 1.0
+
+    def count(arm):
+        return read_results(tmp_path).cell(arm, "sharded", "none", "cheated").num_tampered
+
+    register_metric("cheated", cheated)
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path, "--metrics", "cheated"))
+        assert (count("asker"), count("talker")) == (6, 0)
+        assert "cheated of arm asker is 0 in 6 of 6 conversations (opening: none)" in caplog.text
+        assert '"tampered":6' in (tmp_path / "report.html").read_text()
+        caught.clear()
+        main(flags(server, tmp_path, "--resume", "--rescore", "cheated"))
+
+    assert count("asker") == 0
 
 
 def test_a_run_that_the_cost_limit_ends_is_not_presented_as_complete(tmp_path, caplog):
@@ -319,11 +326,11 @@ def test_a_server_that_refuses_ends_an_evaluation_before_work(tmp_path, refused)
         assert asked[-1][0] == refused
         assert not (tmp_path / "plan.json").exists()
         answered = sum(model != refused for model, _ in asked)
-        used, _ = read_usage(tmp_path)
+        used = read_usage(tmp_path).by_role()
         server.reject = None
         main(words)
 
-    assert sum(counts["requests"] for counts in used.values()) == answered
+    assert sum(usage.requests for usage in used.values()) == answered
     results = read_results(tmp_path)
     assert results.complete
     counted = sum(counts["requests"] for counts in results.usage.values())
@@ -380,7 +387,7 @@ def test_ctrl_c_says_what_is_kept_and_the_usage_stays(tmp_path, monkeypatch):
             patch.setattr(Scorer, "add", stop)
             with pytest.raises(KeyboardInterrupt, match="kept in .* resume=True"):
                 main(flags(server, tmp_path))
-        used = json.loads((tmp_path / "usage.json").read_text())["usage"]["assistant"]["requests"]
+        used = read_usage(tmp_path).by_role()["assistant"].requests
         server.requests.clear()
         main(flags(server, tmp_path, "--resume"))
 

@@ -11,7 +11,6 @@ from collabllm.evaluation.report.conversations import Conversation
 from collabllm.evaluation.report.page import render
 from scripts.view import main as view
 from tests.browser import needs_browser, wait_for, wait_until
-from tests.evaluation.report_data import write_evaluation
 
 
 def transcript(task="a", text="fine", **more):
@@ -149,13 +148,6 @@ def test_a_folder_of_transcripts_is_one_page(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no file in this folder has transcripts"):
         view([str(tmp_path / "empty")])
-
-
-def test_an_evaluation_without_results_has_no_report(tmp_path):
-    write_evaluation(tmp_path / "e", arms=("base",), users=("sharded",), num_tasks=1)
-
-    with pytest.raises(FileNotFoundError, match=r"results\.json"):
-        view([str(tmp_path / "e")])
 
 
 def test_what_a_limit_leaves_out_is_said_in_the_page_and_in_the_log(tmp_path, caplog):

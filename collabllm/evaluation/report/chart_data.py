@@ -69,6 +69,7 @@ def _cell(cell: Cell, dots: Mapping[Any, list[float]]) -> dict[str, Any]:
         **{name: getattr(cell, name) for name in names},
         "n": format_number_of_tasks(cell),
         "missing": cell.num_missing,
+        "tampered": cell.num_tampered,
         "values": dots.get(key, []),
     }
 

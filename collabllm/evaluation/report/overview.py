@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from collabllm.evaluation.analysis import read_scores
+from collabllm.evaluation.analysis import analyse_folder, read_scores
 from collabllm.evaluation.names import transcript_file
 from collabllm.evaluation.plan import Variant, read_plan
 from collabllm.evaluation.report.answer import Comparison, to_sentence
@@ -23,6 +23,7 @@ from collabllm.evaluation.report.formats import (
 )
 from collabllm.evaluation.report.page import render
 from collabllm.evaluation.results import (
+    RESULTS_FILE,
     ArmInfo,
     Cell,
     Difference,
@@ -49,15 +50,17 @@ def write_report(
 
     Args:
         folder: Of the evaluation.
-        results: Its results; read from the folder by default.
+        results: Its results; by default those in the folder, or computed from its scores.
         path: Of the HTML file; report.html in the folder by default.
         overwrite: Replace a file that is no report.
 
     Raises:
         FileExistsError: If another file is there.
-        FileNotFoundError: If the folder has no evaluation, or no results yet.
+        FileNotFoundError: If the folder has no evaluation.
     """
-    results = results or read_results(folder)
+    if results is None:  # of a run that was killed there are none yet
+        exists = (folder / RESULTS_FILE).is_file()
+        results = read_results(folder) if exists else analyse_folder(folder)
     variants = {variant.task_id: variant for variant in read_plan(folder).variants}
     scores = {_key(score, score): score for score in read_scores(folder)}
     return render(
@@ -124,6 +127,7 @@ def describe(
         "faults": sorted({name for rates in results.audit.values() for name in rates}),
         "audit": results.audit,
         "usage": results.usage,
+        "num_unanswered": results.num_unanswered,
         "cost_usd": results.cost_usd,
         "settings": {
             **results.settings,
@@ -197,6 +201,7 @@ def _row(cell: Cell, found: Difference | None, *, is_reference: bool) -> dict[st
         "arm": cell.arm,
         "mean": format_interval(cell),
         "worst": _worst(cell),
+        "tampered": f"{cell.num_tampered} tampered" if cell.num_tampered else "",
         "n": format_number_of_tasks(found or cell),
         **dict.fromkeys(("difference", "p", "record", "verdict", "detectable"), ""),
     }
@@ -253,8 +258,9 @@ def _method(results: Results) -> str:
     if results.num_clusters != results.num_tasks:
         groups = f" in {results.num_clusters} groups by {results.cluster_by}"
     return (
-        f"Means over {_count_units(results)}{groups}, with 95% intervals; differences are paired "
-        f"by {unit}. p-values are corrected over everything on this page; only the "
-        "outcomes above were declared before the run, all others are exploratory. A difference has "
-        "a colour when its corrected p-value is below 0.05. Dots are single ones."
+        f"Means over {_count_units(results)}{groups}, with 95% intervals, longer than they need be "
+        f"where few events are seen; differences are paired by {unit}. p-values are corrected over "
+        "everything on this page; only the outcomes above were declared before the run, all others "
+        "are exploratory. A difference has a colour when its corrected p-value is below 0.05. Dots "
+        "are single ones."
     )

@@ -9,6 +9,7 @@ from collabllm.evaluation.report.overview import write_report
 from collabllm.evaluation.report.tables import to_markdown, to_summary
 from collabllm.evaluation.results import Results
 from collabllm.files import write_text
+from collabllm.servers.usage import UNANSWERED, Usage, usage_line
 
 TABLE_FILE = "table.md"
 
@@ -23,9 +24,12 @@ def write_reports(folder: Path, results: Results) -> Path:
     report = write_report(folder, results, overwrite=True)
     console = Console()
     console.print(Markdown(to_summary(results)))
-    lines = [f"All tables: {folder / TABLE_FILE}", f"Report: {report}"]
+    lines = [usage_line(name, Usage(**counts)) for name, counts in results.usage.items()]
+    if results.num_unanswered:
+        lines.append(UNANSWERED.format(results.num_unanswered))
     if results.cost_usd:
-        lines.insert(1, f"Cost: ${results.cost_usd:.4f}")
+        lines.append(f"Cost: ${results.cost_usd:.4f}")
+    lines += [f"All tables: {folder / TABLE_FILE}", f"Report: {report}"]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return report

@@ -10,7 +10,7 @@ from collabllm.evaluation.report.formats import (
     format_p,
 )
 from collabllm.evaluation.report.overview import describe_answer
-from collabllm.evaluation.results import Difference, Opening, Results
+from collabllm.evaluation.results import Cell, Difference, Opening, Results
 
 
 def to_markdown(results: Results) -> str:
@@ -77,7 +77,7 @@ def _group(results: Results, user: str, opening: Opening) -> Iterator[str]:
     rows = []
     for arm in arms:
         shown = [cells.get((arm, metric)) for metric in metrics]
-        rows.append([arm, *(f"{format_interval(c)}, n {c.num_tasks}" if c else "" for c in shown)])
+        rows.append([arm, *(_mean_cell(c) if c else "" for c in shown)])
     yield _table(["arm", *metrics], rows)
     differences = [
         d
@@ -90,6 +90,11 @@ def _group(results: Results, user: str, opening: Opening) -> Iterator[str]:
         header = ["arm", "metric", "difference [95%]", "p corrected", "n", "won/tied/lost"]
         yield _table([*header, "could show", "verdict"], rows)
     yield ""
+
+
+def _mean_cell(cell: Cell) -> str:
+    tampered = f", {cell.num_tampered} tampered" if cell.num_tampered else ""
+    return f"{format_interval(cell)}, n {cell.num_tasks}{tampered}"
 
 
 def _asking(results: Results) -> Iterator[str]:

@@ -81,7 +81,8 @@ class Charts {
     name.scope = "row";
     const line = element("tr", "", name, element("td", "wide", track),
       element("td", "number", isNumber(cell.mean) ? formatInterval(cell) : "–",
-        isNumber(cell.noise_floor) ? element("small", "under", `± ${format(cell.noise_floor)} between repeats`) : null),
+        isNumber(cell.noise_floor) ? element("small", "under", `± ${format(cell.noise_floor)} between repeats`) : null,
+        cell.tampered ? element("small", "under worse", `${cell.tampered} tampered`) : null),
       element("td", `number ${difference ? difference.verdict : ""}`, difference ? formatInterval(difference, true) : "",
         difference && difference.primary ? element("small", "under", "primary") : null),
       element("td", "number minor", difference ? difference.p : ""),

@@ -13,6 +13,8 @@ from collabllm.rewards.sandbox.tier import Limits
 
 _ROOT = Path("/sys/fs/cgroup")
 _EMPTY_WAIT_S = 5.0
+_MAX_PATH_BYTES = 2048  # half of the system's limit
+_HUGE = 2**62
 
 
 class Group:
@@ -107,20 +109,30 @@ def memory_in_use(pid: int) -> int:
 def disk_in_use(folder: str, pid: int, max_files: int = 10_000) -> int:
     """Return the bytes of a folder's files, and of those that a process deleted and still holds.
 
-    It is huge where there are more than `max_files` of them.
+    It is huge where there are more than `max_files` of them, or where they cannot be counted:
+    below a path too long for the system's calls, or in a folder that may not be listed.
     """
     total = num_files = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            num_files += 1
-            if num_files > max_files:
-                return 2**62
+    folders = [folder]
+    while folders:  # `os.walk` calls itself at each depth
+        try:
+            found = list(os.scandir(parent := folders.pop()))
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return _HUGE
+        num_files += len(found)
+        if num_files > max_files or len(os.fsencode(parent)) > _MAX_PATH_BYTES:
+            return _HUGE
+        for item in found:
             with contextlib.suppress(OSError):
-                total += os.lstat(f"{parent}/{name}").st_blocks * 512
+                if item.is_dir(follow_symlinks=False):
+                    folders.append(item.path)
+                total += item.stat(follow_symlinks=False).st_blocks * 512
     seen = set()
-    for found in _tree(pid):
+    for process in _tree(pid):
         with contextlib.suppress(OSError):
-            for path in os.scandir(f"/proc/{found}/fd"):
+            for path in os.scandir(f"/proc/{process}/fd"):
                 about = os.stat(path.path)  # noqa: PTH116
                 key = about.st_dev, about.st_ino
                 if stat.S_ISREG(about.st_mode) and about.st_nlink == 0 and key not in seen:

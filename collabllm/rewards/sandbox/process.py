@@ -71,7 +71,8 @@ class Process:
         user_id = new_user_id()
         folder = bubblewrap.FOLDER
         if not self.tier.own_root:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="collabllm-"))
+            folder = tempfile.mkdtemp(prefix="collabllm-")
+            stack.callback(_remove, folder)
             if user_id is not None:
                 os.chown(folder, user_id, user_id)
         self.folder = folder
@@ -217,6 +218,13 @@ def _read(process: Process, name: str, handle: int) -> bool:
     elif len(process.status) < _STATUS_BYTES:
         process.status += data
     return bool(data)
+
+
+def _remove(folder: str) -> None:
+    """Delete a folder by `rm`, which goes to any depth; `shutil.rmtree` calls itself at each."""
+    for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+        if os.path.lexists(folder):
+            subprocess.run([*command, "--", folder], stderr=subprocess.DEVNULL, check=False)
 
 
 def _environment(folder: str) -> dict[str, str]:

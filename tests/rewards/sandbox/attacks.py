@@ -56,6 +56,18 @@ ATTACKS = [
         True,
     ),
     Attack(
+        "send to a Unix socket from a pair",
+        _try(
+            "import socket\ns, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+            "s.sendto(b'x', '{outside}/letterbox')"
+        ),
+        True,
+    ),
+    Attack(
+        "attributes of a file that everybody may write",
+        _try("os.setxattr('{outside}/open', 'user.x', b'x')"),
+    ),
+    Attack(
         "speak to a port of this machine",
         _try("import socket\nsocket.create_connection(('127.0.0.1', {port}), 2)"),
         True,
@@ -127,6 +139,14 @@ LIMITED = {  # each must be ended, with a limit of 256 MiB, 16 MiB a file, 64 Mi
         "import os, time\nkept = []\nfor i in range(60):\n    f = open(f'f{i}', 'wb')\n"
         "    kept.append(f)\n    os.unlink(f.name)\n    f.write(b'x' * 10**7)\n    f.flush()\n"
         "time.sleep(60)"
+    ),
+    "files below paths that are too long": (
+        "import os, time\nfor _ in range(30):\n    os.mkdir('d' * 250)\n    os.chdir('d' * 250)\n"
+        "for i in range(90): open(f'f{i}', 'wb').write(b'x' * 10**6)\ntime.sleep(60)"
+    ),
+    "files in a folder that may not be listed": (
+        "import os, time\nos.mkdir('d', 0o300)\n"
+        "for i in range(90): open(f'd/f{i}', 'wb').write(b'x' * 10**6)\ntime.sleep(60)"
     ),
     "busy for ever": "while True: pass",
     "asleep for ever": "import time\ntime.sleep(600)",

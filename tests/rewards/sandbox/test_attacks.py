@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def outside(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     (tmp_path / "secret").write_text("key")
     (tmp_path / "secret").chmod(0o640)
+    (tmp_path / "open").write_text("")
+    (tmp_path / "open").chmod(0o666)
     for folder in (tmp_path, *tmp_path.parents[:3]):
         if folder.stat().st_uid == os.getuid() and folder != Path("/tmp"):
             folder.chmod(0o755)
@@ -29,12 +32,16 @@ def outside(tmp_path, monkeypatch):
     door.bind(str(tmp_path / "door"))
     (tmp_path / "door").chmod(0o777)
     door.listen()
+    letterbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    letterbox.bind(str(tmp_path / "letterbox"))
+    (tmp_path / "letterbox").chmod(0o777)
     port = socket.create_server(("127.0.0.1", 0))
     victim = subprocess.Popen(["/bin/sleep", "60"])
     yield {"outside": str(tmp_path), "port": port.getsockname()[1], "victim": victim.pid}
     victim.kill()
     victim.wait()
     door.close()
+    letterbox.close()
     port.close()
 
 
@@ -65,7 +72,8 @@ def test_an_attack_does_not_get_through(attack, every_tier, outside):
 
 def _about(path):
     stat = path.stat()
-    return stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, stat.st_nlink
+    named = os.listxattr(path) if path.is_file() else []
+    return named, stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, stat.st_nlink
 
 
 @pytest.mark.parametrize("name", LIMITED)
@@ -88,6 +96,21 @@ def test_a_limit_ends_it(name, memory, tier, monkeypatch, tmp_path):
     after = os.statvfs(tmp_path)
     assert (before.f_bavail - after.f_bavail) * after.f_frsize < 500e6
     assert endless or not result.timed_out
+
+
+def test_folders_in_folders_are_removed_at_any_depth(every_tier, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    deep = "import os\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')"
+
+    run_program(deep, SMALL, tier=every_tier)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pairs_of_sockets_that_stay_connected_work(tier):
+    pair = "import socket\na, b = socket.socketpair()\na.send(b'x')\nprint(b.recv(1))"
+
+    assert run_program(pair, SMALL, tier=tier).output == "b'x'"
 
 
 @pytest.mark.parametrize("name", LEFT_BEHIND)

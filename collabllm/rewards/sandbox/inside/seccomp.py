@@ -12,10 +12,11 @@ import struct
 
 _ARCHS = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER_MODE = 38, 22, 2
-_LOAD, _JUMP_EQUAL, _JUMP_GE, _JUMP_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _AND, _JUMP_EQUAL, _JUMP_GE, _JUMP_BITS, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEW*: user, pid, net, ipc, uts, mount, cgroup
-_CLONE, _CLONE3, _PRLIMIT = (56, 220), 435, (302, 261)
+_CLONE, _CLONE3, _PRLIMIT, _SOCKETPAIR = (56, 220), 435, (302, 261), (53, 199)
+_STREAM, _SEQPACKET, _TYPE_BITS = 1, 5, 0xF
 
 # name: number on x86-64, on arm64 (None: does not exist there)
 _REFUSED: dict[str, tuple[int | None, int | None]] = {
@@ -61,6 +62,17 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "acct": (163, 89),
 }
 _SOCKET: dict[str, tuple[int | None, int | None]] = {"socket": (41, 198)}
+# Landlock does not see these either. A program is told that the file system has none.
+_ATTRIBUTES: dict[str, tuple[int | None, int | None]] = {
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "setxattrat": (463, 463),
+    "removexattrat": (466, 466),
+}
 # Landlock does not see these; with the user's own id they would reach all of the user's files. They
 # do nothing and report success, since shutil.copy and others stop at an error.
 _PRETENDED: dict[str, tuple[int | None, int | None]] = {
@@ -76,14 +88,6 @@ _PRETENDED: dict[str, tuple[int | None, int | None]] = {
     "utimes": (235, None),
     "futimesat": (261, None),
     "utimensat": (280, 88),
-    "setxattr": (188, 5),
-    "lsetxattr": (189, 6),
-    "fsetxattr": (190, 7),
-    "removexattr": (197, 14),
-    "lremovexattr": (198, 15),
-    "fremovexattr": (199, 16),
-    "setxattrat": (463, 463),
-    "removexattrat": (466, 466),
 }
 
 
@@ -95,7 +99,7 @@ def install(*, refuse_sockets: bool, pretend_modes: bool) -> None:
     """Filter this process's system calls from now on, and its children's.
 
     Args:
-        refuse_sockets: No socket at all (pairs and pipes work).
+        refuse_sockets: No socket at all (pairs that stay connected and pipes work).
         pretend_modes: Changes of modes, owners and times do nothing and report success.
 
     Raises:
@@ -120,6 +124,7 @@ def build_filter(machine: str, refuse_sockets: bool, pretend_modes: bool) -> byt
     answers += [(_CLONE3, errno.ENOSYS)]  # its flags cannot be read here; libc falls back to clone
     if pretend_modes:
         answers += [(numbers[column], 0) for numbers in _PRETENDED.values()]
+    answers += [(numbers[column], errno.ENOTSUP) for numbers in _ATTRIBUTES.values()]
     code = [
         (_LOAD, 0, 0, 4),  # architecture
         (_JUMP_EQUAL, 1, 0, audit_arch),
@@ -131,6 +136,7 @@ def build_filter(machine: str, refuse_sockets: bool, pretend_modes: bool) -> byt
     for number, answer in answers:
         if number is not None:
             code += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | answer)]
+    code += _pairs_stay_connected(_SOCKETPAIR[column]) if refuse_sockets else []
     code += [
         (_JUMP_EQUAL, 0, 3, _CLONE[column]),
         (_LOAD, 0, 0, 16),  # first argument: flags
@@ -144,3 +150,16 @@ def build_filter(machine: str, refuse_sockets: bool, pretend_modes: bool) -> byt
         (_RETURN, 0, 0, _ALLOW),
     ]
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+
+
+def _pairs_stay_connected(number: int) -> list[tuple[int, int, int, int]]:
+    """Refuse pairs of datagram sockets: each can send to any address that it names."""
+    return [
+        (_JUMP_EQUAL, 0, 6, number),
+        (_LOAD, 0, 0, 24),  # second argument: type and flags
+        (_AND, 0, 0, _TYPE_BITS),
+        (_JUMP_EQUAL, 2, 0, _STREAM),
+        (_JUMP_EQUAL, 1, 0, _SEQPACKET),
+        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
+        (_LOAD, 0, 0, 0),
+    ]

@@ -28,7 +28,7 @@ def calls(tier: Tier) -> dict[str, Callable[[], object]]:
         "empty program": lambda: run_program("pass", tier=tier),
         "import numpy": lambda: run_program("import numpy", tier=tier),
         "check() with 9 calls": lambda: examine(_PROGRAM, _CHECK, "f", tier=tier),
-        "unittest, 5 tests and 3 canaries": lambda: examine(_PROGRAM, _UNITTEST, tier=tier),
+        "unittest, 5 tests, each twice": lambda: examine(_PROGRAM, _UNITTEST, tier=tier),
     }
 
 

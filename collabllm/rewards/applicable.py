@@ -18,7 +18,7 @@ _NEEDS_FACTS = frozenset(("facts_elicited", "facts_used", "over_asking"))
 
 
 def check_applicable(metrics: Iterable[str], tasks: Sequence[Task]) -> None:
-    """Refuse metrics of which none can have a value, and warn of single ones.
+    """Refuse metrics of which none can have a value, and warn of single ones and of useless tests.
 
     Args:
         metrics: By name, with or without extractor.
@@ -28,6 +28,8 @@ def check_applicable(metrics: Iterable[str], tasks: Sequence[Task]) -> None:
         ValueError: If all metrics need facts and no task has any.
     """
     names = list(metrics)
+    if any(name.rpartition("->")[2] == "pass_rate" for name in names):
+        _warn_of_tests(tasks)
     without = [name for name in names if name.rpartition("->")[2] in _NEEDS_FACTS]
     if not without or any(task.facts for task in tasks):
         return
@@ -35,3 +37,23 @@ def check_applicable(metrics: Iterable[str], tasks: Sequence[Task]) -> None:
     if len(without) == len(names):
         raise ValueError(text)
     logger.warning("ATTENTION: %s", text)
+
+
+def _warn_of_tests(tasks: Sequence[Task]) -> None:
+    from collabllm.rewards.metrics.code import tests_of_task
+    from collabllm.rewards.sandbox.written_tests import check_tests
+
+    tested = [task for task in tasks if tests_of_task(task)]
+    errors = []
+    for task in tested:
+        try:
+            check_tests(tests_of_task(task), str(task.metadata.get("entry_point") or ""))
+        except ValueError as error:
+            errors.append(f"task {task.task_id}: {error}")
+    if errors:
+        logger.warning(
+            "ATTENTION: pass_rate has no value for %d of %d tasks with tests, for example %s.",
+            len(errors),
+            len(tested),
+            "; ".join(errors[:3]),
+        )

@@ -99,10 +99,11 @@ def _from_math(row: Row) -> Row | None:
 
 def _from_bigcodebench(row: Row) -> Row:
     """BigCodeBench (Zhuo et al. 2024), `bigcode/bigcodebench`; pass_rate is its metric."""
+    head = str(row.get("code_prompt") or "").rstrip()  # the solution is what stands below it
     return {
         "task_id": row.get("task_id"),
         "single_turn_prompt": row["instruct_prompt"],
-        "single_turn_completion": row["canonical_solution"],
+        "single_turn_completion": f"{head}\n{row['canonical_solution']}".lstrip("\n"),
         "task_desc": "getting a Python function written",
         "single_turn_metadata": {
             "test": row["test"],

@@ -106,17 +106,31 @@ def test_the_last_program_of_the_conversation_counts():
 
 
 @isolated
-def test_a_missing_library_is_missing_where_the_task_may_want_it():
+def test_a_missing_library_is_missing_where_the_task_names_it():
     needs = f"```python\nimport no_such_library\n{RIGHT}\n```"
 
-    assert pass_rate(needs.replace(RIGHT, "f = no_such_library.f")).value is None
-    assert pass_rate(BLOCK, test="import no_such_library\nassert f(1) == 2").value is None
+    assert pass_rate(needs).value == 0.0  # else a bad program would hide behind any import
+    assert pass_rate(needs, test=UNITTEST).value == 0.0
+    tests_need = pass_rate(BLOCK, test="import no_such_library\nassert f(1) == 2")
+    assert "the tests need no_such_library" in tests_need.reason
     named = pass_rate(needs, libs="['no_such_library']", test=UNITTEST)
     assert (named.value, named.reason) == (None, "no_such_library is not installed")
     other = pass_rate(needs, libs="['another_library']")
-    assert other.value == 0.0  # else a bad program would hide behind any import
-    feigned = "```python\nraise ModuleNotFoundError(name='no_such_library')\n```"
-    assert pass_rate(feigned).value == 0.0
+    assert other.value == 0.0
+    feigned = "```python\n# import no_such_library\nraise ModuleNotFoundError('x', name='x')\n```"
+    assert pass_rate(feigned, libs="['no_such_library']").value == 0.0
+
+
+@isolated
+def test_a_task_whose_own_solution_does_not_pass_has_no_value():
+    broken = "def f(x):\n    return x"
+    wrong = "```python\ndef f(x):\n    return object()\n```"
+
+    assert pass_rate(BLOCK, solution=broken).value == 1.0
+    value = pass_rate(wrong, solution=broken)
+    assert (value.value, value.reason[:40]) == (None, "the task's own solution does not pass: A")
+    assert pass_rate(wrong, solution=RIGHT).value == 0.0
+    assert pass_rate(wrong, solution="Add one to it.").value == 0.0
 
 
 @isolated

@@ -42,6 +42,7 @@ def test_bigcodebench_brings_its_tests(tmp_path):
     (task,) = load_tasks(write(tmp_path / "code.jsonl", BIGCODEBENCH))
 
     assert task.task_id == "BigCodeBench/0"
+    assert task.single_turn_completion == "def task_func():\n    return 1"
     assert task.metadata == {
         "test": "class TestCases: ...",
         "entry_point": "task_func",

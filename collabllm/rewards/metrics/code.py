@@ -2,7 +2,6 @@
 
 import ast
 import asyncio
-import sys
 from collections.abc import Sequence
 
 from collabllm.event_loop import run_blocking
@@ -31,10 +30,11 @@ async def pass_rate(
     The tests are plain statements, functions `test_…`, a function `check(candidate)` (with
     `metadata["entry_point"]`) or unittest classes, as in BigCodeBench. The program is the last
     one of the conversation that defines what the tests call. A program that makes tests pass
-    otherwise than by being right gets 0, marked as tampered.
+    otherwise than by being right gets 0, marked as tampered. Where the task's own solution does
+    not pass, there is no value.
     """
-    test = task.metadata.get("test")
-    if not isinstance(test, str) or not test.strip():
+    test = tests_of_task(task)
+    if not test:
         raise NotApplicableError("the task has no tests (single_turn_metadata.test)")
     program = find_program(conversation, wanted_by(task.metadata))
     async with slots(asyncio.get_running_loop()):
@@ -43,6 +43,7 @@ async def pass_rate(
                 program,
                 test,
                 str(task.metadata.get("entry_point") or ""),
+                reference=find_reference(task),
                 libraries=_named_libraries(task, test),
                 allow_unsafe=tools.allow_unsafe_code,
             )
@@ -78,13 +79,24 @@ def _is_python(text: str) -> bool:
     return True
 
 
+def tests_of_task(task: Task) -> str:
+    """Return the tests of a task, or "" where it has none."""
+    test = task.metadata.get("test")
+    return test if isinstance(test, str) and test.strip() else ""
+
+
+def find_reference(task: Task) -> str | None:
+    """Return the task's own program, where its completion has one that the tests could call."""
+    names = wanted_by(task.metadata)
+    solution = find_code(task.single_turn_completion, names) or task.single_turn_completion
+    return solution if defined_names(solution) & names else None
+
+
 def _named_libraries(task: Task, test: str) -> set[str]:
-    """Return the libraries that a task names (its list, its tests, its solution), with Python's."""
+    """Return the libraries that a task names: its list, and the imports of tests and solution."""
     libraries = task.metadata.get("libs") or []
     if isinstance(libraries, str):  # BigCodeBench writes a list as text
         libraries = ast.literal_eval(libraries) if libraries.startswith("[") else [libraries]
     solution = task.single_turn_completion
     named = {*libraries, *imported_libraries(test)}
-    named |= imported_libraries(find_code(solution) or solution)
-    outside = named - sys.stdlib_module_names
-    return outside | set(sys.stdlib_module_names) if outside else set()
+    return named | imported_libraries(find_code(solution) or solution)

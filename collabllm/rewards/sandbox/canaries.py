@@ -1,9 +1,9 @@
 """Tests that must fail, mixed into a unittest file that has to live with the program.
 
-A canary is a copy of one of the tests in which one assertion is wrong: another expected value where
-it is written out, else the opposite assertion. A program that makes tests pass by any other means
-than being right passes it, too. All tests get new names and a random order, so that only who knows
-the answer can tell a canary from a test.
+A canary is one of the tests with one assertion made wrong. The file is run twice, in processes that
+share nothing: each test stands in one of them as it is and in the other one as a canary, by
+chance. So a program never sees the two side by side, and to have each test pass where it is right
+and fail where it is wrong it has to know the answers.
 """
 
 import ast
@@ -11,24 +11,15 @@ import copy
 import random
 from dataclasses import dataclass
 
-_OPPOSITES = {
-    "assertTrue": "assertFalse",
-    "assertEqual": "assertNotEqual",
-    "assertAlmostEqual": "assertNotAlmostEqual",
-    "assertIn": "assertNotIn",
-    "assertIs": "assertIsNot",
-    "assertIsNone": "assertIsNotNone",
-    "assertIsInstance": "assertNotIsInstance",
-    "assertGreater": "assertLessEqual",
-    "assertLess": "assertGreaterEqual",
-    "assertRegex": "assertNotRegex",
-}
-_OPPOSITES |= {value: key for key, value in _OPPOSITES.items()}
-_EQUALS = {"assertEqual", "assertEquals", "assertListEqual", "assertDictEqual", "assertTupleEqual"}
-_EQUALS |= {"assertSequenceEqual", "assertSetEqual", "assertAlmostEqual", "assertMultiLineEqual"}
-_RAISES = {"assertRaises", "assertRaisesRegex"}
-_MAX_CANARIES = 3
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
+from collabllm.rewards.sandbox.spoil import spoil
+from collabllm.rewards.sandbox.written_tests import (
+    Function,
+    parse_tests,
+    tests_of,
+    unittest_classes,
+)
+
+_PROVES_NOTHING = ("skip", "expectedfailure")
 
 
 @dataclass(frozen=True)
@@ -40,171 +31,72 @@ class MixedTests:
     canaries: frozenset[str]
 
 
-def is_unittest(source: str) -> bool:
-    """Tell whether a test file has a class of unittest's kind."""
-    return bool(_test_classes(_parse(source)))
+def mix_canaries(source: str, rng: random.Random) -> tuple[MixedTests, MixedTests]:
+    """Make two files of a unittest file: each test is a canary in one of them, by a coin.
 
-
-def mix_canaries(source: str, rng: random.Random) -> MixedTests:
-    """Rename and shuffle the tests of a unittest file, with canaries among them.
+    Tests get new names and a random order. A test that may be skipped or is expected to fail is
+    left out, since a program can bring either about. One in which nothing can be made wrong stands
+    in both files as it is; if that is so for all, they get a wrong line at their end.
 
     Args:
         source: Python, with one or more classes that derive from a `TestCase`.
         rng: Gives the choice, the names and the order.
 
     Raises:
-        ValueError: If no class has a test.
+        ValueError: If no class has a test that shows something.
     """
-    tree = _parse(source)
-    found = [(case, test) for case in _test_classes(tree) for test in _tests(case)]
+    tree = parse_tests(source)
+    cases = list(unittest_classes(tree))
+    found = [(i, test) for i, case in enumerate(cases) for test in tests_of(case)]
+    found = [pair for pair in found if not _may_be_skipped(cases[pair[0]], pair[1])]
     if not found:
-        raise ValueError("the unittest file has no test")
-    for case in _test_classes(tree):
-        case.body = [item for item in case.body if item not in _tests(case)]
-    plain = [pair for pair in found if not _expects_failure(pair[1])] or found
-    wrong = [
-        (case, _spoil(test, rng))
-        for case, test in rng.sample(plain, min(len(plain), _MAX_CANARIES))
-    ]
-    mixed = [(case, test, False) for case, test in found]
-    mixed += [(case, test, True) for case, test in wrong]
-    rng.shuffle(mixed)
+        raise ValueError("each test of the unittest file may be skipped or is expected to fail")
+    wrong = [_spoilt(test, rng) for _, test in found]
+    if not any(wrong):
+        wrong = [_with_wrong_end(test, rng) for _, test in found]
+    rows = [(i, test, bad) for (i, test), bad in zip(found, wrong, strict=True)]
+    coins = [rng.random() < 0.5 for _ in rows]  # so of n tests it takes 2n lucky guesses
+    first = [(i, t, bad if coin else None) for (i, t, bad), coin in zip(rows, coins, strict=True)]
+    other = [(i, t, None if coin else bad) for (i, t, bad), coin in zip(rows, coins, strict=True)]
+    return _mix(tree, first, rng), _mix(tree, other, rng)
+
+
+def _mix(
+    tree: ast.Module, rows: list[tuple[int, Function, Function | None]], rng: random.Random
+) -> MixedTests:
+    """Return a file with the given tests in its classes: the spoilt one of a row where there is."""
+    tree, rows = copy.deepcopy(tree), copy.deepcopy(rows)
+    cases = list(unittest_classes(tree))
+    for case in cases:
+        names = {test.name for test in tests_of(case)}
+        case.body = [item for item in case.body if getattr(item, "name", None) not in names]
+    rng.shuffle(rows)
     tests, canaries = [], set()
-    for idx, (case, test, must_fail) in enumerate(mixed, 1):
-        test.name = f"test_case_{idx}"
-        case.body.append(test)
-        tests.append(f"{case.name}.{test.name}")
-        if must_fail:
+    for number, (idx, right, wrong) in enumerate(rows, 1):
+        test = wrong or right
+        test.name = f"test_case_{number}"
+        cases[idx].body.append(test)
+        tests.append(f"{cases[idx].name}.{test.name}")
+        if wrong:
             canaries.add(tests[-1])
+    for case in cases:
+        case.body = case.body or [ast.Pass()]
     return MixedTests(ast.unparse(ast.fix_missing_locations(tree)), tests, frozenset(canaries))
 
 
-def _parse(source: str) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except SyntaxError as error:
-        raise ValueError(f"the tests are no Python: {error}") from error
+def _may_be_skipped(case: ast.ClassDef, test: Function) -> bool:
+    fixtures = [item for item in case.body if getattr(item, "name", "").startswith("setUp")]
+    looked_at = [*case.decorator_list, *fixtures, *test.decorator_list, *test.body]
+    text = "\n".join(ast.unparse(item) for item in looked_at).lower()
+    return any(word in text for word in _PROVES_NOTHING)
 
 
-def _test_classes(tree: ast.Module) -> list[ast.ClassDef]:
-    return [
-        item
-        for item in tree.body
-        if isinstance(item, ast.ClassDef)
-        and any(ast.unparse(base).endswith("TestCase") for base in item.bases)
-    ]
+def _spoilt(test: Function, rng: random.Random) -> Function | None:
+    other = copy.deepcopy(test)
+    return other if spoil(other.body, rng) else None
 
 
-def _tests(case: ast.ClassDef) -> list[_Function]:
-    return [item for item in case.body if _is_test(item)]  # type: ignore[misc]
-
-
-def _is_test(item: ast.stmt) -> bool:
-    return isinstance(item, _Function) and item.name.startswith("test")
-
-
-def _expects_failure(test: _Function) -> bool:
-    return any("expectedFailure" in ast.unparse(mark) for mark in test.decorator_list)
-
-
-def _spoil(test: _Function, rng: random.Random) -> _Function:
-    """Return a copy with one assertion wrong; a wrong one at the end where none can be spoilt."""
-    spoilt = copy.deepcopy(test)
-    calls = list(_straight_calls(spoilt.body))
-    rng.shuffle(calls)
-    if not any(_spoil_call(call, rng) for call in calls):
-        spoilt.body.append(ast.parse(f"self.assertEqual({rng.randrange(9)}, 'x')").body[0])
-    return spoilt
-
-
-def _straight_calls(body: list[ast.stmt]) -> list[ast.Call]:
-    """Return the calls `self.assert…` that run whenever the test runs to its end."""
-    calls: list[ast.Call] = []
-    for item in body:
-        if isinstance(item, ast.With | ast.AsyncWith):
-            raising = [part.context_expr for part in item.items]
-            calls += [call for call in raising if _assertion(call)]  # type: ignore[misc]
-            if not any(_assertion(call) in _RAISES for call in raising):
-                calls += _straight_calls(item.body)
-        elif isinstance(item, ast.Expr) and _assertion(item.value):
-            calls.append(item.value)  # type: ignore[arg-type]
-    return calls
-
-
-def _assertion(node: ast.expr) -> str:
-    """Return the name of the method in `self.NAME(…)`, if it asserts; else ''."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-        return ""
-    name, owner = node.func.attr, node.func.value
-    own = isinstance(owner, ast.Name) and owner.id == "self"
-    return name if own and name.startswith("assert") else ""
-
-
-def _spoil_call(call: ast.Call, rng: random.Random) -> bool:
-    assert isinstance(call.func, ast.Attribute)
-    name = call.func.attr
-    if name in _RAISES and call.args:
-        call.args[0] = ast.Name("StopAsyncIteration", ast.Load())
-        return True
-    for side in reversed(_equal_sides(call, name)):
-        other = _other_value(side, rng)
-        if other is not None:
-            _put(call, side, other)
-            return True
-    if name not in _OPPOSITES:
-        return False
-    call.func.attr = _OPPOSITES[name]
-    return True
-
-
-def _equal_sides(call: ast.Call, name: str) -> list[ast.expr]:
-    """Return the two expressions that an assertion says are equal, if it does."""
-    exact = name != "assertAlmostEqual" or (len(call.args) == 2 and not call.keywords)
-    if name in _EQUALS and exact:
-        return call.args[:2]
-    node = call.args[0] if name == "assertTrue" and call.args else None
-    if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], ast.Eq):
-        return [node.left, node.comparators[0]]
-    return []
-
-
-def _put(call: ast.Call, old: ast.expr, new: ast.expr) -> None:
-    for holder in (call, *call.args):
-        if isinstance(holder, ast.Compare):
-            holder.left = new if holder.left is old else holder.left
-            holder.comparators = [new if item is old else item for item in holder.comparators]
-        if isinstance(holder, ast.Call):
-            holder.args = [new if item is old else item for item in holder.args]
-
-
-def _other_value(node: ast.expr, rng: random.Random) -> ast.expr | None:
-    """Return a literal of the same look and another value, or None where it is no literal."""
-    try:
-        value = ast.literal_eval(node)
-    except ValueError:
-        return None
-    other = _different(value, rng)
-    return None if other is None else ast.parse(repr(other), mode="eval").body
-
-
-def _different(value: object, rng: random.Random) -> object:
-    match value:
-        case bool():
-            return not value
-        case int() | float():
-            return value + rng.randint(1, 4)
-        case str() if value:
-            idx = rng.randrange(len(value))
-            letters = [letter for letter in "aeinorst1234" if letter != value[idx]]
-            return value[:idx] + rng.choice(letters) + value[idx + 1 :]
-        case str():
-            return rng.choice("aeinorst")
-        case list() | tuple() if value:
-            idx = rng.randrange(len(value))
-            new = _different(value[idx], rng)
-            return None if new is None else type(value)([*value[:idx], new, *value[idx + 1 :]])
-        case dict() if value:
-            key = rng.choice(list(value))
-            new = _different(value[key], rng)
-            return None if new is None else {**value, key: new}
-    return None
+def _with_wrong_end(test: Function, rng: random.Random) -> Function:
+    other = copy.deepcopy(test)
+    other.body.append(ast.parse(f"self.assertEqual({rng.randrange(9)}, 'x')").body[0])
+    return other

@@ -1,24 +1,34 @@
 """Does a program pass its tests? The verdict stays with processes that the program cannot reach."""
 
-import ast
 import os
 import random
-import re
 import secrets
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import lru_cache
 from typing import Any, Literal
 
-from collabllm.rewards.program_names import wanted_names
-from collabllm.rewards.sandbox.canaries import MixedTests, is_unittest, mix_canaries
+from collabllm.rewards.program_names import imported_libraries, wanted_names
+from collabllm.rewards.sandbox.canaries import MixedTests, mix_canaries
 from collabllm.rewards.sandbox.process import Process, SandboxFailedError, watch
 from collabllm.rewards.sandbox.run import choose_tier
 from collabllm.rewards.sandbox.tier import Limits, Tier
+from collabllm.rewards.sandbox.written_tests import (
+    check_tests,
+    is_installed,
+    names_classes,
+    parse_tests,
+    starting_calls,
+    unittest_classes,
+)
 
 _KILLED = (9, 128 + 9)
 Outcome = Literal["passed", "failed", "tampered", "missing"]
+
+
+class NoVerdictError(Exception):
+    """The tests cannot tell a right program from a wrong one here; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +39,24 @@ class Verdict:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Exam:
+    """What programs are run against, and how: the same for the reference as for a model's."""
+
+    test: str
+    entry_point: str
+    libraries: frozenset[str]
+    limits: Limits
+    tier: Tier
+
+
 def examine(
     program: str,
     test: str,
     entry_point: str = "",
     *,
-    libraries: Collection[str] | None = None,
+    reference: str | None = None,
+    libraries: Collection[str] = (),
     limits: Limits | None = None,
     allow_unsafe: bool = False,
     tier: Tier | None = None,
@@ -48,42 +70,61 @@ def examine(
         program: Source text, untrusted.
         test: Statements, functions `test_…`, a function `check(candidate)`, or unittest classes.
         entry_point: What `check` is called with.
-        libraries: Those that the task names, if it names any. A program that lacks another one
-            has failed; without names it is missing.
-        limits: Defaults of `Limits`; `wall_s` is for the whole.
+        reference: A program that is right. If it does not pass, then it is the tests that cannot
+            be run here, and the verdict is missing; if it passes, no other program is missing.
+        libraries: Those that the task names. Where one is not installed, a program that imports
+            it is missing; one that imports any other has failed.
+        limits: Defaults of `Limits`; `wall_s` is for each of the one or two runs.
         allow_unsafe: Where the system offers no isolation, run with limits alone.
         tier: Defaults to the best that this system has.
 
     Raises:
         SandboxUnavailableError: If there is no isolation and `allow_unsafe` is False.
     """
-    limits = limits or Limits()
     tier = tier or choose_tier(allow_unsafe=allow_unsafe)
+    exam = Exam(test, entry_point, frozenset(libraries), limits or Limits(), tier)
     try:
-        if is_unittest(test):
-            mixed = mix_canaries(test, random.Random(secrets.randbits(64)))
-            return _examine_together(program, mixed, libraries, limits, tier)
-        return _examine_apart(program, test, entry_point, libraries, limits, tier)
-    except (SandboxFailedError, ValueError) as error:
+        check_tests(test, entry_point)
+        verdict = _examine(program, exam)
+        if verdict.outcome == "passed" or reference is None:
+            return verdict
+        _check_reference(reference, exam)
+    except (SandboxFailedError, NoVerdictError, ValueError) as error:
         return Verdict("missing", str(error))
+    return Verdict("failed", verdict.reason) if verdict.outcome == "missing" else verdict
 
 
-def _examine_apart(
-    program: str,
-    test: str,
-    entry_point: str,
-    libraries: Collection[str] | None,
-    limits: Limits,
-    tier: Tier,
-) -> Verdict:
-    start = _start_of_tests(test, entry_point)
+@lru_cache(maxsize=1024)
+def _check_reference(reference: str, exam: Exam) -> None:
+    verdict = _examine(reference, exam)
+    if verdict.outcome != "passed":  # an error is not kept, so that a machine under load may pass
+        raise NoVerdictError(f"the task's own solution does not pass: {verdict.reason}")
+
+
+def _examine(program: str, exam: Exam) -> Verdict:
+    if unittest_classes(parse_tests(exam.test)):
+        verdict = _examine_together(program, exam)
+    else:
+        verdict = _examine_apart(program, exam)
+    if verdict.outcome == "failed":
+        for library in sorted(exam.libraries & imported_libraries(program)):
+            if not is_installed(library):
+                return Verdict("missing", f"{library} is not installed")
+    return verdict
+
+
+def _examine_apart(program: str, exam: Exam) -> Verdict:
+    names = sorted(wanted_names(exam.test, exam.entry_point))
     questions_out, questions_in = os.pipe()
     answers_out, answers_in = os.pipe()
-    asked: dict[str, Any] = {"program": program, "names": sorted(wanted_names(test, entry_point))}
+    asked: dict[str, Any] = {"program": program, "names": names}
     asked |= {"read_fd": questions_out, "write_fd": answers_in}
-    asking = {"test": test, "start": start, "read_fd": answers_out, "write_fd": questions_in}
-    candidate = Process(tier, "candidate", asked, limits, (questions_out, answers_in))
-    examiner = Process(tier, "examiner", asking, limits, (answers_out, questions_in))
+    asking = {"test": exam.test, "names": names, "read_fd": answers_out, "write_fd": questions_in}
+    asking["start"] = starting_calls(parse_tests(exam.test), exam.entry_point)
+    asking["own_classes"] = names_classes(exam.test, exam.entry_point)
+    limits = exam.limits
+    candidate = Process(exam.tier, "candidate", asked, limits, (questions_out, answers_in))
+    examiner = Process(exam.tier, "examiner", asking, limits, (answers_out, questions_in))
     pipes = [questions_out, questions_in, answers_out, answers_in]
     try:
         with candidate, examiner:
@@ -97,41 +138,42 @@ def _examine_apart(
             os.close(pipes.pop())
     if not in_time:
         return Verdict("failed", f"not ready after {limits.wall_s:g} s")
-    if not said:  # what the program sends can fill the tests' memory, but not end them otherwise
-        killed = examiner.ended_by or abs(examiner.popen.returncode) in _KILLED
-        return Verdict("failed" if killed else "missing", "the tests' process ended")
+    if not said:  # what the program sends can fill the tests' memory or end them in C
+        return Verdict("failed", "the tests' process ended")
     outcome, reason = said[0]["verdict"], said[0]["reason"]
-    if outcome == "lacks":
-        return _judge_lack(reason, program, libraries)
     if outcome == "failed" and candidate.ended_by:
         reason = f"more than its share of {candidate.ended_by}"
     return Verdict(outcome, reason)
 
 
-def _examine_together(
-    program: str,
-    mixed: MixedTests,
-    libraries: Collection[str] | None,
-    limits: Limits,
-    tier: Tier,
-) -> Verdict:
+def _examine_together(program: str, exam: Exam) -> Verdict:
+    for mixed in mix_canaries(exam.test, random.Random(secrets.randbits(64))):
+        verdict = _run_mixed(program, mixed, exam)
+        if verdict.outcome != "passed":
+            break
+    return verdict
+
+
+def _run_mixed(program: str, mixed: MixedTests, exam: Exam) -> Verdict:
     task: dict[str, Any] = {"program": program, "test": mixed.source, "tests": mixed.tests}
-    task["may_skip"] = "skip" in mixed.source
-    with Process(tier, "together", task, limits) as process:
-        in_time = watch(process, [], limits.wall_s)
+    with Process(exam.tier, "together", task, exam.limits) as process:
+        in_time = watch(process, [], exam.limits.wall_s)
         said = [line for line in process.lines() if isinstance(line, dict)]
     results = _results(said, mixed.tests)
     passed = {name for name, line in results.items() if line.get("passed") is True}
     if passed >= set(mixed.tests) - mixed.canaries:
-        canaries = [line for name, line in results.items() if name in mixed.canaries]
-        if any(line.get("passed") and not line.get("skipped") for line in canaries):
+        if passed & mixed.canaries:
             return Verdict("tampered", "a test that must fail has passed")
-        if any(not line.get("passed") for line in canaries):
-            return Verdict("passed")
-        return Verdict("missing", "the tests were skipped")
+        return Verdict("passed")
     if process.ended_by or not in_time:
         return Verdict("failed", f"more than its share of {process.ended_by or 'time'}")
-    return _why_failed(said, results, mixed, program, libraries)
+    told = [str(line["error"]) for line in said if line.get("error")]
+    told += [
+        str(results[name].get("told"))
+        for name in sorted(results.keys() - passed)
+        if name not in mixed.canaries
+    ]
+    return Verdict("failed", (told or ["the program ended before the tests"])[0][:300])
 
 
 def _results(said: list[dict[str, Any]], tests: list[str]) -> dict[str, dict[str, Any]]:
@@ -142,63 +184,3 @@ def _results(said: list[dict[str, Any]], tests: list[str]) -> dict[str, dict[str
         for line in said
         if counts[line.get("test")] == 1 and line.get("test") in tests
     }
-
-
-def _why_failed(
-    said: list[dict[str, Any]],
-    results: dict[str, dict[str, Any]],
-    mixed: MixedTests,
-    program: str,
-    libraries: Collection[str] | None,
-) -> Verdict:
-    for line in said:
-        if line.get("tests_lack"):
-            return _lack_of_tests(str(line["tests_lack"]))
-        if line.get("lacks"):
-            return _judge_lack(str(line["lacks"]), program, libraries)
-    told = [str(line["error"]) for line in said if line.get("error")]
-    told += [
-        str(line.get("told"))
-        for name, line in results.items()
-        if name not in mixed.canaries and not line.get("passed")
-    ]
-    return Verdict("failed", (told or ["the program ended before the tests"])[0][:300])
-
-
-def _lack_of_tests(name: str) -> Verdict:
-    library = name.partition(".")[0]
-    if _is_installed(library):
-        return Verdict("failed", f"{name} cannot be imported")
-    return Verdict("missing", f"the tests need {library}")
-
-
-def _judge_lack(name: str, program: str, libraries: Collection[str] | None) -> Verdict:
-    """Believe that a library is missing only where the program imports it and it is not here."""
-    library = name.partition(".")[0]
-    imports = re.search(rf"\b(?:import|from)\s+{re.escape(library)}\b", program)
-    if not imports or _is_installed(library):
-        return Verdict("failed", f"no module {name}")
-    if libraries and library not in libraries:
-        return Verdict("failed", f"{library} is not installed, and the task does not name it")
-    return Verdict("missing", f"{library} is not installed")
-
-
-def _is_installed(library: str) -> bool:
-    try:
-        return find_spec(library) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def _start_of_tests(test: str, entry_point: str) -> str:
-    tree = ast.parse(test)
-    functions = [item for item in tree.body if isinstance(item, ast.FunctionDef)]
-    if any(item.name == "check" for item in functions):
-        if not entry_point:
-            raise ValueError("the tests need single_turn_metadata.entry_point")
-        return f"check({entry_point})"
-    return "\n".join(
-        f"{item.name}()"
-        for item in functions
-        if item.name.startswith("test") and not item.args.args
-    )

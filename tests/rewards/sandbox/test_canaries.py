@@ -2,10 +2,12 @@
 
 import ast
 import random
+import re
 
 import pytest
 
-from collabllm.rewards.sandbox.canaries import is_unittest, mix_canaries
+from collabllm.rewards.sandbox.canaries import mix_canaries
+from collabllm.rewards.sandbox.other_value import other_literal
 from collabllm.rewards.sandbox.verdict import examine
 
 SOURCE = """
@@ -32,48 +34,112 @@ def _methods(source):
 
 
 def test_names_and_order_do_not_tell_a_canary():
-    mixed = mix_canaries(SOURCE, random.Random(0))
-    names = [method.name for method in _methods(mixed.source) if method.name != "helper"]
+    for mixed in mix_canaries(SOURCE, random.Random(0)):
+        names = [method.name for method in _methods(mixed.source) if method.name != "helper"]
 
-    assert len(mixed.canaries) == 3
-    assert names == [f"test_case_{i}" for i in range(1, 8)]
-    assert mixed.tests == [f"TestCases.{name}" for name in names]
-    orders = {tuple(mix_canaries(SOURCE, random.Random(i)).canaries) for i in range(20)}
+        assert names == [f"test_case_{i}" for i in range(1, 5)]
+        assert mixed.tests == [f"TestCases.{name}" for name in names]
+    orders = {tuple(mix_canaries(SOURCE, random.Random(i))[0].canaries) for i in range(20)}
     assert len(orders) > 5
+
+
+def test_no_test_stands_beside_its_canary_and_each_is_once_either():
+    lines = [
+        f"    def test_{i}(self):\n        self.assertEqual(f({i}), {i * 7})\n" for i in range(5)
+    ]
+    source = "import unittest\nclass T(unittest.TestCase):\n" + "".join(lines)
+    first, second = mix_canaries(source, random.Random(1))
+
+    def asked(mixed, canaries):
+        by_name = {f"T.{method.name}": method for method in _methods(mixed.source)}
+        calls = [by_name[n].body[0].value for n in mixed.tests if (n in mixed.canaries) == canaries]
+        return {ast.unparse(call.args[0]) for call in calls}
+
+    assert asked(first, canaries=True) == asked(second, canaries=False)
+    assert asked(first, canaries=False) == asked(second, canaries=True)
+    assert len(asked(first, canaries=True) | asked(second, canaries=True)) == 5
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_right_program_fails_every_canary(seed):
-    mixed = mix_canaries(SOURCE, random.Random(seed))
-    space = {"f": lambda x: x + 1}
-    exec(compile(mixed.source, "tests", "exec"), space)
+    for mixed in mix_canaries(SOURCE, random.Random(seed)):
+        space = {"f": lambda x: x + 1}
+        exec(compile(mixed.source, "tests", "exec"), space)
 
-    for name in mixed.tests:
-        method = name.partition(".")[2]
-        result = space["TestCases"](method).run()
-        assert result.wasSuccessful() == (name not in mixed.canaries), method
-
-
-def test_another_expected_value_stands_where_one_is_written_out():
-    one = "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        "
-    mixed = mix_canaries(one + "self.assertEqual(f(), {'a': [1, 'xyz']})", random.Random(1))
-    first, second = (ast.unparse(method.body[0]) for method in _methods(mixed.source))
-
-    assert first != second
-    assert {first[:24], second[:24]} == {"self.assertEqual(f(), {'"}
+        for name in mixed.tests:
+            method = name.partition(".")[2]
+            result = space["TestCases"](method).run()
+            assert result.wasSuccessful() == (name not in mixed.canaries), method
 
 
-def test_tests_that_are_skipped_for_all_are_no_tampering():
+@pytest.mark.parametrize(
+    ("value", "look"),
+    [
+        ("42", r"\d+"),
+        ("3.25", r"\d+\.\d+"),
+        ("'room 12'", r"'room \d\d'"),
+        ("'one two'", "'two one'"),
+        ("'x'", "'[a-z]'"),
+        ("[1, 'ab']", r"\[\d+, '\w\w'\]"),
+        ("{'a': (1, True)}", r"\{'a': \(\d+, \w+\)\}"),
+        ("{1, 2}", r"\{\d+, \d+\}"),
+    ],
+)
+def test_another_value_has_the_same_look(value, look):
+    node = ast.parse(value, mode="eval").body
+    others = {ast.unparse(other_literal(node, random.Random(seed))) for seed in range(40)}
+
+    assert ast.unparse(node) not in others
+    assert all(re.fullmatch(look, other) for other in others), others
+
+
+def test_another_number_is_as_often_below_as_above():
+    node = ast.Constant(42)
+    others = [other_literal(node, random.Random(seed)).value for seed in range(1000)]
+
+    assert 450 < sum(other < 42 for other in others) < 550
+
+
+@pytest.mark.parametrize(
+    ("body", "allowed"),
+    [
+        (
+            "self.assertRaises(ValueError, f)",
+            r"self.assertRaises\((Key|Index|Type|Zero|Attr|File|Ru|NotI)",
+        ),
+        ("self.assertIsInstance(f(), dict)", r"self.assertIsInstance\(f\(\), \w+\)"),
+        ("self.assertIn('some text', f())", r"self.assertIn\('text some', f\(\)\)"),
+        ("x = [5]\n        self.assertEqual(f(), x)", r"x = \[\d+\]\n"),
+        (
+            "self.assertEqual(f(), Counter({'a': 3}))",
+            r"self.assertEqual\(f\(\), Counter\(\{'a': \d\}",
+        ),
+        ("assert f() == 3", r"assert f\(\) == \d"),
+        ("self.assertTrue(f())", r"self.assertFalse\(f\(\)\)"),
+        ("self.assertAlmostEqual(f(), 2.5, 2)", r"self.assertAlmostEqual\(f\(\), \d\.\d, 2\)"),
+    ],
+)
+def test_a_wrong_assertion_looks_like_a_right_one(body, allowed):
+    source = f"import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        {body}\n"
+
+    for seed in range(20):
+        mixed = mix_canaries(source, random.Random(seed))
+        (spoilt,) = (m for m in mixed if m.canaries)
+        (method,) = _methods(spoilt.source)
+        text = "\n".join(map(ast.unparse, method.body))
+        assert re.match(allowed, text), text
+        assert text != "\n".join(map(ast.unparse, ast.parse(body.replace("        ", "")).body))
+
+
+def test_what_may_be_skipped_is_not_run():
+    kept = "    def test_b(self):\n        self.assertEqual(f(), 1)\n"
     skipped = (
         "import unittest\nclass TestCases(unittest.TestCase):\n"
         "    @unittest.skipIf(True, 'not here')\n"
         "    def test_a(self):\n        self.assertEqual(f(), 1)\n"
     )
+    leaves = "import unittest\ndef f():\n    raise unittest.SkipTest('later')"
+
     assert examine("def f():\n    return 1", skipped).outcome == "missing"
-
-
-def test_only_classes_of_the_kind_are_unittest_files():
-    assert is_unittest(SOURCE)
-    assert not is_unittest("class TestCases:\n    pass")
-    with pytest.raises(ValueError, match="no test"):
-        mix_canaries("class T(TestCase):\n    pass", random.Random(0))
+    assert examine("def f():\n    return 1", skipped + kept).outcome == "passed"
+    assert examine(leaves, skipped + kept).outcome == "failed"

@@ -21,7 +21,13 @@ SHORT = Limits(wall_s=10, memory_bytes=2**29)
 def outcome(program, task, tier=None, limits=SHORT):
     libraries = {"numpy", "pandas"}
     verdict = examine(
-        program, task.test, task.entry_point, libraries=libraries, limits=limits, tier=tier
+        program,
+        task.test,
+        task.entry_point,
+        reference=task.right,
+        libraries=libraries,
+        limits=limits,
+        tier=tier,
     )
     return verdict.outcome, verdict.reason
 

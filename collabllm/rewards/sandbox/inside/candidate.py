@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from collabllm.rewards.sandbox.inside.errors import describe_class, describe_error, to_error
 from collabllm.rewards.sandbox.inside.wire import Codec, receive, reference, send
 
 MODULE = (
@@ -47,40 +48,42 @@ def load_program(program: str) -> tuple[dict[str, Any], BaseException | None]:
 class _ProgramCodec(Codec):
     """Objects stay here and are numbered; functions of the tests are called back."""
 
-    def __init__(self, call_back: Callable[[int, Any], Any]) -> None:
+    def __init__(self, call_back: Callable[..., Any]) -> None:
         self.objects: dict[int, Any] = {}
         self._call_back = call_back
+        self._stand_ins: dict[int, Callable[..., Any]] = {}
 
     def refer(self, value: Any) -> Any:
+        for number, function in self._stand_ins.items():
+            if value is function:
+                return reference({"callback": number})
         if isinstance(value, type) and value.__module__ == "builtins":
             return reference({"builtin": value.__name__})
         self.objects[id(value)] = value
         kinds = ["object", *(name for name, test in _KINDS.items() if test(value))]
         found = {"id": id(value), "kinds": kinds, "name": type(value).__name__}
-        if isinstance(value, type):
-            found["bases"] = _base_names(value)
-            found["name"] = value.__name__
+        if "error" in kinds:
+            found["class"] = describe_class(self, value)
         if isinstance(value, types.ModuleType):
             found["name"] = value.__name__
         return reference(found)
 
     def resolve(self, reference: Any) -> Any:
         if "callback" in reference:
-            return lambda *values: self._call_back(reference["callback"], values)
+            return self._stand_ins.setdefault(
+                reference["callback"],
+                lambda *values, **named: self._call_back(reference["callback"], values, named),
+            )
         if "builtin" in reference:
             return getattr(builtins, reference["builtin"])
         return self.objects[reference["id"]]
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
-    "error": lambda v: isinstance(v, type) and issubclass(v, Exception),
+    "error": lambda v: isinstance(v, type) and issubclass(v, BaseException),
     "module": lambda v: isinstance(v, types.ModuleType),
     "coroutine": inspect.iscoroutine,
 }
-
-
-def _base_names(kind: type) -> list[str]:
-    return [base.__name__ for base in kind.__mro__ if base.__module__ == "builtins"]
 
 
 def main(task: dict[str, Any], status: BinaryIO) -> None:
@@ -88,19 +91,21 @@ def main(task: dict[str, Any], status: BinaryIO) -> None:
     status.close()
     reader, writer = os.fdopen(task["read_fd"], "rb"), os.fdopen(task["write_fd"], "wb")
 
-    def call_back(number: int, values: Any) -> Any:
-        send(writer, ["callback", number, codec.encode(list(values))])
-        kind, value = receive(reader)
-        if kind == "raise":
-            raise RuntimeError(value)
-        return codec.decode(value)
+    def call_back(number: int, values: Any, named: Any) -> Any:
+        sent = codec.encode(list(values)), codec.encode(dict(named))
+        send(writer, ["callback", number, *sent])
+        while (answer := receive(reader))[0] not in ("value", "raise"):
+            send(writer, _answer(codec, *answer))  # the function asks in its turn
+        if answer[0] == "raise":
+            raise to_error(codec, answer[1])
+        return codec.decode(answer[1])
 
     codec = _ProgramCodec(call_back)
     names, error = load_program(task["program"])
     told = {name: _try_encode(codec, names[name]) for name in task["names"] if name in names}
-    send(writer, ["loaded", told, error and _describe(error)])
+    send(writer, ["loaded", told, error and f"{type(error).__name__}: {error}"])
     while True:
-        send(writer, _answer(codec, names, *receive(reader)))
+        send(writer, _answer(codec, *receive(reader)))
 
 
 def _try_encode(codec: Codec, value: Any) -> Any:
@@ -110,7 +115,7 @@ def _try_encode(codec: Codec, value: Any) -> Any:
         return codec.refer(value)
 
 
-def _answer(codec: Codec, names: dict[str, Any], kind: str, target: Any, *rest: Any) -> list[Any]:
+def _answer(codec: Codec, kind: str, target: Any, *rest: Any) -> list[Any]:
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
@@ -118,14 +123,16 @@ def _answer(codec: Codec, names: dict[str, Any], kind: str, target: Any, *rest: 
             args = codec.decode(rest[1]) if len(rest) > 1 else []
             keywords = codec.decode(rest[2]) if len(rest) > 2 else {}
             given = [*args, *keywords.values()]
-            before = [codec.encode(v) if isinstance(v, _CHANGEABLE) else None for v in given]
+            before = [codec.encode(v) if _is_changeable(v) else None for v in given]
             value = _perform(kind, item, rest[0] if rest else None, args, keywords)
-            same = next((i for i, v in enumerate(given) if v is value and before[i]), None)
-            after = [codec.encode(v) if isinstance(v, _CHANGEABLE) else None for v in given]
+            same = next(
+                (i for i, v in enumerate(given) if v is value and before[i] is not None), None
+            )
+            after = [codec.encode(v) if _is_changeable(v) else None for v in given]
             changed = [[i, new] for i, new in enumerate(after) if new != before[i]]
             answer = ["value", codec.encode(value), changed, same]
     except (Exception, SystemExit) as error:
-        answer = ["raise", _describe(error)]
+        answer = ["raise", describe_error(codec, error)]
     return [*answer, printed.getvalue()[:_PRINTED_CHARACTERS]]
 
 
@@ -137,25 +144,16 @@ def _perform(kind: str, item: Any, name: Any, args: list[Any], keywords: dict[st
             return getattr(item, name)
         case "set":
             return setattr(item, name, *args)
-        case "special":
-            return getattr(import_module("operator"), name)(item, *args)
-        case "builtin":
-            return getattr(import_module("builtins"), name)(item, *args)
         case "enter":
             return type(item).__enter__(item)
         case "exit":
             return type(item).__exit__(item, None, None, None)
         case "await":
             return import_module("asyncio").run(item)
-    raise ValueError(kind)
+        case "reflected":
+            return getattr(import_module("operator"), name)(*args, item)
+    return getattr(import_module(kind), name)(item, *args)  # operator, builtins, copy
 
 
-def _describe(error: BaseException) -> dict[str, Any]:
-    missing = error.name if isinstance(error, ModuleNotFoundError) else None
-    return {
-        "class": type(error).__name__,
-        "bases": _base_names(type(error)),
-        "text": str(error)[:2000],
-        "args": [arg for arg in error.args if isinstance(arg, str | int | float)][:8],
-        "missing": missing,
-    }
+def _is_changeable(value: Any) -> bool:
+    return isinstance(value, _CHANGEABLE) or type(value).__name__ == "ndarray"

@@ -12,7 +12,9 @@ import decimal
 import fractions
 import json
 import math
+import pathlib
 import sys
+import uuid
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -37,6 +39,9 @@ _TEXTS: dict[type, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
     fractions.Fraction: ("fraction", str, fractions.Fraction),
     datetime.datetime: ("datetime", lambda v: v.isoformat(), datetime.datetime.fromisoformat),
     datetime.date: ("date", lambda v: v.isoformat(), datetime.date.fromisoformat),
+    uuid.UUID: ("uuid", str, uuid.UUID),
+    pathlib.PosixPath: ("path", str, pathlib.Path),
+    pathlib.PurePosixPath: ("pure path", str, pathlib.PurePosixPath),
     datetime.time: ("time", lambda v: v.isoformat(), datetime.time.fromisoformat),
 }
 _FROM_TEXT = {name: from_text for name, _, from_text in _TEXTS.values()}

@@ -164,9 +164,11 @@ class Process:
 
     def _end(self) -> None:
         # Without a process namespace a supervisor ends the rest; see inside/start.py.
-        number = signal.SIGKILL if self.tier.own_root else signal.SIGTERM
         if self.popen.poll() is None:
-            self.popen.send_signal(number)
+            if self.tier.own_root:  # the group, since bwrap's child outlives it while it sets up
+                os.killpg(self.popen.pid, signal.SIGKILL)
+            else:
+                self.popen.terminate()
         try:
             self.popen.wait(_END_WAIT_S)
         except subprocess.TimeoutExpired:

@@ -1,15 +1,18 @@
 """The table of attacks of docs/sandbox.md: tier by tier, what a program tries and what holds."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from collabllm.rewards.sandbox import process as process_module
+from collabllm.rewards.sandbox.bubblewrap import BUBBLEWRAP
 from collabllm.rewards.sandbox.run import run_program
 from collabllm.rewards.sandbox.tier import Limits
 from tests.rewards.sandbox.attacks import ATTACKS, LEFT_BEHIND, LIMITED
@@ -120,6 +123,31 @@ def test_no_process_is_left_behind(name, every_tier):
     run_program(LEFT_BEHIND[name], Limits(wall_s=2, cpu_s=1), tier=every_tier)
 
     assert _left() == []
+
+
+def test_a_sandbox_that_is_ended_while_it_starts_leaves_no_process():
+    def command(limits, readable):  # bwrap's child while it sets up: it does not end with bwrap
+        return ["/bin/sh", "-c", "sleep 60 & wait"]
+
+    slow = replace(BUBBLEWRAP, command=command)
+    with process_module.Process(slow, "program", {"program": "pass"}, SMALL) as process:
+        group = str(process.popen.pid)
+        while len(_members(group)) < 2:
+            time.sleep(0.01)
+
+    deadline = time.monotonic() + 5
+    while _members(group) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert _members(group) == []
+
+
+def _members(group):
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            found += [path] if its_group == group and state != "Z" else []
+    return found
 
 
 def _left():

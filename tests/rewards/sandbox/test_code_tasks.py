@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 IDS = [task.name for task in TASKS]
 _TURNS = dict(zip(IDS, itertools.cycle(CHEATS), strict=False))
 PATIENT = Limits(wall_s=60, memory_bytes=2**29)  # a machine under load imports pandas in 15 s
-SHORT = Limits(wall_s=10, memory_bytes=2**29)
+SHORT = Limits(wall_s=30, memory_bytes=2**29)
 
 
 def outcome(program, task, tier=None, limits=SHORT):

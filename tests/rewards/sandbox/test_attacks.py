@@ -18,6 +18,7 @@ from collabllm.rewards.sandbox.tier import Limits
 from tests.rewards.sandbox.attacks import ATTACKS, LEFT_BEHIND, LIMITED
 
 SMALL = Limits(wall_s=4, cpu_s=2, memory_bytes=2**28)
+PATIENT = replace(SMALL, wall_s=60)  # for programs that end by themselves, on a machine under load
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_an_attack_does_not_get_through(attack, every_tier, outside):
     folder = Path(outside["outside"])
     before = {path.name: _about(path) for path in folder.iterdir()}
 
-    result = run_program(_fill(attack.program, outside), SMALL, tier=every_tier)
+    result = run_program(_fill(attack.program, outside), PATIENT, tier=every_tier)
 
     pretended = "change" in attack.name  # nothing is done, and success reported
     assert "BREACH" not in result.output or pretended
@@ -105,7 +106,7 @@ def test_folders_in_folders_are_removed_at_any_depth(every_tier, monkeypatch, tm
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     deep = "import os\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')"
 
-    run_program(deep, SMALL, tier=every_tier)
+    run_program(deep, PATIENT, tier=every_tier)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -113,7 +114,7 @@ def test_folders_in_folders_are_removed_at_any_depth(every_tier, monkeypatch, tm
 def test_pairs_of_sockets_that_stay_connected_work(tier):
     pair = "import socket\na, b = socket.socketpair()\na.send(b'x')\nprint(b.recv(1))"
 
-    assert run_program(pair, SMALL, tier=tier).output == "b'x'"
+    assert run_program(pair, PATIENT, tier=tier).output == "b'x'"
 
 
 @pytest.mark.parametrize("name", LEFT_BEHIND)

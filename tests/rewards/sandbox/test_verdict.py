@@ -105,6 +105,11 @@ DECIDED = {
         "class V:\n    def __init__(self, x):\n        self.x = x\n"
         "    def __rmul__(self, n):\n        return self",
     ),
+    "the attributes of an object": (
+        "assert vars(V(1)) == {'x': 1} and V(1).__dict__ == {'x': 1}",
+        "class V:\n    def __init__(self, x):\n        self.x = x",
+        "class V:\n    def __init__(self, x):\n        self.y = x",
+    ),
     "copies": (
         "import copy\nv = V([1])\nw = copy.deepcopy(v)\nw.x.append(2)\n"
         "assert v is not w and copy.copy(v).x == [1]",
@@ -210,6 +215,10 @@ JUDGES = {
     "answers for names of the tests' side": (
         "for i in range(3):\n    assert abs(f(i) - i) < 1",
         cheat("answers for names of the tests' side", "f"),
+    ),
+    "ends a loop of the tests": (
+        "cases = [(1, 2), (2, 3)]\nassert all(map(lambda case: f(case[0]) == case[1], cases))",
+        "def f(x):\n    raise StopIteration",
     ),
     "asserts nothing by an empty loop": (
         "for x in f(3):\n    assert x > 0",

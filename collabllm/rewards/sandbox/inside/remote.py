@@ -21,6 +21,7 @@ _OPEN = {"__name__", "__doc__", "__dict__", "__annotations__"}
 class Remote:
     """An object that lives in the program's process."""
 
+    __slots__ = ("_from_plain", "_id", "_kind", "_link")  # no `__dict__`: that is asked for, too
     _link: Link
     _id: int
     _kind: str

@@ -72,7 +72,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         except (CollabLLMError, OSError, TypeError, ValueError) as error:
             if "--debug" in sys.argv or not _is_for_the_user(error):
                 raise
-            _end(2, f"{error}\n(--debug shows where this comes from.)")
+            _end(2, f"{_sentence(error)}\n(--debug shows where this comes from.)")
         sys.exit(0)
 
 
@@ -106,6 +106,15 @@ def _say(text: str) -> None:
 def _end(status: int, text: str) -> NoReturn:
     _say(text)
     sys.exit(status)
+
+
+def _sentence(error: Exception) -> str:
+    """Return an error's text; in words, where it is the system's own about a file."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename}: a file stands where a folder is needed; choose another name."
+    return f"{error.filename}: {str(error.strerror).lower()}."
 
 
 def _is_for_the_user(error: Exception) -> bool:

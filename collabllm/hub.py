@@ -1,13 +1,17 @@
 """The Hugging Face Hub: check the right to write before a run, and upload when it is over."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 logger = logging.getLogger(__name__)
 
+_TIMEOUT_S = 10
 _REMEDY = "Check HF_TOKEN and its write permission, or use --push_to_hub false."
 
 
@@ -98,7 +102,6 @@ def create_repository(hub: HubTarget) -> None:
 @contextmanager
 def _hub_errors() -> Iterator[None]:
     """Turn errors of the Hub into ones that name no token."""
-    import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
@@ -108,7 +111,7 @@ def _hub_errors() -> Iterator[None]:
         raise PermissionError(
             f"The Hub refused the token or repository ({status}). {_REMEDY}"
         ) from None
-    except (OSError, httpx2.HTTPError) as error:
+    except (OSError, _http_error()) as error:
         raise ConnectionError(
             f"The Hub cannot be reached ({type(error).__name__}). {_REMEDY}"
         ) from None
@@ -126,7 +129,6 @@ def push_folder(folder: Path, hub: HubTarget, message: str, allow: Sequence[str]
     Raises:
         ConnectionError: If the upload fails; the local folder stays as it is.
     """
-    import httpx2
     from huggingface_hub import HfApi
 
     try:
@@ -137,10 +139,75 @@ def push_folder(folder: Path, hub: HubTarget, message: str, allow: Sequence[str]
             allow_patterns=list(allow),
             commit_message=message,
         )
-    except (OSError, httpx2.HTTPError) as error:
+    except (OSError, _http_error()) as error:
         raise ConnectionError(
             f"The upload to {hub.repo_id} failed ({type(error).__name__}). All is safe in "
             f"{folder}; upload it with: hf upload {hub.repo_id} {folder} --repo-type "
             f"{hub.repo_type}"
         ) from None
     logger.info("Pushed to %s.", hub.repo_id)
+
+
+def read_adapter_config(path: str) -> dict[str, Any]:
+    """Read the configuration of a LoRA adapter in a local folder or on the Hub.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    file = Path(path).expanduser() / "adapter_config.json"
+    if not file.is_file():
+        missing = f"{path}: there is no adapter (adapter_config.json) in it."
+        if looks_local(path):
+            raise FileNotFoundError(missing)
+        check_reachable(path)
+        from huggingface_hub import hf_hub_download
+
+        try:
+            file = Path(hf_hub_download(path, "adapter_config.json"))
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(f"{missing} ({type(error).__name__})") from error
+    return cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
+
+
+def looks_local(path: str) -> bool:
+    """Tell a folder from a repository's name, which has at most one slash."""
+    return path.startswith((".", "/", "~", "outputs/")) or Path(path).exists()
+
+
+@cache
+def check_reachable(repo_id: str, repo_type: str = "model") -> None:
+    """End at once if a repository is not in the cache and the Hub cannot be asked for it.
+
+    The libraries would try for a minute. What the Hub answers is left to them.
+
+    Args:
+        repo_id: `user/name` or `name`.
+        repo_type: `model` or `dataset`.
+
+    Raises:
+        ConnectionError: If the Hub does not answer.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=repo_id, repo_type=repo_type)
+    if (Path(constants.HF_HUB_CACHE) / folder).is_dir():
+        return
+    try:
+        HfApi().repo_info(repo_id, repo_type=repo_type, timeout=_TIMEOUT_S)
+    except (HfHubHTTPError, ValueError):
+        return
+    except (OSError, _http_error()) as error:
+        raise ConnectionError(
+            f"{repo_id}: there is no such file or folder here, no such {repo_type} in the cache, "
+            f"and the Hub cannot be reached ({type(error).__name__})."
+        ) from None
+
+
+def _http_error() -> type[Exception]:
+    """Return what the Hub's client raises: httpx's error before version 2, httpx2's since."""
+    from huggingface_hub import errors
+
+    error: type[Exception] = vars(errors)["HTTPError"]
+    return error

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from filelock import FileLock
-from huggingface_hub import hf_hub_download
 from peft import PeftModel
 from transformers import (
     AutoConfig,
@@ -24,6 +23,7 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from collabllm.allocator import keep_large_blocks
+from collabllm.hub import check_reachable, looks_local, read_adapter_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -145,29 +145,11 @@ def load_adapter(
         PeftModel,
         PeftModel.from_pretrained(
             model,
-            str(Path(path).expanduser()) if _looks_local(path) else path,
+            str(Path(path).expanduser()) if looks_local(path) else path,
             adapter_name=name,
             is_trainable=trainable,
         ),
     )
-
-
-def read_adapter_config(path: str) -> dict[str, Any]:
-    """Read the configuration of a LoRA adapter in a local folder or on the Hub.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    file = Path(path).expanduser() / "adapter_config.json"
-    if not file.is_file():
-        missing = f"{path}: there is no adapter (adapter_config.json) in it."
-        if _looks_local(path):
-            raise FileNotFoundError(missing)
-        try:
-            file = Path(hf_hub_download(path, "adapter_config.json"))
-        except (OSError, ValueError) as error:
-            raise FileNotFoundError(f"{missing} ({type(error).__name__})") from error
-    return cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
 
 
 def choose_dtype(*, generating: bool = False) -> torch.dtype:
@@ -194,19 +176,17 @@ def resolve_model_path(path: str) -> str:
 
     Raises:
         FileNotFoundError: If `path` looks like a local folder and is not there.
+        ConnectionError: If it is not in the cache, and the Hub cannot be reached.
     """
     if path == BUNDLED_MODEL:
         return str(_bundled_model_folder())
-    if _looks_local(path):
+    if looks_local(path):
         folder = Path(path).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"{path}: there is no such model folder.")
         return str(folder)
+    check_reachable(path)
     return path
-
-
-def _looks_local(path: str) -> bool:
-    return path.startswith((".", "/", "~")) or Path(path).exists()
 
 
 def _own_device() -> dict[str, int | str]:

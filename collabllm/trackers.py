@@ -3,12 +3,53 @@
 import logging
 import netrc
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 logger = logging.getLogger(__name__)
+
+
+def check_training_trackers(names: Iterable[str]) -> None:
+    """Refuse trackers that transformers does not know, or whose package is missing.
+
+    Args:
+        names: What `--report_to` lists, without `none` and `all`.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    from transformers.integrations import integration_utils
+
+    installed = integration_utils.get_available_reporting_integrations()
+    _check_names(names, integration_utils.INTEGRATION_TO_CALLBACK, installed)
+
+
+def check_tracker(report_to: str) -> None:
+    """Refuse a tracker that accelerate does not know, or whose package is missing.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if report_to == "none":
+        return
+    from accelerate.tracking import get_available_trackers
+    from accelerate.utils import LoggerType
+
+    known = [str(kind.value) for kind in LoggerType if kind.value != "all"]
+    _check_names([report_to], known, map(str, get_available_trackers()))
+
+
+def _check_names(names: Iterable[str], known: Iterable[str], installed: Iterable[str]) -> None:
+    known, installed = sorted(known), set(installed)
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"--report_to {name}: there is no such tracker; known: none, {', '.join(known)}."
+            )
+        if name not in installed:
+            raise ValueError(f"--report_to {name}: its package is missing; install it with pip.")
 
 
 def log_results(

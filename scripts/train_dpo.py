@@ -8,19 +8,13 @@ from typing import Any
 
 from collabllm.cli import run_script
 from collabllm.logging_utils import configure_logging
-from collabllm.settings import parse_settings_and_rest
+from collabllm.training.command_line import parse_training_flags
 from collabllm.training.settings import DPOSettings
 
 
 def parse_args(argv: Sequence[str] | None = None) -> tuple[DPOSettings, dict[str, Any]]:
     """Read settings, and the fields of TRL's DPOConfig, from the command line and from --config."""
-    return parse_settings_and_rest(
-        DPOSettings,
-        argv,
-        description=str(__doc__).splitlines()[0],
-        epilog="Every field of TRL's DPOConfig is a flag, too, for example --max_steps 100, "
-        "--output_dir DIR, --report_to none, --resume_from_checkpoint auto.",
-    )
+    return parse_training_flags(DPOSettings, "dpo", str(__doc__).splitlines()[0], argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

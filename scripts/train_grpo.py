@@ -8,19 +8,13 @@ from typing import Any
 
 from collabllm.cli import run_script
 from collabllm.logging_utils import configure_logging
-from collabllm.settings import parse_settings_and_rest
+from collabllm.training.command_line import parse_training_flags
 from collabllm.training.grpo_settings import GRPOSettings
 
 
 def parse_args(argv: Sequence[str] | None = None) -> tuple[GRPOSettings, dict[str, Any]]:
-    """Read settings, and the fields of TRL's GRPOConfig, from the command line and --config."""
-    return parse_settings_and_rest(
-        GRPOSettings,
-        argv,
-        description=str(__doc__).splitlines()[0],
-        epilog="Every field of TRL's GRPOConfig is a flag, too, for example --num_generations 8, "
-        "--max_completion_length 256, --beta 0.001, --max_steps 100, --output_dir DIR.",
-    )
+    """Read settings, and fields of TRL's GRPOConfig, from the command line and from --config."""
+    return parse_training_flags(GRPOSettings, "grpo", str(__doc__).splitlines()[0], argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

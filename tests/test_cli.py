@@ -24,6 +24,12 @@ def status_of(error: BaseException | None) -> int | None:
     return ended.value.code
 
 
+def status_of_call(call) -> int | None:
+    with pytest.raises(SystemExit) as ended:
+        run_script(call)
+    return ended.value.code
+
+
 def test_each_ending_has_its_exit_status_and_its_sentence_alone(capsys, monkeypatch):
     monkeypatch.setattr("collabllm.cli.os._exit", sys.exit)
     assert status_of(None) == 0
@@ -120,3 +126,16 @@ def test_the_module_lists_every_script_and_runs_one():
 def test_every_script_ends_with_the_shared_wrapper():
     for path in (ROOT / "scripts").glob("*.py"):
         assert path.read_text().rstrip().endswith("run_script(main)"), path.name
+
+
+def test_what_the_system_says_of_a_file_is_a_sentence(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.touch()
+
+    assert status_of_call(lambda: (file / "folder").mkdir()) == 2
+    assert status_of_call(file.mkdir) == 2
+    assert status_of_call((tmp_path / "none").read_text) == 2
+    text = capsys.readouterr().err
+    assert text.count("a file stands where a folder is needed; choose another name.") == 2
+    assert f"{tmp_path}/none: no such file or directory." in text
+    assert "Errno" not in text

@@ -19,6 +19,7 @@ from collabllm.data_processing.row_checks import (
     report_skipped,
 )
 from collabllm.files import find_split_file
+from collabllm.hub import check_reachable
 from collabllm.messages import shorten
 
 BUNDLED_DATASET = "demo"
@@ -73,6 +74,7 @@ def load_multiturn_dataset(
         )
     if file.is_absolute() or str(path).startswith("."):
         raise FileNotFoundError(f"{path}: there is no such file or folder.")
+    check_reachable(str(path), "dataset")
     table = load_dataset(str(path), config_name, split=split)
     return _from_dataset(table, f"{path}[{split}]", skip_bad_rows)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from collabllm.data_processing.splitting import task_key
 from collabllm.evaluation.results import ArmInfo
+from collabllm.hub import looks_local
 from collabllm.prompts import load_prompt
 from collabllm.settings import read_mapping, unknown_names
 from collabllm.simulation.assistant import Assistant, OpenAIAssistant
@@ -77,7 +78,7 @@ class Arm:
         """
         paths = self._find_adapters()
         for path in paths:
-            if _looks_local(path) and not (Path(path) / "adapter_config.json").is_file():
+            if looks_local(path) and not (Path(path) / "adapter_config.json").is_file():
                 raise FileNotFoundError(f"--arm {self.name}: there is no adapter in {path}.")
         is_one = isinstance(self.lora_path, str) and not has_magic(self.lora_path)
         return ArmInfo(
@@ -114,11 +115,6 @@ def _seed_names(paths: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise ValueError(f"lora_path names an adapter twice: {', '.join(paths)}.")
-
-
-def _looks_local(path: str) -> bool:
-    """Tell a folder from a Hub id, which has at most one slash."""
-    return Path(path).exists() or path.startswith((".", "/", "~", "outputs/"))
 
 
 class ArmPool:

@@ -28,7 +28,7 @@ from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.session import Session
 from collabllm.simulation.transcripts import read_transcripts
 from collabllm.simulation.user_models.registry import UserSpec
-from collabllm.trackers import log_results
+from collabllm.trackers import check_tracker, log_results
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ def evaluate(settings: EvaluationSettings | None = None, **arguments: Any) -> Re
         return analyse_study(
             Path(settings.study), Path(settings.agree_with) if settings.agree_with else None
         )
+    check_tracker(settings.report_to)
     folder = Path(settings.output_dir)
     stopped: IncompleteRunError | None = None
     try:

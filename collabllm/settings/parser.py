@@ -5,13 +5,13 @@ import copy
 import dataclasses
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from trl.scripts.utils import TrlParser
 
-from collabllm.settings.values import load_config, parse_json, unknown_names
+from collabllm.settings.values import load_config, parse_json, plain_error, unknown_names
 
 S = TypeVar("S")
 
@@ -46,6 +46,7 @@ def parse_settings(
 
 def parse_settings_and_rest(
     settings: type[S],
+    rest_names: Callable[[], Collection[str]],
     argv: Sequence[str] | None = None,
     *,
     description: str = "",
@@ -53,12 +54,26 @@ def parse_settings_and_rest(
 ) -> tuple[S, dict[str, Any]]:
     """Read settings as `parse_settings` does, and leave other flags to the trainer's own config.
 
+    Args:
+        settings: As in `parse_settings`.
+        rest_names: Gives the names of the other flags; called only where one is given.
+        argv: As in `parse_settings`.
+        description: As in `parse_settings`.
+        epilog: As in `parse_settings`.
+
     Returns:
         The settings, and the other flags by name with their texts or YAML values; a flag without
         a value is True.
+
+    Raises:
+        SystemExit: With status 2 and one sentence, if a flag, a value or the file does not fit.
     """
     parser = _Parser(settings, description, epilog)
     found, rest = parser.read(argv)
+    known = rest_names() if rest else ()
+    unknown = [name for name in rest if name not in known and name.removeprefix("no_") not in known]
+    if unknown:
+        parser.error(unknown_names(unknown, [*parser.names, *known]))
     return found, rest
 
 
@@ -151,7 +166,8 @@ class _Parser(TrlParser):
 
     def error(self, message: str) -> NoReturn:
         """End with one sentence instead of the whole usage."""
-        print(f"{self.prog}: {message}\n(--help lists the flags.)", file=sys.stderr)
+        text = plain_error(message)
+        print(f"{self.prog}: {text}\n(--help lists the flags.)", file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
@@ -117,6 +118,18 @@ def nearest_names(name: str, known: Iterable[str]) -> list[str]:
     alike = difflib.get_close_matches(wanted, known, n=_MAX_HINTS)
     found = [*initials, *typos, *sorted(parts, key=lambda k: abs(len(k) - len(wanted))), *alike]
     return list(dict.fromkeys(found))[:_MAX_HINTS]
+
+
+def plain_error(text: str) -> str:
+    """Say an error of argparse in plain words, with one spelling of each flag."""
+    text = re.sub(r"(--\w+)(/-[-\w]+)+", r"\1", text).removeprefix("argument ")
+    text = re.sub(r"^the following arguments are required: ", "missing: ", text)
+    for kind, words in (("int", "a whole number"), ("float", "a number")):
+        text = text.replace(f": invalid {kind} value: ", f" must be {words}, got ")
+    text = re.sub(
+        r": invalid choice: (.*) \(choose from (.*)\)$", r" must be one of \2, got \1", text
+    )
+    return text if text.endswith(".") else f"{text}."
 
 
 def unknown_names(unknown: Iterable[str], known: Iterable[str], prefix: str = "--") -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from collabllm.data_processing.formats import to_goal
 from collabllm.files import find_split_file
+from collabllm.hub import check_reachable
 
 _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
@@ -46,6 +47,7 @@ def iter_rows(path: str | Path, split: str = "train") -> Iterator[tuple[str, Row
             raise ValueError(f"{path} has no split {split!r}; it has {', '.join(saved)}.")
         rows = saved if isinstance(saved, Dataset) else saved[split]
     else:
+        check_reachable(str(path), "dataset")
         rows = load_dataset(str(path), split=split, streaming=True)
     for idx, row in enumerate(rows, start=1):
         yield f"row {idx}", row

@@ -11,7 +11,8 @@ from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl import ModelConfig, get_peft_config
 
-from collabllm.models import read_adapter_config, resolve_model_path
+from collabllm.hub import read_adapter_config
+from collabllm.models import resolve_model_path
 from collabllm.training.settings import DEFAULT_TARGETS, ModelSettings, TrainingSettings
 
 logger = logging.getLogger(__name__)

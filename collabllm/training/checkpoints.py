@@ -89,8 +89,11 @@ def check_output_folder(config: Any, overwrite: bool = False) -> None:
 
     Raises:
         FileExistsError: If the run is a new one and its folder is taken.
+        NotADirectoryError: If the name is that of a file.
     """
     folder = Path(config.output_dir)
+    if folder.is_file():
+        raise NotADirectoryError(f"--output_dir {folder} is a file; give the name of a folder.")
     if overwrite or config.resume_from_checkpoint:
         return
     taken = [name for name in _RESULTS if (folder / name).is_file()]

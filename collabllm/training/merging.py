@@ -1,18 +1,13 @@
 """Merge an adapter into its 16-bit base model, and measure what merging changes."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from collabllm.models import (
-    choose_dtype,
-    load_adapter,
-    load_base_model,
-    load_tokenizer,
-    read_adapter_config,
-)
+from collabllm.hub import read_adapter_config
+from collabllm.settings import load_config
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +50,17 @@ def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> Mer
 
     Raises:
         ValueError: If the base is unknown, or a 4-bit copy.
+        FileNotFoundError: If there is no adapter.
         FileExistsError: If `output_dir` is not empty.
     """
     target = Path(output_dir).expanduser()
     if target.exists() and any(target.iterdir()):
         raise FileExistsError(f"{target} is not empty; choose another --output_dir.")
-    base = base or _find_base(adapter)
+    base = base or _find_base(adapter, read_adapter_config(adapter))
+    import torch  # only now, so that a wrong name is told at once
+
+    from collabllm.models import choose_dtype, load_adapter, load_base_model, load_tokenizer
+
     model = load_base_model(base)
     if getattr(model, "is_quantized", False):
         raise ValueError(f"{base} is a quantized copy; give the 16-bit base with --hf_model_path.")
@@ -83,14 +83,12 @@ def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> Mer
     )
 
 
-def _find_base(adapter: str) -> str:
+def _find_base(adapter: str, config: Mapping[str, Any]) -> str:
     """Read the base's name; the run's own configuration knows the bundled model by name."""
-    config = Path(adapter) / "train_config.yaml"
-    if config.is_file():
-        from collabllm.settings import load_config
-
-        return str(load_config(str(config))["hf_model_path"])
-    name = read_adapter_config(adapter).get("base_model_name_or_path")
+    file = Path(adapter) / "train_config.yaml"
+    if file.is_file():
+        return str(load_config(file)["hf_model_path"])
+    name = config.get("base_model_name_or_path")
     if not name:
         raise ValueError(f"{adapter} does not name its base model; give it with --hf_model_path.")
     return str(name)

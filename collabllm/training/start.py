@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from collabllm.data_processing.loading import BUNDLED_DATASET
 from collabllm.hub import HubTarget, check_hub
 from collabllm.models import choose_dtype, load_tokenizer
-from collabllm.trackers import prepare_wandb
+from collabllm.trackers import check_training_trackers, prepare_wandb
 from collabllm.training.adapters import check_adapter, check_model
 from collabllm.training.checkpoints import check_output_folder, find_checkpoint, read_run_facts
 from collabllm.training.run import Method, Run
@@ -56,6 +56,7 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
     config = _build_config(method, settings, {**mixed, **given})
     use_hub_token(config.hub_token)
     config.hub_token = None  # the trainer pickles its arguments into the output folder
+    check_training_trackers(config.report_to)
     check_output_folder(config, settings.overwrite_output_dir)
     settings = _check_model(settings, config, bool(config.trust_remote_code))
     tokenizer = load_tokenizer(

@@ -1,6 +1,5 @@
 """TRL's config of a run: our defaults, then what the user set, read and checked by TRL's types."""
 
-import re
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -8,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from transformers import HfArgumentParser
 
-from collabllm.settings import unknown_names
+from collabllm.settings import plain_error, unknown_names
 
 SECRET_FIELDS = ("hub_token",)
 
@@ -103,7 +102,4 @@ class _Parser(HfArgumentParser):
     """Errors as exceptions; nothing is printed and nothing exits."""
 
     def error(self, message: str) -> NoReturn:
-        text = re.sub(
-            r"^argument (--\w+)/[^\s:]+", r"\1", message
-        )  # without the spelling in dashes
-        raise ValueError(f"{text.rstrip('.')}.")
+        raise ValueError(plain_error(message))

@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
+import trl
 from trl import ModelConfig, SFTConfig
 
+from collabllm.training.command_line import trainer_field_names
 from collabllm.training.settings import DPOSettings, ModelSettings, SFTSettings
 from collabllm.training.trainer_config import check_trainer_fields, read_trainer_fields
 from scripts.train_sft import main, parse_args
@@ -50,7 +53,7 @@ def test_trainer_fields_are_read_by_their_types_wherever_they_come_from():
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("num_train_epochs", "two", "--num_train_epochs: invalid float value: 'two'"),
+        ("num_train_epochs", "two", "--num_train_epochs must be a number, got 'two'"),
         ("max_steps", True, "--max_steps: expected one argument"),
         ("lr_scheduler_type", "linaer", "--lr_scheduler_type"),
     ],
@@ -94,19 +97,42 @@ def test_methods_differ_in_what_they_add_and_in_the_learning_rate():
     assert not hasattr(SFTSettings(), "min_score_gap")
 
 
-def test_a_wrong_flag_of_the_script_ends_in_its_sentence(sft_flags):
-    with pytest.raises(ValueError, match="--lerning_rate is not known; did you mean --learning_r"):
-        main([*sft_flags(), "--lerning_rate", "1"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
+def test_the_names_that_are_read_from_source_are_those_of_the_config(method):
+    config = getattr(trl, f"{method.upper()}Config")
+
+    assert trainer_field_names(method) == {f.name for f in fields(config) if f.init}
 
 
-def test_help_answers_without_torch():
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--help", "--hf_dataset_path"),
+        ("--lerning_rate 1", "--lerning_rate is not known; did you mean --learning_rate"),
+        ("--num_epochs 1", "did you mean --num_train_epochs"),
+        ("--no_bf17", "--no_bf17 is not known"),
+        ("--batch_size two", "--batch_size must be a whole number, got 'two'."),
+        ("--dtype bf16", "--dtype must be one of 'auto', 'bfloat16', 'float16', 'float32', got"),
+    ],
+)
+def test_flags_are_checked_without_torch(words, says):
     code = (
         "import sys; from scripts.train_sft import parse_args\n"
-        "try: parse_args(['--help'])\n"
-        "except SystemExit: pass\n"
+        f"try: parse_args({words.split()})\n"
+        f"except SystemExit as end: assert end.code == {0 if words == '--help' else 2}\n"
         "assert 'torch' not in sys.modules"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert "--hf_dataset_path" in done.stdout
+    assert says in (done.stdout or done.stderr)
+
+
+def test_a_tracker_that_is_none_and_an_output_folder_that_is_a_file_end_in_a_sentence(
+    sft_flags, tmp_path
+):
+    with pytest.raises(ValueError, match="--report_to wandbb: there is no such tracker; known"):
+        main(sft_flags(report_to="wandbb"))
+    (tmp_path / "text").touch()
+    with pytest.raises(NotADirectoryError, match="--output_dir .*text is a file"):
+        main(sft_flags(output_dir=tmp_path / "text"))

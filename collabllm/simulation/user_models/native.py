@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from collabllm.messages import Message, to_chat
-from collabllm.servers.client import OpenAIClient
 from collabllm.simulation.user_models.base import UserTurnResult
 from collabllm.simulation.user_models.server import ServerUserModel
 
@@ -20,45 +19,19 @@ class NativeUserModel(ServerUserModel):
     as the user; its chat template has to open a user message. It ends the conversation by a token.
 
     Args:
-        task_desc: As in `ServerUserModel`.
-        single_turn_prompt: As in `ServerUserModel`.
-        model: As in `ServerUserModel`.
-        base_url: As in `ServerUserModel`.
-        api_key: As in `ServerUserModel`.
-        temperature: As in `ServerUserModel`.
-        max_tokens: As in `ServerUserModel`.
-        terminal_signal: The token that ends the conversation.
-        top_p: Of sampling; 0.8 is what UserLM-8b's authors recommend.
-        client: As in `ServerUserModel`.
+        args: As in `ServerUserModel`.
+        top_p: Sample from the likeliest tokens with this much probability; 0.8 is what UserLM-8b's
+            authors recommend.
+        kwargs: As in `ServerUserModel`.
 
     Source: arXiv:2510.06552 and https://huggingface.co/microsoft/UserLM-8b.
     """
 
-    def __init__(
-        self,
-        task_desc: str,
-        single_turn_prompt: str,
-        model: str = "microsoft/UserLM-8b",
-        base_url: str | None = None,
-        api_key: str | None = None,
-        temperature: float = 1.0,
-        max_tokens: int = 1024,
-        terminal_signal: str = END_TOKEN,
-        *,
-        top_p: float = 0.8,
-        client: OpenAIClient | None = None,
-    ) -> None:
-        super().__init__(
-            task_desc,
-            single_turn_prompt,
-            model,
-            base_url,
-            api_key,
-            temperature,
-            max_tokens,
-            terminal_signal,
-            client=client,
-        )
+    default_model = "microsoft/UserLM-8b"
+    default_terminal_signal = END_TOKEN
+
+    def __init__(self, *args: Any, top_p: float = 0.8, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.top_p = top_p
 
     def build_request(self, messages: Sequence[Message]) -> list[Message]:

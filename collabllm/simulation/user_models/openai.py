@@ -8,12 +8,7 @@ from typing import Any
 
 from collabllm.messages import Message, to_chat
 from collabllm.prompts import load_prompt
-from collabllm.servers.client import OpenAIClient
-from collabllm.simulation.user_models.base import (
-    GIVE_UP_SIGNAL,
-    TERMINAL_SIGNAL,
-    UserTurnResult,
-)
+from collabllm.simulation.user_models.base import GIVE_UP_SIGNAL, UserTurnResult
 from collabllm.simulation.user_models.output_formats import FIELDS, parse_user_output
 from collabllm.simulation.user_models.personas import Persona
 from collabllm.simulation.user_models.server import MAX_PARSE_RETRIES, ServerUserModel
@@ -43,16 +38,9 @@ class OpenAIUserModel(ServerUserModel):
     `UserTurnResult`.
 
     Args:
-        task_desc: As in `ServerUserModel`.
-        single_turn_prompt: As in `ServerUserModel`.
-        model: As in `ServerUserModel`.
-        base_url: As in `ServerUserModel`.
-        api_key: As in `ServerUserModel`.
-        temperature: As in `ServerUserModel`.
-        max_tokens: Most tokens of the JSON object.
-        terminal_signal: As in `UserModel`.
+        args: As in `ServerUserModel`.
         persona: Traits added to the prompt.
-        client: As in `ServerUserModel`.
+        kwargs: As in `ServerUserModel`.
     """
 
     reminder = (
@@ -60,31 +48,8 @@ class OpenAIUserModel(ServerUserModel):
         "thought, current_answer, slip and response, and nothing around it."
     )
 
-    def __init__(
-        self,
-        task_desc: str,
-        single_turn_prompt: str,
-        model: str = "gpt-4o-mini",
-        base_url: str | None = None,
-        api_key: str | None = None,
-        temperature: float = 1.0,
-        max_tokens: int = 1024,
-        terminal_signal: str = TERMINAL_SIGNAL,
-        *,
-        persona: Persona | None = None,
-        client: OpenAIClient | None = None,
-    ) -> None:
-        super().__init__(
-            task_desc,
-            single_turn_prompt,
-            model,
-            base_url,
-            api_key,
-            temperature,
-            max_tokens,
-            terminal_signal,
-            client=client,
-        )
+    def __init__(self, *args: Any, persona: Persona | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.persona = persona or Persona()
         self._template = load_prompt("user_simulator")
         self.prompt_hash = hashlib.sha256(self._template.encode()).hexdigest()[:16]

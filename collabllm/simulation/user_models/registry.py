@@ -133,7 +133,7 @@ def rule_based_users(
 def openai_users(
     clients: Clients,
     *,
-    model: str = "gpt-4o-mini",
+    model: str = OpenAIUserModel.default_model,
     base_url: str | list[str] | None = None,
     max_tokens: int = 1024,
     temperature: float = 1.0,
@@ -145,10 +145,10 @@ def openai_users(
 
     Args:
         clients: Of the run.
-        model: The server's name of the model.
-        base_url: Of the server, or a list of several; OpenAI's by default.
+        model: The server's name for the model.
+        base_url: Address of the server, or a list of several; OpenAI's by default.
         max_tokens: Most tokens of an answer.
-        temperature: Of sampling.
+        temperature: Sampling temperature.
         traits: Persona traits of every user, joined by + in a flag.
         num_traits: Instead: how many random ones each user gets.
         vary: Instead or on top: draw how much each user knows, and how much it writes.
@@ -176,7 +176,7 @@ def openai_users(
 def native_users(
     clients: Clients,
     *,
-    model: str = "microsoft/UserLM-8b",
+    model: str = NativeUserModel.default_model,
     base_url: str | list[str] | None = None,
     max_tokens: int = 1024,
     temperature: float = 1.0,
@@ -187,12 +187,12 @@ def native_users(
 
     Args:
         clients: Of the run.
-        model: The server's name of the model.
-        base_url: Of the server, or a list of several.
+        model: The server's name for the model.
+        base_url: Address of the server, or a list of several.
         max_tokens: Most tokens of a message.
-        temperature: Of sampling.
-        top_p: Of sampling.
-        end_token: By which the model ends a conversation.
+        temperature: Sampling temperature.
+        top_p: Sample from the likeliest tokens with this much probability.
+        end_token: Token by which the model ends a conversation.
     """
     client = clients(base_url)
     return lambda task, seed: NativeUserModel(

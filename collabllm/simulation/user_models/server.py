@@ -32,32 +32,36 @@ class ServerUserModel(UserModel):
     Args:
         task_desc: What kind of task it is.
         single_turn_prompt: The hidden goal.
-        model: The server's name of the model.
-        base_url: Of the server; OpenAI's by default.
+        model: The server's name for the model; `default_model` where none is given.
+        base_url: Address of the server; OpenAI's by default.
         api_key: OPENAI_API_KEY by default.
-        temperature: Of sampling.
+        temperature: Sampling temperature.
         max_tokens: Most tokens of an answer.
-        terminal_signal: As in `UserModel`.
+        terminal_signal: Text by which the user ends the conversation; `default_terminal_signal`
+            where none is given.
         client: A client to share; by default one a server.
     """
 
     reminder: str = ""
+    default_model: str = "gpt-4o-mini"
+    default_terminal_signal: str = TERMINAL_SIGNAL
 
     def __init__(
         self,
         task_desc: str,
         single_turn_prompt: str,
-        model: str = "gpt-4o-mini",
+        model: str | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
         temperature: float = 1.0,
         max_tokens: int = 1024,
-        terminal_signal: str = TERMINAL_SIGNAL,
+        terminal_signal: str | None = None,
         *,
         client: OpenAIClient | None = None,
     ) -> None:
-        super().__init__(task_desc, single_turn_prompt, terminal_signal)
-        self.name = self.model = model
+        signal = terminal_signal or self.default_terminal_signal
+        super().__init__(task_desc, single_turn_prompt, signal)
+        self.name = self.model = model or self.default_model
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.client = client or shared_client(base_url, api_key)

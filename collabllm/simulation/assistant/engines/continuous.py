@@ -1,4 +1,4 @@
-"""Generate for many callers at once by transformers' continuous batching, the way for GPUs."""
+"""Generate for many callers at once by transformers' continuous batching; meant for GPUs."""
 
 import asyncio
 import logging
@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 _CPU_PAGE_TOKENS = 32
 _CPU_CACHE_TOKENS = 32_768
 _CPU_BATCH_TOKENS = 512
+# transformers 5.17 calls it block_size.
+_PAGE_SIZE = "page_size" if hasattr(ContinuousBatchingConfig, "page_size") else "block_size"
 _PROBE_TIMEOUT_S = 120.0
 _WATCH_S = 2.0
 
@@ -41,7 +43,7 @@ class ContinuousEngine:
         if model.device.type == "cpu":
             tokens = max(_CPU_CACHE_TOKENS, 2 * max_context)
             sizes = {
-                "page_size": _CPU_PAGE_TOKENS,
+                _PAGE_SIZE: _CPU_PAGE_TOKENS,
                 "num_blocks": tokens // _CPU_PAGE_TOKENS,
                 "max_batch_tokens": _CPU_BATCH_TOKENS,
             }

@@ -87,6 +87,22 @@ def test_the_first_screen_has_the_answer_and_its_table(folder, browser, width, h
 
 
 @needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_table_or_head_is_cut(folder, browser, width):
+    with screen(browser, width):
+        browser.get((folder / "report.html").as_uri())
+        choose(browser, "filter-arm", "SFT")
+        choose(browser, "filter-other", "base")
+        browser.find_element("css selector", "th[data-by=difference] button").click()
+        cut = browser.execute_script(
+            "return [...document.querySelectorAll('.scroll, table.list th')]"
+            ".filter((n) => n.scrollWidth > n.clientWidth + 1).map((n) => n.innerText)"
+        )
+
+    assert cut == []
+
+
+@needs_browser
 def test_the_charts_follow_the_chosen_user_opening_and_arm(page):
     first = text_of(page, "#charts table tbody")
     assert first.startswith("base")

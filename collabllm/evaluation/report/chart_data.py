@@ -97,7 +97,7 @@ def _asking(results: Results) -> list[dict[str, Any]]:
                 points[point.arm].append(
                     {
                         "told": point.share_told,
-                        "label": f"{point.share_told:.0%} told",
+                        "label": f"{point.share_told:.0%}",
                         **{name: getattr(point, name) for name in ("mean", "low", "high")},
                     }
                 )

@@ -1,5 +1,6 @@
 """An evaluation's results as the page shows them: the answer, its table, and what they are of."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,7 @@ def describe(
             if len(results.users) > 1
         ],
         "endings": sorted({reason for e in results.endings for reason in e.counts}),
-        "terminations": [
-            {**vars(e), "opening": OPENING_LABELS[e.opening]} for e in results.endings
-        ],
+        "terminations": _count_endings(results),
         "faults": sorted({name for rates in results.audit.values() for name in rates}),
         "audit": results.audit,
         "usage": results.usage,
@@ -136,6 +135,14 @@ def describe(
         },
         "data": chart_data(results, variants, scores.values()),
     }
+
+
+def _count_endings(results: Results) -> list[dict[str, Any]]:
+    """Count how the conversations of each arm with each user ended, whatever their opening."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for found in results.endings:
+        counts.setdefault((found.user, found.arm), Counter()).update(found.counts)
+    return [{"arm": arm, "user": user, "counts": n} for (user, arm), n in counts.items()]
 
 
 def describe_answer(results: Results) -> str:
@@ -261,6 +268,6 @@ def _method(results: Results) -> str:
         f"Means over {_count_units(results)}{groups}, with 95% intervals, longer than they need be "
         f"where few events are seen; differences are paired by {unit}. p-values are corrected over "
         "everything on this page; only the outcomes above were declared before the run, all others "
-        "are exploratory. A difference has a colour when its corrected p-value is below 0.05. Dots "
-        "are single ones."
+        "are exploratory. A difference has a colour when its corrected p-value is below 0.05. Each "
+        f"dot is a {unit}."
     )

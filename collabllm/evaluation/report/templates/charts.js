@@ -136,7 +136,9 @@ class Charts {
       name.scope = "row";
       return element("tr", "", name, ...labels.map((label) => {
         const point = points.find((p) => p.label === label);
-        return element("td", "number", point ? formatInterval(point) : "–");
+        if (!point) return element("td", "number", "–");
+        const [mean, interval] = formatInterval(point).split(/ (?=\[)/);
+        return element("td", "number", mean, " ", interval ? element("span", "whole", interval) : null);
       }));
     });
     return element("div", "scroll", element("table", "", element("thead", "", head), element("tbody", "", ...rows)));

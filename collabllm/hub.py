@@ -154,19 +154,37 @@ def read_adapter_config(path: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If there is none.
     """
-    file = Path(path).expanduser() / "adapter_config.json"
-    if not file.is_file():
-        missing = f"{path}: there is no adapter (adapter_config.json) in it."
-        if looks_local(path):
-            raise FileNotFoundError(missing)
-        check_reachable(path)
-        from huggingface_hub import hf_hub_download
-
-        try:
-            file = Path(hf_hub_download(path, "adapter_config.json"))
-        except (OSError, ValueError) as error:
-            raise FileNotFoundError(f"{missing} ({type(error).__name__})") from error
+    file = find_adapter_file(path, "adapter_config.json")
     return cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
+
+
+def find_adapter_file(path: str, name: str) -> Path:
+    """Return the path of a file of an adapter, from the Hub if it is no local folder.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    file = Path(path).expanduser() / name
+    if file.is_file():
+        return file
+    missing = f"{path}: there is no adapter ({name}) in it."
+    if looks_local(path):
+        raise FileNotFoundError(missing)
+    check_reachable(path)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(path, name))
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"{missing} ({type(error).__name__})") from error
+
+
+def find_adapter_template(path: str | None) -> str | None:
+    """Return the chat template that an adapter was trained with, as a file; None without one."""
+    try:
+        return str(find_adapter_file(path, "chat_template.jinja")) if path else None
+    except FileNotFoundError:
+        return None
 
 
 def looks_local(path: str) -> bool:

@@ -8,16 +8,19 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl import ModelConfig, get_peft_config
 
-from collabllm.hub import read_adapter_config
+from collabllm.hub import find_adapter_file, read_adapter_config
 from collabllm.models import resolve_model_path
 from collabllm.training.settings import DEFAULT_TARGETS, ModelSettings, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
 _FUSED_TARGETS = ("qkv_proj", "o_proj")  # Phi 3
+_WEIGHTS_FILE = "adapter_model.safetensors"
+_MATRIX = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _OF_THE_ADAPTER = {
     "lora_r": "r",
     "lora_alpha": "lora_alpha",
@@ -93,21 +96,27 @@ def _is_linear(module: torch.nn.Module) -> bool:
     return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def check_model(settings: TrainingSettings, trust_remote_code: bool = False) -> int | None:
-    """Check a model's layer names from its configuration alone.
+def check_model(
+    settings: TrainingSettings, trust_remote_code: bool = False
+) -> tuple[TrainingSettings, int | None]:
+    """Check a model's layers, and that the adapter to go on from fits them, without any weights.
 
     Returns:
-        Its context length in tokens, None where the configuration does not say.
+        The settings, with the shape of the adapter to go on from, and the model's context length in
+        tokens, None where its configuration does not say.
 
     Raises:
-        ValueError: If it lacks a layer that the adapter goes on.
+        ValueError: If it lacks a layer that the adapter goes on, or the adapter does not fit.
+        FileNotFoundError: If there is no adapter to go on from.
         OSError: If there is no such model.
     """
     config, model = _build_empty(settings, trust_remote_code)
-    if not settings.lora_path:
+    if settings.lora_path:
+        settings = _check_adapter(settings, model)
+    else:
         choose_targets(model, settings)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return None if context is None else int(context)
+    return settings, None if context is None else int(context)
 
 
 def _build_empty(settings: TrainingSettings, trust_remote_code: bool) -> tuple[Any, Any]:
@@ -126,16 +135,8 @@ def _build_empty(settings: TrainingSettings, trust_remote_code: bool) -> tuple[A
     return config, model
 
 
-def check_adapter(settings: TrainingSettings) -> TrainingSettings:
-    """Read the adapter to go on from, and take over its rank and the like.
-
-    Returns:
-        The settings, with what the adapter has.
-
-    Raises:
-        FileNotFoundError: If there is no adapter.
-        ValueError: If a setting asks for another shape than the adapter has.
-    """
+def _check_adapter(settings: TrainingSettings, model: torch.nn.Module) -> TrainingSettings:
+    """Read the adapter to go on from, and take over its rank and the like."""
     config = read_adapter_config(str(settings.lora_path))
     defaults = {f.name: f.default for f in fields(ModelSettings)}
     found = {name: config[key] for name, key in _OF_THE_ADAPTER.items() if key in config}
@@ -146,10 +147,12 @@ def check_adapter(settings: TrainingSettings) -> TrainingSettings:
                 f"--{name} {asked} does not fit --lora_path {settings.lora_path}, which has "
                 f"{value}; leave it out, or start a fresh adapter without --lora_path."
             )
-    base = config.get("base_model_name_or_path")
-    if base and not _same_model(base, settings.hf_model_path):
+    base = config.get("base_model_name_or_path") or "an unnamed model"
+    _check_layers(settings, model, base)
+    if not _same_model(base, settings.hf_model_path):
         logger.warning(
-            "The adapter %s was trained on %s; this run puts it on %s.",
+            "The adapter %s was trained on %s; this run puts it on %s, whose layers have the same "
+            "names and sizes.",
             settings.lora_path,
             base,
             settings.hf_model_path,
@@ -157,6 +160,31 @@ def check_adapter(settings: TrainingSettings) -> TrainingSettings:
     targets = config.get("target_modules")
     targets = [targets] if isinstance(targets, str) else targets
     return replace(settings, lora_target_modules=targets, **found)
+
+
+def _check_layers(settings: TrainingSettings, model: torch.nn.Module, base: str) -> None:
+    """Compare the adapter's matrices with the layers that they go on.
+
+    Raises:
+        ValueError: If a layer is missing or has another size.
+    """
+    layers = dict(model.named_modules())
+    with safe_open(find_adapter_file(str(settings.lora_path), _WEIGHTS_FILE), "pt") as weights:
+        for key in weights.keys():  # noqa: SIM118, it is no dict
+            match = _MATRIX.fullmatch(key)
+            if not match:
+                continue
+            name, side = match.groups()
+            size = weights.get_slice(key).get_shape()[1 if side == "A" else 0]
+            attribute = "in_features" if side == "A" else "out_features"
+            expected = getattr(layers.get(name), attribute, None)
+            if name not in layers or expected not in (None, size):
+                has = "is not there" if name not in layers else f"has {attribute} {expected}"
+                raise ValueError(
+                    f"--lora_path {settings.lora_path} was trained on {base}, where {name} has "
+                    f"{attribute} {size}; in --hf_model_path {settings.hf_model_path} it {has}. "
+                    "Give the model that the adapter was trained on."
+                )
 
 
 def _same_model(base: str, path: str) -> bool:

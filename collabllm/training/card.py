@@ -126,20 +126,22 @@ def _loading_code(settings: Any, where: str, bundled: bool) -> str:
     """Write the code that loads the adapter and answers under the prompt it was trained with."""
     model = settings.hf_model_path
     if bundled:
-        load = f"""from collabllm.models import load_base_model, load_tokenizer
+        load = f"""from transformers import AutoTokenizer
 
-base, tokenizer = load_base_model("{model}"), load_tokenizer("{model}")"""
+from collabllm.models import load_base_model
+
+base = load_base_model("{model}")"""
     else:
         load = f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained("{model}", dtype="auto", device_map="auto")
-tokenizer = AutoTokenizer.from_pretrained("{where}")"""
+base = AutoModelForCausalLM.from_pretrained("{model}", dtype="auto", device_map="auto")"""
     prompt = ""
     if settings.system_prompt:
         prompt = f"""
     {{"role": "system", "content": {settings.system_prompt!r}}},"""
     return f'''from peft import PeftModel
 {load}
+tokenizer = AutoTokenizer.from_pretrained("{where}")
 model = PeftModel.from_pretrained(base, "{where}")
 messages = [{prompt}
     {{"role": "user", "content": "Help me plan a party."}},

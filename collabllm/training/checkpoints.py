@@ -20,6 +20,11 @@ _RESULTS = ("adapter_model.safetensors", "metrics.json")
 Progress = Literal["prepared", "started", "trained"]
 
 
+def wants_to_resume(resume: Any) -> bool:
+    """Tell whether `--resume_from_checkpoint` asks for anything but a fresh run."""
+    return str(resume).lower() not in ("", "false", "none")
+
+
 def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
     """Return the checkpoint to go on from, or None to start afresh.
 
@@ -31,13 +36,14 @@ def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
     Raises:
         FileNotFoundError: If there is no complete checkpoint where one was asked for.
     """
-    word = str(resume).lower()
-    if word in ("", "false", "none"):
+    if not wants_to_resume(resume):
         return None
+    word = str(resume).lower()
     if word not in ("true", "auto"):
-        if not (Path(str(resume)) / _LAST_FILE).is_file():
+        checkpoint = Path(str(resume)).expanduser()
+        if not (checkpoint / _LAST_FILE).is_file():
             raise FileNotFoundError(f"{resume}: there is no complete checkpoint.")
-        return str(resume)
+        return str(checkpoint)
     folders = list_checkpoints(Path(output_dir))
     complete = [folder for folder in folders if (folder / _LAST_FILE).is_file()]
     for folder in folders:

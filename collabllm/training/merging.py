@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collabllm.hub import read_adapter_config
+from collabllm.hub import find_adapter_template, read_adapter_config
 from collabllm.settings import load_config
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> Mer
     model = load_base_model(base)
     if getattr(model, "is_quantized", False):
         raise ValueError(f"{base} is a quantized copy; give the 16-bit base with --hf_model_path.")
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_tokenizer(base, chat_template=find_adapter_template(adapter))
     ids = tokenizer(_PROBE, return_tensors="pt").input_ids.to(model.device)  # [1, seq]
     with torch.no_grad():
         plain = model.eval()(input_ids=ids).logits.float()
@@ -85,7 +85,7 @@ def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> Mer
 
 def _find_base(adapter: str, config: Mapping[str, Any]) -> str:
     """Read the base's name; the run's own configuration knows the bundled model by name."""
-    file = Path(adapter) / "train_config.yaml"
+    file = Path(adapter).expanduser() / "train_config.yaml"
     if file.is_file():
         return str(load_config(file)["hf_model_path"])
     name = config.get("base_model_name_or_path")

@@ -11,11 +11,16 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from collabllm.data_processing.loading import BUNDLED_DATASET
-from collabllm.hub import HubTarget, check_hub
+from collabllm.hub import HubTarget, check_hub, find_adapter_template
 from collabllm.models import choose_dtype, load_tokenizer
 from collabllm.trackers import check_training_trackers, prepare_wandb
-from collabllm.training.adapters import check_adapter, check_model
-from collabllm.training.checkpoints import check_output_folder, find_checkpoint, read_run_facts
+from collabllm.training.adapters import check_model
+from collabllm.training.checkpoints import (
+    check_output_folder,
+    find_checkpoint,
+    read_run_facts,
+    wants_to_resume,
+)
 from collabllm.training.run import Method, Run
 from collabllm.training.settings import BUNDLED_MODEL, TrainingSettings
 from collabllm.training.sharding import find_sharding
@@ -48,6 +53,8 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
     """
     check_trainer_fields(method.config_class, fields, asdict(settings))
     given = read_trainer_fields(method.config_class, fields)
+    if not wants_to_resume(given.get("resume_from_checkpoint")):
+        given.pop("resume_from_checkpoint", None)
     if settings.parse_secrets_runpod:
         parse_secrets_runpod()
     if not torch.cuda.is_available():
@@ -61,7 +68,8 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
     settings = _check_model(settings, config, bool(config.trust_remote_code))
     tokenizer = load_tokenizer(
         settings.hf_model_path,
-        chat_template=config.chat_template_path if hasattr(config, "chat_template_path") else None,
+        chat_template=getattr(config, "chat_template_path", None)
+        or find_adapter_template(settings.lora_path),
         trust_remote_code=config.trust_remote_code,
         revision=settings.model_revision,
     )
@@ -145,9 +153,7 @@ def _choose_precision(
 
 def _check_model(settings: TrainingSettings, config: Any, trust: bool) -> TrainingSettings:
     """Check model and adapter by their configurations; lower `max_length` to the context."""
-    context = check_model(settings, trust)
-    if settings.lora_path:
-        settings = check_adapter(settings)
+    settings, context = check_model(settings, trust)
     if context and settings.max_length > context:
         logger.info(
             "max_length lowered from %d to the model's context, %d.", settings.max_length, context
@@ -166,7 +172,7 @@ def _check_logins(settings: TrainingSettings, config: Any) -> HubTarget | None:
         logger.info("Dataset: the bundled demo conversations (--hf_dataset_path for another).")
     facts = read_run_facts(Path(config.output_dir)) if config.resume_from_checkpoint else {}
     if "wandb" in config.report_to:
-        prepare_wandb(config.output_dir, run_id=facts.get("wandb_run_id"))
+        prepare_wandb(config.output_dir)
     return check_hub(
         settings.push_to_hub,
         config.run_name,

@@ -1,5 +1,6 @@
 """What is decided before weights load: precision, sharding, devices, template, folder, adapter."""
 
+import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,14 +9,17 @@ import pytest
 import torch
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from safetensors.torch import save_file
 
 from collabllm import models
 from collabllm.training.checkpoints import find_checkpoint, list_checkpoints
+from collabllm.training.dpo import DPO
 from collabllm.training.schedule import count_steps, describe_steps, plan_evaluation
 from collabllm.training.settings import SFTSettings
 from collabllm.training.sft import SFT
 from collabllm.training.sharding import Sharding, find_sharding
 from collabllm.training.start import start_run
+from scripts import train_dpo
 from scripts.train_sft import main, parse_args
 
 ROOT = Path(__file__).parents[2]
@@ -161,8 +165,9 @@ def test_a_folder_that_holds_a_run_is_refused_before_anything_loads(sft_flags, t
     (tmp_path / "run").mkdir()
     (tmp_path / "run/adapter_model.safetensors").touch()
 
-    with pytest.raises(FileExistsError, match="holds a run .*--overwrite_output_dir"):
-        main(sft_flags())
+    for resume in (None, "false"):
+        with pytest.raises(FileExistsError, match="holds a run .*--overwrite_output_dir"):
+            main(sft_flags(resume_from_checkpoint=resume))
     start(sft_flags(overwrite_output_dir=True))
 
 
@@ -173,27 +178,65 @@ def test_an_overwritten_run_leaves_no_checkpoint_to_resume_from(sft_flags, tmp_p
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-1"]
 
 
+def save_adapter(folder, layer="model.layers.0.self_attn.q_proj", size=64, **config):
+    folder.mkdir(exist_ok=True)
+    name = f"base_model.model.{layer}"
+    weights = {
+        f"{name}.lora_A.weight": torch.zeros(8, size),
+        f"{name}.lora_B.weight": torch.zeros(size, 8),
+    }
+    save_file(weights, folder / "adapter_model.safetensors")
+    settings = {"r": 8, "lora_alpha": 16, "base_model_name_or_path": "org/other", **config}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
 def test_a_missing_or_unfit_adapter_is_named_before_weights_load(sft_flags, tmp_path):
     with pytest.raises(FileNotFoundError, match="./none: there is no adapter"):
         start(sft_flags(lora_path="./none"))
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(
-        '{"r": 8, "lora_alpha": 16, "base_model_name_or_path": "org/other"}'
-    )
+    adapter = save_adapter(tmp_path / "adapter")
     with pytest.raises(ValueError, match="--lora_r 4 does not fit .* which has 8"):
         start(sft_flags(lora_path=adapter))
+    (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no adapter \(adapter_model.safetensors\)"):
+        start(sft_flags(lora_path=adapter, lora_r=None))
 
 
-def test_an_adapter_brings_its_rank_and_another_base_is_said(sft_flags, tmp_path, caplog):
-    (tmp_path / "adapter_config.json").write_text(
-        '{"r": 8, "lora_alpha": 16, "base_model_name_or_path": "org/other"}'
-    )
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ({"size": 32}, "has in_features 32; in --hf_model_path .* it has in_features 64"),
+        ({"layer": "model.layers.2.self_attn.q_proj"}, "in_features 64; in .* it is not there"),
+    ],
+)
+def test_an_adapter_of_a_model_of_another_shape_is_refused(sft_flags, tmp_path, weights, says):
+    adapter = save_adapter(tmp_path / "adapter", **weights)
 
-    run = start(sft_flags(lora_path=tmp_path, lora_r=None))
+    with pytest.raises(ValueError, match=rf"was trained on org/other, where model.*{says}\. Give"):
+        start(sft_flags(lora_path=adapter, lora_r=None))
+
+
+def test_an_adapter_brings_its_rank_and_another_name_of_its_base_is_said(
+    sft_flags, tmp_path, caplog
+):
+    run = start(sft_flags(lora_path=save_adapter(tmp_path / "adapter"), lora_r=None))
 
     assert run.settings.lora_r == 8
-    assert "was trained on org/other" in caplog.text
+    assert "was trained on org/other; this run puts it on" in caplog.text
+    assert "same names and sizes" in caplog.text
+
+
+def test_an_adapter_brings_the_template_it_was_trained_with(sft_flags, tmp_path):
+    adapter = save_adapter(tmp_path / "adapter")
+    (adapter / "chat_template.jinja").write_text("of the adapter")
+    (tmp_path / "own.jinja").write_text("of the user")
+    flags = {"lora_path": adapter, "lora_r": None}
+
+    for method, parse in ((SFT(), parse_args), (DPO(), train_dpo.parse_args)):
+        run = start_run(method, *parse(sft_flags(**flags)))
+        assert run.tokenizer.chat_template == "of the adapter"
+    run = start(sft_flags(chat_template_path=tmp_path / "own.jinja", **flags))
+    assert run.tokenizer.chat_template == "of the user"
 
 
 def test_a_missing_model_is_named(sft_flags):

@@ -93,21 +93,12 @@ def select_replies(
     turns: dict[tuple[ConvId, int], list[Reply]] = defaultdict(list)
     wanted = {
         name.partition(".")[0] if name not in table.column_names else name
-        for name in (score_column, split_by, "conv_id", "turn_id", "prompt")
+        for name in (score_column, split_by, "conv_id", "turn_id")
     }
-    prompts: dict[tuple[ConvId, int], tuple[int, int]] = {}  # hash of a turn's prompt, its row
+    check_prompts(table)
     for idx, row in enumerate(table.select_columns(sorted(wanted & set(table.column_names)))):
         score = _read_score(row, score_column, idx)
         key = (row["conv_id"], row["turn_id"])
-        prompt = hash(tuple((m["role"], m["content"]) for m in row["prompt"]))
-        first_prompt, first_idx = prompts.setdefault(key, (prompt, idx))
-        if prompt != first_prompt:
-            raise ValueError(
-                f"row {idx + 1} and row {first_idx + 1} have conv_id {key[0]!r} and turn_id "
-                f"{key[1]} but different prompts, so their replies cannot be compared. Where "
-                "datasets were joined, give each conversation a conv_id of its own, or name them "
-                "all as --hf_dataset_path A B."
-            )
         task = task_key(row, split_by)
         turns[key].append(Reply(idx, *key, score, idx, score, task))
     conversations: dict[ConvId, list[Reply]] = defaultdict(list)
@@ -121,6 +112,30 @@ def select_replies(
     if lower_bound_percentile is not None:
         threshold = _percentile(list(conversations.values()), lower_bound_percentile)
     return Selection(list(conversations.values()), threshold, len(table))
+
+
+def check_prompts(table: Dataset, name: str = "dataset") -> None:
+    """Refuse a table in which replies of one turn answer different prompts.
+
+    Args:
+        table: Checked rows.
+        name: Of the file or dataset, for the error.
+
+    Raises:
+        ValueError: With both rows.
+    """
+    prompts: dict[tuple[ConvId, int], tuple[int, int]] = {}  # hash of a turn's prompt, its row
+    for idx, row in enumerate(table.select_columns(["conv_id", "turn_id", "prompt"])):
+        key = (row["conv_id"], row["turn_id"])
+        prompt = hash(tuple((m["role"], m["content"]) for m in row["prompt"]))
+        first_prompt, first_idx = prompts.setdefault(key, (prompt, idx))
+        if prompt != first_prompt:
+            raise ValueError(
+                f"{name}: row {idx + 1} and row {first_idx + 1} have conv_id {key[0]!r} and "
+                f"turn_id {key[1]} but different prompts, so their replies cannot be compared. "
+                "Where datasets were joined, give each conversation a conv_id of its own, or name "
+                "them all as --hf_dataset_path A B."
+            )
 
 
 def _percentile(conversations: Sequence[Sequence[Reply]], percentile: float) -> float:

@@ -22,7 +22,7 @@ from datasets import (
 )
 
 from collabllm.data_processing.loading import load_multiturn_dataset
-from collabllm.data_processing.selection import drop_unscored
+from collabllm.data_processing.selection import check_prompts, drop_unscored
 from collabllm.data_processing.tokenization import IGNORE_INDEX, tokenize_conversation
 from collabllm.messages import Message
 from collabllm.training.preflight import NUM_EXAMPLES, Preflight, mark_trained
@@ -113,6 +113,9 @@ def load_rows(settings: Any) -> Dataset:
 
     With several, a conversation's `conv_id` begins with the position of its dataset, and columns
     that are not the same everywhere are left out.
+
+    Raises:
+        ValueError: If rows are malformed, or replies of one turn answer different prompts.
     """
     tables = [
         load_multiturn_dataset(
@@ -123,6 +126,8 @@ def load_rows(settings: Any) -> Dataset:
         )
         for path in settings.hf_dataset_path
     ]
+    for path, table in zip(settings.hf_dataset_path, tables, strict=True):
+        check_prompts(table, path)
     if settings.skip_bad_rows:
         tables = [drop_unscored(table, settings.score_column) for table in tables]
     return tables[0] if len(tables) == 1 else _join(tables)

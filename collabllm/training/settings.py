@@ -63,7 +63,8 @@ class DataSettings(Settings):
     dataset_config: str | None = setting(None, "configuration to take of a Hub dataset")
     dataset_weights: list[float] | None = setting(
         None,
-        "with several datasets: how often an epoch goes over each; 0.5 takes half of its tasks",
+        "with several datasets: how often an epoch goes over each; 0.5 takes half of its "
+        "conversations",
         metavar="WEIGHT",
     )
     skip_bad_rows: bool = setting(False, "leave malformed rows out, and report their number")

@@ -3,12 +3,16 @@
 import logging
 import netrc
 import os
-from collections.abc import Iterable, Mapping, MutableMapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 logger = logging.getLogger(__name__)
+
+_SET = ("WANDB_DIR", "WANDB_PROJECT", "WANDB_MODE")
 
 
 def check_training_trackers(names: Iterable[str]) -> None:
@@ -79,26 +83,74 @@ def log_results(
     accelerator.end_training()
 
 
+@contextmanager
+def own_wandb_run(environ: MutableMapping[str, str] = os.environ) -> Iterator[None]:
+    """Close the W&B run that starts inside, and undo what `prepare_wandb` sets.
+
+    Else the next run of this process, as in a notebook, would log into this one.
+    """
+    before = {name: environ.get(name) for name in _SET}
+    was_open = _has_open_run()
+    exit_code = 1
+    try:
+        yield
+        exit_code = 0
+    finally:
+        for name, value in before.items():
+            if value is None:
+                environ.pop(name, None)
+        if _has_open_run() and not was_open:
+            sys.modules["wandb"].finish(exit_code)
+
+
+def open_wandb_run(
+    name: str, run_id: str | None, environ: MutableMapping[str, str] = os.environ
+) -> str:
+    """Start a W&B run, or go on with one; the trainer's callback takes the run that is open.
+
+    W&B reads the environment once a process, so what the run needs is given to it.
+
+    Args:
+        name: Of the run.
+        run_id: Of the W&B run to go on with, or None for a new one.
+        environ: As `prepare_wandb` left it.
+
+    Returns:
+        The run's id.
+    """
+    import wandb
+
+    mode: Any = environ.get("WANDB_MODE")
+    run = wandb.run or wandb.init(
+        project=environ["WANDB_PROJECT"],
+        dir=environ["WANDB_DIR"],
+        mode=mode,
+        name=name,
+        id=run_id,
+        resume="allow" if run_id else None,
+    )
+    return str(run.id)
+
+
+def _has_open_run() -> bool:
+    return getattr(sys.modules.get("wandb"), "run", None) is not None
+
+
 def prepare_wandb(
     output_dir: str,
     environ: MutableMapping[str, str] = os.environ,
-    run_id: str | None = None,
 ) -> None:
     """Check the W&B login, or switch W&B to offline with a notice when there is none.
 
     Args:
         output_dir: Of the run; for W&B's files.
         environ: Where W&B reads its settings.
-        run_id: Of the W&B run to go on with.
 
     Raises:
         ConnectionError: If a key is found and W&B refuses it or cannot be reached.
     """
     environ.setdefault("WANDB_DIR", output_dir)
     environ.setdefault("WANDB_PROJECT", "collabllm")
-    if run_id:
-        environ.setdefault("WANDB_RUN_ID", run_id)
-        environ.setdefault("WANDB_RESUME", "allow")
     if environ.get("WANDB_MODE"):
         return
     if not _has_wandb_key(environ):

@@ -14,7 +14,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from collabllm.cli import kill_at_next_interrupt
 from collabllm.training import held_out
-from collabllm.training.checkpoints import add_run_facts
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +125,6 @@ class LogRunFacts(TrainerCallback):
 
             if wandb.run is not None:
                 wandb.run.config.update(self.facts, allow_val_change=True)
-                add_run_facts(Path(args.output_dir), wandb_run_id=wandb.run.id)
 
 
 class KeepRandomState:

@@ -17,6 +17,7 @@ from transformers import Trainer
 from collabllm.hub import HubTarget, create_repository, push_folder
 from collabllm.models import load_adapter, load_base_model
 from collabllm.settings import to_settings
+from collabllm.trackers import open_wandb_run, own_wandb_run
 from collabllm.training import card, held_out
 from collabllm.training.adapters import build_lora_config, restore_float32, trainable_values
 from collabllm.training.callbacks import LogRunFacts, SaveOnStop
@@ -26,6 +27,7 @@ from collabllm.training.checkpoints import (
     clear_folder,
     describe_kept,
     is_finished,
+    read_run_facts,
 )
 from collabllm.training.data import TrainingData, prepare_once
 from collabllm.training.schedule import plan_evaluation
@@ -160,6 +162,11 @@ def run_training(
         KeyboardInterrupt: After Ctrl-C; the text says what is kept and how to go on.
         SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
     """
+    with own_wandb_run():
+        return _run(method, settings, arguments)
+
+
+def _run(method: Method, settings: TrainingSettings | None, arguments: Mapping[str, Any]) -> Path:
     from collabllm.training.start import start_run
 
     own, fields = split_arguments(method.settings_class, dict(arguments))
@@ -180,12 +187,7 @@ def run_training(
 
 
 def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
-    """Evaluate, train, evaluate again, and write what the run leaves behind.
-
-    Raises:
-        KeyboardInterrupt: After Ctrl-C.
-        SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
-    """
+    """Evaluate, train, evaluate again, and write what the run leaves behind."""
     if run.is_main:
         _open_folder(run)
     run.progress = "started"
@@ -211,14 +213,18 @@ def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
 
 
 def _open_folder(run: Run) -> None:
-    """Take the output folder and the Hub's repository, and write the run's settings there."""
+    """Take the output folder, the Hub's repository and the W&B run, and write the settings."""
     if run.settings.overwrite_output_dir and not run.checkpoint:
         clear_folder(run.folder)
     if run.hub:
         create_repository(run.hub)
     card.write_train_config(run.folder, run.settings, run.given, run.method.name)
-    repo_id = run.hub.repo_id if run.hub else None
-    add_run_facts(run.folder, run_name=run.config.run_name, hub_model_id=repo_id)
+    name = run.config.run_name
+    facts = {"run_name": name, "hub_model_id": run.hub.repo_id if run.hub else None}
+    if "wandb" in run.config.report_to:
+        known = read_run_facts(run.folder) if run.config.resume_from_checkpoint else {}
+        facts["wandb_run_id"] = open_wandb_run(name, known.get("wandb_run_id"))
+    add_run_facts(run.folder, **facts)
 
 
 def _train(trainer: Trainer, run: Run) -> dict[str, float]:

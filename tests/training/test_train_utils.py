@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from datetime import datetime
 
 import pytest
@@ -62,6 +63,27 @@ def test_a_chosen_wandb_mode_is_kept(tmp_path):
     prepare_wandb(str(tmp_path), environ)
 
     assert environ["WANDB_MODE"] == "disabled"
+
+
+def test_a_resumed_run_goes_on_with_its_wandb_run_and_the_next_has_its_own(
+    sft_flags, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    settings = {"report_to": "wandb", "save_strategy": "steps", "save_steps": 1}
+    main(sft_flags(max_steps=1, **settings))
+    (tmp_path / "run/metrics.json").unlink()
+
+    main(sft_flags(max_steps=2, resume_from_checkpoint="auto", **settings))
+    main(sft_flags(max_steps=1, output_dir=tmp_path / "next", **settings))
+
+    both, own = (
+        [path.name.rpartition("-")[2] for path in (tmp_path / name / "wandb").glob("offline-run-*")]
+        for name in ("run", "next")
+    )
+    assert both == [json.loads((tmp_path / "run/run.json").read_text())["wandb_run_id"]] * 2
+    assert len(own) == 1
+    assert own[0] not in both
+    assert "WANDB_RUN_ID" not in os.environ
 
 
 def test_a_push_creates_a_private_repository_before_training(hub):

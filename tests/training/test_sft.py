@@ -9,6 +9,7 @@ import yaml
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from collabllm.data_processing import (
     IGNORE_INDEX,
@@ -125,6 +126,13 @@ def test_packing_trains_the_same_number_of_tokens(sft_flags, start):
         assert data.preflight.num_trained_tokens == counts[packing]
     assert counts["true"] == counts["false"]
     main(sft_flags(packing="true"))
+
+
+def test_length_grouping_puts_rows_of_a_length_into_a_batch(sft_flags, start):
+    run, data = start(sft_flags(train_sampling_strategy="group_by_length"))
+    trainer = run.method.build_trainer(run, data)
+
+    assert isinstance(trainer._get_train_sampler(), LengthGroupedSampler)
 
 
 def test_the_gradient_of_a_merged_row_is_the_sum_over_its_turns(tiny_model, small_dataset):

@@ -18,6 +18,7 @@ from collabllm.training.callbacks import SaveWithoutReference
 from collabllm.training.data import TrainingData, conversion, load_rows
 from collabllm.training.grpo_conversations import Conversations
 from collabllm.training.grpo_online import FOLDER, PolicyReward
+from collabllm.training.grpo_own_turns import go_on
 from collabllm.training.grpo_prompts import build_openings, describe_prompts, fit_prompts
 from collabllm.training.grpo_settings import GRPOSettings
 from collabllm.training.run import Method, Run, Scores, run_training
@@ -62,8 +63,10 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
     control: TrainerControl
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self.rows = inputs
-        scored: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        online, self.rows = self.online, inputs
+        if online.settings.prompts == "own_turns":
+            self.rows = go_on(inputs, online, self.state.global_step)
+        scored: dict[str, Any] = super()._generate_and_score_completions(list(self.rows))
         return scored
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -154,7 +157,7 @@ class GRPO(Method):
         report.check_lost(settings.max_length, settings.allow_truncation)
         facts = {
             "prompts": f"{settings.prompts}, {len(train)} of {len(train_tasks)} task openings"
-            if settings.prompts == "openings"
+            if settings.prompts != "turns"
             else f"{settings.prompts}, {len(train)} of {report.num_items}",
             "held-out conversations": min(len(eval_tasks), settings.max_eval_tasks),
         }

@@ -23,8 +23,10 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
         "turn",
         "what one reward is for: a reply, by its futures, or the policy's whole conversation",
     )
-    prompts: Literal["openings", "turns"] = setting(
-        "openings", "what the policy answers: first messages of tasks, or the turns of the dataset"
+    prompts: Literal["openings", "own_turns", "turns"] = setting(
+        "openings",
+        "what the policy answers: first messages of tasks, turns of the conversations that it has "
+        "about them at that step, or the turns of the dataset",
     )
     tasks: str | None = setting(
         None, "task file, dataset or demo; default: the tasks of --hf_dataset_path", metavar="TASKS"
@@ -51,9 +53,7 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
     max_missing: float = setting(
         0.2, "share of replies without a reward in one step that stops the run", least=0, most=1
     )
-    max_turns: int = setting(
-        4, "most user messages of a whole conversation, held out or --credit conversation", least=1
-    )
+    max_turns: int = setting(4, "most user messages of a whole conversation", least=1)
     max_eval_tasks: int = setting(
         32, "most held-out conversations at each evaluation", least=1, decides=False
     )
@@ -64,7 +64,7 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
     @property
     def dataset(self) -> str:
         """Name of what the prompts come from, for reports."""
-        return self.tasks if self.tasks and self.prompts == "openings" else super().dataset
+        return self.tasks if self.tasks and self.prompts != "turns" else super().dataset
 
     @property
     def reward(self) -> RewardSettings:

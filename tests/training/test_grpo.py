@@ -7,11 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from collabllm.errors import IncompleteRunError
+from collabllm.errors import IncompleteRunError, ServerError
 from collabllm.rewards.multiturn import RewardEstimate
 from collabllm.rewards.registry import MetricValue
 from collabllm.rewards.scoring import NO_REPLY, Future
+from collabllm.simulation import UserModel
+from collabllm.simulation.assistant import Assistant
+from collabllm.simulation.user_models import UserTurnResult
 from collabllm.training.grpo_online import PolicyReward, describe
+from collabllm.training.grpo_own_turns import go_on
 from scripts.train_grpo import main, parse_args
 
 
@@ -19,10 +23,13 @@ def read_metrics(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_a_run_leaves_what_sft_leaves_and_its_conversations(grpo_flags, tmp_path, capsys):
+@pytest.mark.parametrize(("prompts", "max_turns"), [("openings", 1), ("own_turns", 3)])
+def test_a_run_leaves_what_sft_leaves_and_its_conversations(
+    grpo_flags, tmp_path, capsys, prompts, max_turns
+):
     from collabllm.evaluation.report.view import view
 
-    main(grpo_flags())
+    main(grpo_flags(prompts=prompts, max_turns=max_turns))
 
     folder = tmp_path / "run"
     metrics = read_metrics(folder)
@@ -156,3 +163,70 @@ def test_the_log_of_a_step_is_that_worked_out_by_hand():
         "futures/missing": pytest.approx(1 / 3),
         "futures/floor": pytest.approx(1 / 3),
     }
+
+
+class Numbering(UserModel):
+    """Counts its messages; cannot speak about one task."""
+
+    async def agenerate(self, messages, *, seed=None):
+        if self.single_turn_prompt == "broken":
+            raise ServerError("down")
+        return UserTurnResult(f"more {sum(m['role'] == 'user' for m in messages)}", False)
+
+
+class Echo(Assistant):
+    def generate(self, messages):
+        return f"to {messages[-1]['content']}"
+
+    def borrow(self):
+        return FakePolicy().borrow()
+
+    def tokenize(self, messages):
+        return [0] * len(messages)
+
+
+@pytest.fixture
+def go_on_at():
+    def go_on_at(rows, step=0, max_length=100):
+        settings, _ = parse_args(["--max_turns=4", f"--max_length={max_length}"])
+        online = SimpleNamespace(
+            settings=settings,
+            policy=Echo(),
+            tasks={},
+            user_factory=lambda task, seed: Numbering("", task.single_turn_prompt),
+            config=SimpleNamespace(max_completion_length=1),
+        )
+        return go_on(rows, online, step)
+
+    return go_on_at
+
+
+def opening(goal, text="hi"):
+    return {"prompt": [{"role": "user", "content": text}], "single_turn_prompt": goal, "more": 1}
+
+
+def test_own_turns_are_conversations_up_to_the_user_the_same_for_a_whole_group(go_on_at):
+    rows = [opening("a")] * 2 + [opening("b")] * 2
+
+    steps = [go_on_at(rows, step) for step in range(12)]
+
+    assert rows == [opening("a")] * 2 + [opening("b")] * 2
+    assert {len(row["prompt"]) for step in steps for row in step} == {1, 3, 5, 7}
+    assert all(step[0] == step[1] and step[2] == step[3] for step in steps)
+    longest = next(row for step in steps for row in step if len(row["prompt"]) == 5)
+    assert [message["content"] for message in longest["prompt"]] == [
+        "hi",
+        "to hi",
+        "more 1",
+        "to more 1",
+        "more 2",
+    ]
+    assert longest["more"] == 1
+
+
+def test_a_conversation_that_failed_or_leaves_no_room_stays_the_opening(go_on_at):
+    broken = [go_on_at([opening("broken")], step)[0] for step in range(12)]
+    full = [go_on_at([opening("a")], step, max_length=4)[0] for step in range(12)]
+
+    assert broken == [opening("broken")] * 12
+    assert {len(row["prompt"]) for row in full} == {1, 3}

@@ -92,7 +92,7 @@ def mean_interval(
     """
     found = moments(values, clusters)
     if not bounded:
-        return _student(found, level, is_log=bool((values >= 0).all() and (found.mean > 0).all()))
+        return _log_student(found, values.min(axis=(-2, -1)), level)
     if independent and found.num_clusters == values.shape[-2]:
         number = np.full(found.mean.shape, float(found.num_clusters))
         return _wilson(found.mean, number, float(ndtri(0.5 + level / 2)), level)
@@ -227,12 +227,24 @@ def _effective_wilson(found: Moments, df: Floats, level: float) -> tuple[Floats,
     return low, np.where(moves, high, found.mean + (1 - found.mean) * unseen)
 
 
-def _student(found: Moments, level: float, *, is_log: bool = False) -> tuple[Floats, Floats]:
+def _student(found: Moments, level: float) -> tuple[Floats, Floats]:
     half = _quantile(found.df, level) * np.sqrt(found.variance)
-    if is_log:
-        factor = np.exp(half / found.mean)
-        return found.mean / factor, found.mean * factor
     return found.mean - half, found.mean + half
+
+
+def _log_student(found: Moments, least: Floats, level: float) -> tuple[Floats, Floats]:
+    """Return Student's interval of the logarithm of the mean (delta method), where it has one.
+
+    Args:
+        found: Of the mean.
+        least: The least value, shape [...].
+        level: Of the interval.
+    """
+    low, high = _student(found, level)
+    positive = (least >= 0) & (found.mean > 0)
+    factor = np.exp(np.where(positive, high - found.mean, 0) / np.where(positive, found.mean, 1))
+    low = np.where(positive, found.mean / factor, low)
+    return low, np.where(positive, found.mean * factor, high)
 
 
 def _wilson(

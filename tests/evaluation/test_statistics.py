@@ -105,6 +105,10 @@ def test_the_interval_of_tokens_is_students_of_the_logarithm():
 def test_values_that_may_be_negative_have_students_interval():
     low, high = mean_interval(column([-10, 0, 10]), alone(3), bounded=False)
     assert (low, high) == (pytest.approx(-24.841, abs=1e-3), pytest.approx(24.841, abs=1e-3))
+    both = np.stack([column([-10, 0, 10]), column([10, 20, 30])])  # each by itself
+    assert mean_interval(both, alone(3), bounded=False)[0] == pytest.approx(
+        [-24.841, 5.776], abs=1e-3
+    )
 
 
 def test_differences_by_degrees_have_students_interval_and_single_events_do_not():

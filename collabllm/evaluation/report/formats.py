@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from collabllm.evaluation.results import AskingPoint, Cell, Difference, MetricInfo, Opening
+from collabllm.evaluation.statistics import MIN_UNITS
 
 OPENING_LABELS: Mapping[Opening, str] = {
     "none": "nothing told",
@@ -29,10 +30,12 @@ def format_number(value: float | None, *, signed: bool = False) -> str:
 
 
 def format_interval(found: Cell | Difference | AskingPoint, *, signed: bool = False) -> str:
-    """Write a mean with its 95% interval, where there are tasks enough for one."""
+    """Write a mean with its 95% interval, or with the values of tasks too few for one."""
     text = format_number(found.mean, signed=signed)
     if found.low is None or found.high is None:
-        return text
+        values = [] if isinstance(found, AskingPoint) else found.values
+        shown = ", ".join(format_number(value, signed=signed) for value in values)
+        return f"{text} ({shown})" if 1 < len(values) < MIN_UNITS else text
     low, high = (format_number(v, signed=signed) for v in (found.low, found.high))
     return f"{text} [{low}, {high}]"
 

@@ -94,7 +94,7 @@ def _group(results: Results, user: str, opening: Opening) -> Iterator[str]:
 
 def _mean_cell(cell: Cell) -> str:
     tampered = f", {cell.num_tampered} tampered" if cell.num_tampered else ""
-    return f"{format_interval(cell)}, n {cell.num_tasks}{tampered}"
+    return f"{format_interval(cell)}, n {format_number_of_tasks(cell)}{tampered}"
 
 
 def _asking(results: Results) -> Iterator[str]:

@@ -95,7 +95,7 @@ class RunSettings(Settings):
     _argument_group_name = "run"
 
     output_name_tag: str = setting("run", "part of the run's name", metavar="TAG")
-    learning_rate: float = setting(2e-5, "peak learning rate")
+    learning_rate: float = setting(2e-4, "peak learning rate")
     batch_size: int = setting(4, "rows per device and step", least=1)
     max_length: int = setting(4096, "most tokens of a row; late turns are cut", least=1)
     push_to_hub: Literal["auto", "true", "false"] = setting(

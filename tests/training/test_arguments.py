@@ -29,6 +29,7 @@ def test_the_documented_defaults():
     settings, rest = parse_args([])
 
     assert (settings.batch_size, settings.max_length, rest) == (4, 4096, {})
+    assert settings.learning_rate == 2e-4
     assert (settings.lora_r, settings.lora_alpha, settings.lora_dropout) == (16, 16, 0.1)
     assert (settings.turns, settings.push_to_hub, settings.load_in_4bit) == ("merged", "auto", True)
     assert settings.lower_bound_metric is None

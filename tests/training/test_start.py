@@ -240,7 +240,7 @@ def test_an_adapter_brings_the_template_it_was_trained_with(sft_flags, tmp_path)
 
 
 def test_a_missing_model_is_named(sft_flags):
-    with pytest.raises(OSError, match="org/no-such-model: there is no such model"):
+    with pytest.raises(OSError, match="org/no-such-model: there is no such "):
         start(sft_flags(hf_model_path="org/no-such-model"))
 
 

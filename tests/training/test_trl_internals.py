@@ -29,6 +29,8 @@ def test_the_bound_of_trl_ends_before_the_next_version():
         ("DPOTrainer", "create_model_card", []),
         ("GRPOTrainer", "create_model_card", []),
         ("GRPOTrainer", "evaluate", []),
+        ("GRPOTrainer", "_generate_and_score_completions", ["inputs"]),
+        ("GRPOTrainer", "__init__", ["rollout_func", "reward_funcs"]),
         ("GRPOTrainer", "log", []),
     ],
 )

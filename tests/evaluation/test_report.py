@@ -287,6 +287,7 @@ def test_markup_in_any_field_shows_as_text(tmp_path, browser):
         score["values"] |= {metric: 0.5 if score["num_told"] else None}
         score["missing"] = {} if score["num_told"] else {metric: f"dead{EVIL}"}
         score["audit"] = rename({"repeat": True})
+        score["tampered"] = [metric, f"cheat{EVIL}"]
     (tmp_path / "scores.jsonl").write_text("".join(json.dumps(s) + "\n" for s in scores))
     for file in (tmp_path / "transcripts").iterdir():
         records = [poison(json.loads(line), keep) for line in file.read_text().splitlines()]
@@ -325,7 +326,7 @@ def test_markup_in_any_field_shows_as_text(tmp_path, browser):
     assert browser.execute_script("return window.hacked") is None
     assert browser.find_elements("css selector", "img") == []
     assert len(browser.find_elements("css selector", "script")) == 4  # a chunk, two data, the code
-    for field in ("whole of", "dead", "judge", "repeat", "max_turns", "help with", "user"):
+    for field in ("whole of", "dead", "judge", "repeat", "max_turns", "help with", "user", "cheat"):
         assert re.search(field + ".*window.hacked", shown), field
     assert [name for name, text in elsewhere.items() if "window.hacked" not in text] == []
 

@@ -13,7 +13,8 @@ class Conversation:
 
     `opening` says what the first message told; `scores` is by metric, without those in `missing`,
     which has reasons; `faults` are the simulated user's; `farewell` is its last word, which the
-    assistant did not see; `training` is one of an arm's several. Messages have `role`, `content`
+    assistant did not see; `training` is one of an arm's several; `tampered` names the metrics that
+    a reply attacked. Messages have `role`, `content`
     and `note`, and those of a dataset `candidates`.
     """
 
@@ -31,6 +32,7 @@ class Conversation:
     messages: Sequence[Mapping[str, Any]] = ()
     farewell: str = ""
     training: str = ""
+    tampered: Sequence[str] = ()
 
     def to_row(self, metrics: Sequence[str]) -> list[Any]:
         """Return the table's row: eight texts, then a score (or None) a metric.
@@ -49,6 +51,7 @@ class Conversation:
             "error": self.error,
             "missing": dict(self.missing),
             "faults": list(self.faults),
+            "tampered": list(self.tampered),
             "messages": list(self.messages),
             "farewell": self.farewell,
         }
@@ -89,6 +92,7 @@ def from_transcript(
         _with_counts(line["messages"], score["replies"] if score else []),
         next((turn["response"] for turn in turns if turn["is_terminal"]), ""),
         training,
+        score.get("tampered", ()) if score else (),
     )
 
 

@@ -20,6 +20,7 @@ function side(row, body, other) {
   for (const [name, reason] of Object.entries(body.missing || {})) {
     node.append(element("p", "facts fault", `${name} is missing: ${reason}`));
   }
+  for (const name of body.tampered || []) node.append(element("p", "facts fault", `${name} is 0: a reply tampered with it`));
   if (body.faults) node.append(element("p", "facts fault", `User's faults: ${body.faults.join(", ")}`));
   if (body.error) node.append(element("p", "facts fault", body.error));
   (body.messages || []).forEach((m, idx) => node.append(message(m, other && (other.messages || [])[idx])));

@@ -17,15 +17,15 @@ help: ## Show this list
 setup: $(if $(findstring .uv,$(UV)),.uv/bin/uv) ## Install the locked dependencies into .venv
 	$(UV) sync --locked
 
-demo: setup ## LoRA of the bundled model on the bundled data, two talks at the end: about 7 minutes
+demo: setup ## LoRA of the bundled model on the bundled data, two talks at the end: about 5 minutes
 	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
 	$(UV) run python scripts/compare_chats.py --config configs/demo_compare.yaml
 
 chat: setup ## Talk with the base model and the one that `make demo` trained, in a browser
 	$(UV) run python scripts/chat.py --arm name=base --arm name=trained,lora_path=outputs/demo_sft
 
-loop: setup ## SFT, and what it does on kinds of tasks never seen, with a report (not timed yet)
-	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
+loop: setup ## SFT with three times the steps, and what it does on kinds of tasks never seen, with a report: about 20 minutes
+	$(UV) run python scripts/train_sft.py --config configs/demo.yaml --max_steps 300 --output_dir outputs/loop_sft
 	rm -rf outputs/loop_evaluation
 	$(UV) run python scripts/evaluate.py --config configs/loop_evaluate.yaml
 

@@ -11,11 +11,10 @@ from statistics import median
 from collabllm.rewards.sandbox.bubblewrap import BUBBLEWRAP
 from collabllm.rewards.sandbox.landlock import LANDLOCK
 from collabllm.rewards.sandbox.run import run_program, tier_error
-from collabllm.rewards.sandbox.tier import Limits, Tier
+from collabllm.rewards.sandbox.tier import Tier
 from collabllm.rewards.sandbox.unsafe import UNSAFE
 from collabllm.rewards.sandbox.verdict import examine
 
-_PATIENT = Limits(wall_s=120)  # on a machine under load
 _PROGRAM = "def f(x):\n    return x + 1"
 _CHECK = "def check(candidate):\n    assert [candidate(x) for x in range(9)] == list(range(1, 10))"
 _UNITTEST = "import unittest\nclass TestCases(unittest.TestCase):\n" + "".join(
@@ -25,15 +24,11 @@ _UNITTEST = "import unittest\nclass TestCases(unittest.TestCase):\n" + "".join(
 
 def calls(tier: Tier) -> dict[str, Callable[[], object]]:
     """Return what is timed."""
-
-    def ask(test: str, entry_point: str = "") -> object:
-        return examine(_PROGRAM, test, entry_point, limits=_PATIENT, tier=tier)
-
     return {
-        "empty program": lambda: run_program("pass", _PATIENT, tier=tier),
-        "import numpy": lambda: run_program("import numpy", _PATIENT, tier=tier),
-        "check() with 9 calls": lambda: ask(_CHECK, "f"),
-        "unittest, 5 tests, each twice": lambda: ask(_UNITTEST),
+        "empty program": lambda: run_program("pass", tier=tier),
+        "import numpy": lambda: run_program("import numpy", tier=tier),
+        "check() with 9 calls": lambda: examine(_PROGRAM, _CHECK, "f", tier=tier),
+        "unittest, 5 tests, each twice": lambda: examine(_PROGRAM, _UNITTEST, tier=tier),
     }
 
 
@@ -54,9 +49,7 @@ def main() -> None:
                 started = time.perf_counter()
                 call()
                 seconds.append(time.perf_counter() - started)
-            print(
-                f"| {tier.name} | {name} | {median(seconds):.3f} | {min(seconds):.3f} |", flush=True
-            )
+            print(f"| {tier.name} | {name} | {median(seconds):.3f} | {min(seconds):.3f} |")
 
 
 if __name__ == "__main__":

@@ -40,13 +40,14 @@ ECHOES = ("Got it: {said}", "So: {said}", "You want the following. {said}", "{sa
 LEADS = (
     "Here you are.", "Here it is:", "Here we go.", "Here is my answer.", "Here's what I'd do.",
     "Here comes a version for that.", "Here goes:", "Here, with what you told me:",
-    "Here, in short:",
+    "Here, in short:", "Here, ready to use:", "Here are the essentials.", "Here, briefly:",
+    "Here follows my version:",
 )  # fmt: skip
-_LED = 0.65  # share of results that a lead begins
-_PLAIN, _LISTED = 0.55, 0.15  # share of asking replies that are the facts' own questions
+_LED = 0.9  # share of results that a lead begins
+_PLAIN, _LISTED = 0.85, 0.05  # share of asking replies that are the facts' own questions
 _SHAPES = ("vague", "some", "full")  # a kind has a conversation of each of two of them
 _ASKS_AT_ONCE = 0.75  # of the other vague conversations: share in which one reply asks for all
-_ENDS_ASKING = 0.6  # share that ends with the question: complete openings show how to finish
+_ENDS_ASKING = 0.85  # share that ends with the question: complete openings show how to finish
 
 Candidate = tuple[str, str]  # kind, text
 Turn = tuple[str, list[Candidate]]  # the user's message, candidate replies

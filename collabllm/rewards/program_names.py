@@ -67,17 +67,11 @@ def imported_libraries(source: str) -> set[str]:
     return found
 
 
-def is_python(source: str) -> bool:
-    """Tell whether a text can be parsed; one that nests too deeply for the parser cannot."""
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return False
-    return True
-
-
 def _parse(source: str) -> list[ast.stmt]:
-    return ast.parse(source).body if is_python(source) else []
+    try:
+        return ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return []
 
 
 def _is_stored(node: ast.AST) -> TypeGuard[ast.Name]:

@@ -40,13 +40,22 @@ def trained_keys(config: Mapping[str, Any]) -> set[str]:
     """
     from collabllm.data_processing.loading import load_multiturn_dataset  # pandas loads here
 
-    dataset = load_multiturn_dataset(
-        config["hf_dataset_path"], config.get("dataset_split", "train")
-    )
+    given = config["hf_dataset_path"]
+    paths = [given] if isinstance(given, str) else given
     split_by, eval_ratio = config["split_by"], config["eval_ratio"]
     columns = {"conv_id", "single_turn_prompt", "single_turn_metadata", split_by.split(".")[0]}
-    rows = dataset.select_columns(sorted(columns & set(dataset.column_names)))
-    keys = {task_key(row, split_by) for row in rows}
+    keys = set()
+    for idx, path in enumerate(paths):
+        dataset = load_multiturn_dataset(
+            path,
+            config.get("dataset_split", "train"),
+            config_name=config.get("dataset_config"),
+            skip_bad_rows=config.get("skip_bad_rows", False),
+        )
+        for row in dataset.select_columns(sorted(columns & set(dataset.column_names))):
+            if len(paths) > 1:  # as training joins them
+                row["conv_id"] = f"{idx}/{row['conv_id']}"
+            keys.add(task_key(row, split_by))
     return {key for key in keys if not is_eval_task(key, eval_ratio)}
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from collabllm.data_processing.splitting import is_eval_task
 from collabllm.tasks import demo_tasks
-from collabllm.tasks.held_out import choose_held_out
+from collabllm.tasks.held_out import choose_held_out, trained_keys
 from collabllm.tasks.settings import TaskSettings
 
 
@@ -34,7 +34,20 @@ def test_a_column_that_no_task_has_is_an_error():
         TaskSettings(side="eval", split_by="topic").load_tasks()
 
 
-def test_what_a_later_training_saw_is_left_out_too(tmp_path):
+def test_a_run_on_several_datasets_names_their_conversations_as_training_did(tmp_path):
+    row = {"prompt": [{"role": "user", "content": "hi"}], "completion": "what?", "score": 1.0}
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file in files:
+        file.write_text(json.dumps({**row, "conv_id": "same"}) + "\n")
+    paths = [str(file) for file in files]
+    config = {"hf_dataset_path": paths, "split_by": "conv_id", "eval_ratio": 0.0}
+
+    assert trained_keys(config) == {"conv_id:0/same", "conv_id:1/same"}
+    assert trained_keys({**config, "hf_dataset_path": paths[:1]}) == {"conv_id:same"}
+
+
+@pytest.mark.parametrize("as_paths", [str, lambda path: [str(path)]])  # older runs have a text
+def test_what_a_later_training_saw_is_left_out_too(tmp_path, as_paths):
     sft = write_run(tmp_path / "sft")
     held_out = choose_held_out(demo_tasks(), sft)
     goals = [task.single_turn_prompt for task in held_out]
@@ -45,7 +58,7 @@ def test_what_a_later_training_saw_is_left_out_too(tmp_path):
     dpo = write_run(
         tmp_path / "dpo",
         lora_path=str(sft),
-        hf_dataset_path=str(data),
+        hf_dataset_path=as_paths(data),
         split_by="single_turn_prompt",
     )
 

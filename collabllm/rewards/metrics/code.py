@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from collabllm.event_loop import run_blocking
 from collabllm.messages import Message
 from collabllm.rewards.extraction import find_code
-from collabllm.rewards.program_names import (
-    defined_names,
-    imported_libraries,
-    is_python,
-    wanted_by,
-)
+from collabllm.rewards.program_names import defined_names, imported_libraries, wanted_by
 from collabllm.rewards.registry import (
     TAMPERED,
     MetricMissingError,
@@ -73,7 +68,15 @@ def find_program(conversation: Sequence[Message], names: set[str]) -> str:
     for program in programs:
         if names and defined_names(program) & names:
             return program
-    return next((program for program in programs if is_python(program)), programs[0])
+    return next((program for program in programs if _is_python(program)), programs[0])
+
+
+def _is_python(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def tests_of_task(task: Task) -> str:

@@ -12,9 +12,11 @@ import time
 from collections.abc import Sequence
 from http.server import ThreadingHTTPServer
 
+from baseline_rollouts import generate
 from rich.console import Console
 from rich.table import Table
-from rollout_throughput import FixedLength, UserServer, generate
+from rollout_throughput import FixedLength
+from user_server import UserServer
 
 from collabllm.data_engine import GrowthSettings, grow_conversations
 from collabllm.data_processing import DEFAULT_SYSTEM_PROMPT

@@ -11,11 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Rewards = Sequence[Sequence[float | None]]
-"""Of one turn: for each candidate the rewards of its futures, None where missing, by seed."""
-Array = NDArray[np.float64]
+from collabllm.data_processing.turn_summary import (
+    Array,
+    Rewards,
+    TurnSummary,
+    finite,
+    summarize_turn,
+)
 
 # Variance of the candidates of a turn, relative to that of futures; 0: they do not differ.
 _RATIOS = np.array([0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0])
@@ -26,64 +29,6 @@ _SINGLE_DF = 1.0  # without a dataset
 _BIN = 0.1
 _MAX_STEPS = 200
 _TINY = 1e-9
-
-
-@dataclass(frozen=True)
-class TurnSummary:
-    """What the posterior needs of a turn.
-
-    `means` and `counts` have an entry a candidate; `variance` is that of futures, with `df` degrees
-    of freedom. Futures of one position share their seed in all candidates, so what a position
-    adds to all of them is no noise and is taken out.
-    """
-
-    means: Array
-    counts: Array
-    variance: float
-    df: float
-
-    @property
-    def between(self) -> float:
-        """Mean square of the candidates' means, per future: as `variance` if they do not differ."""
-        num = len(self.means)
-        if num < 2:
-            return 0.0
-        grand = float((self.counts * self.means).sum() / self.counts.sum())
-        return float((self.counts * (self.means - grand) ** 2).sum() / (num - 1))
-
-    @property
-    def futures(self) -> float:
-        """Futures a candidate: harmonic mean."""
-        return float(len(self.counts) / (1 / self.counts).sum())
-
-
-def summarize_turn(rewards: Rewards) -> TurnSummary | None:
-    """Summarize a turn; None where fewer than two candidates have a finite reward."""
-    known = [[_finite(reward) for reward in candidate] for candidate in rewards]
-    width = max((len(candidate) for candidate in known), default=0)
-    table = np.full((len(known), width), np.nan)  # [candidates, futures]
-    for row, candidate in zip(table, known, strict=True):
-        row[: len(candidate)] = candidate
-    counts = (~np.isnan(table)).sum(axis=1).astype(float)
-    if (counts > 0).sum() < 2:
-        return None
-    table, counts = table[counts > 0], counts[counts > 0]
-    whole = ~np.isnan(table).any(axis=0)
-    num, shared = len(table), int(whole.sum())
-    if shared >= 2:
-        columns = table[:, whole].mean(axis=0)
-        table[:, whole] += columns.mean() - columns
-        rest = table[:, whole] - table[:, whole].mean(axis=1, keepdims=True)
-        df = float((num - 1) * (shared - 1))
-    else:
-        rest = table - np.nanmean(table, axis=1, keepdims=True)
-        df = float((counts - 1).sum())
-    squares = float(np.nansum(rest**2))
-    return TurnSummary(np.nanmean(table, axis=1), counts, squares / df if df else 0.0, df)
-
-
-def _finite(reward: float | None) -> float:
-    return reward if reward is not None and math.isfinite(reward) else math.nan
 
 
 @dataclass(frozen=True)
@@ -231,12 +176,12 @@ class Posterior:
         known = tuple(
             idx
             for idx, candidate in enumerate(rewards)
-            if any(not math.isnan(_finite(reward)) for reward in candidate)
+            if any(not math.isnan(finite(reward)) for reward in candidate)
         )
         scores: list[float | None] = [None] * len(rewards)
         if turn is None:
             for idx in known:
-                scores[idx] = float(np.nanmean([_finite(reward) for reward in rewards[idx]]))
+                scores[idx] = float(np.nanmean([finite(reward) for reward in rewards[idx]]))
             return cls(tuple(scores), 0.0, None, prior, prior.weights, known)
         weights = _likelihoods([turn], prior)[0] * prior.weights
         weights /= weights.sum()

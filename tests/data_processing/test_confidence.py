@@ -10,8 +10,8 @@ from collabllm.data_processing.confidence import (
     VariancePool,
     fit_posteriors,
     p_better,
-    summarize_turn,
 )
+from collabllm.data_processing.turn_summary import summarize_turn
 
 LEVELS = (0.6, 0.7, 0.8, 0.9, 0.95)
 NUM_SIMULATIONS = 2000

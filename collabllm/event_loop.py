@@ -47,7 +47,11 @@ def stream(
 ) -> Generator[T, None, None]:
     """Run a coroutine on the background loop, and yield what it hands out in the caller's thread.
 
-    Closing the iterator, or Ctrl-C, cancels the coroutine; its error is raised here.
+        background loop:   produce(hand_out) --> (item,) (item,) ... then its error, and None
+        caller's thread:   items.get() <-- yields each item, raises the error, ends at None
+
+    Items travel in tuples of one, so that an item may be None or an exception itself. Closing the
+    iterator, or Ctrl-C, cancels the coroutine; its error is raised here.
 
     Args:
         produce: Gets the function to hand an item out with.

@@ -203,7 +203,15 @@ Row = tuple[Reply, dict[str, Any]]
 def _to_rows(
     table: Dataset, kept: Sequence[Reply], turns: Turns, system_prompt: str | None
 ) -> list[Row]:
-    """Build a conversation's training rows; a kept reply is trained in exactly one of them."""
+    """Build a conversation's training rows; a kept reply is trained in exactly one of them.
+
+    A reply's path is its prompt and itself. Paths are taken from the last to the first, and each
+    looks for a row that begins with it:
+
+        u1 A1 u2 A2    the last path: a row, trained on A2
+        u1 A1          begins that row: A1 is trained there, too
+        u1 B1          where the conversation went on with A1 and B1 was better: a row of its own
+    """
     paths = [
         [*row["prompt"], {"role": "assistant", "content": row["completion"]}]
         for row in (table[reply.row_idx] for reply in kept)

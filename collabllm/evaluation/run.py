@@ -23,7 +23,7 @@ from collabllm.rewards.registry import MetricTools, check_metrics, needs_of
 from collabllm.servers.client import Address
 from collabllm.settings import to_settings
 from collabllm.simulation.assistant import Assistant
-from collabllm.simulation.batch import simulate
+from collabllm.simulation.batch import Record, simulate
 from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.session import Session
 from collabllm.simulation.transcripts import read_transcripts
@@ -222,19 +222,7 @@ class _Evaluation:
         try:
             for record in scorer.unscored(file):
                 scorer.add(record)
-            for record in simulate(
-                [task for task, _ in self.prepared.opened.values()],
-                assistant,
-                user.build_factory(self.session.client),
-                max_turns=self.settings.max_turns,
-                num_rollouts=self.prepared.plan.num_rollouts,
-                concurrency=self.settings.concurrency,
-                seed=self.settings.seed,
-                output=file,
-                resume=True,
-                system_prompt=arm.prompt(self.settings.system_prompt),
-                ledger=self.session.ledger,
-            ):
+            for record in self._simulate_rest(arm, user, assistant, file):
                 if record.result.termination_reason is not TerminationReason.CANCELLED:
                     scorer.add(record)
             scorer.finish()
@@ -244,3 +232,20 @@ class _Evaluation:
         except IncompleteRunError:
             scorer.finish()
             raise
+
+    def _simulate_rest(
+        self, arm: Arm, user: UserSpec, assistant: Assistant, file: Path
+    ) -> Iterator[Record]:
+        return simulate(
+            [task for task, _ in self.prepared.opened.values()],
+            assistant,
+            user.build_factory(self.session.client),
+            max_turns=self.settings.max_turns,
+            num_rollouts=self.prepared.plan.num_rollouts,
+            concurrency=self.settings.concurrency,
+            seed=self.settings.seed,
+            output=file,
+            resume=True,
+            system_prompt=arm.prompt(self.settings.system_prompt),
+            ledger=self.session.ledger,
+        )

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from collabllm.errors import SimulationError
 from collabllm.event_loop import run
@@ -206,7 +206,7 @@ class _Conversation:
             raise _EndedError(TerminationReason.TOKEN_BUDGET)
         for _ in range(_EMPTY_RETRIES + 1):
             turn: UserTurnResult = await self._call(
-                "user_s",
+                "user",
                 self.simulator.user_model.agenerate,
             )
             turn = replace(turn, response=to_valid_text(turn.response))
@@ -217,7 +217,7 @@ class _Conversation:
     async def assistant_turn(self) -> None:
         for _ in range(_EMPTY_RETRIES + 1):
             reply: AssistantReply = await self._call(
-                "assistant_s", self.simulator.assistant.agenerate
+                "assistant", self.simulator.assistant.agenerate
             )
             self.usage["replies"] += 1
             self.usage["prompt_tokens"] += reply.prompt_tokens
@@ -233,8 +233,9 @@ class _Conversation:
         if not text.strip():
             raise _EndedError(TerminationReason.ASSISTANT_EMPTY)
 
-    async def _call(self, clock: str, generate: Any) -> Any:
+    async def _call(self, side: Literal["user", "assistant"], generate: Any) -> Any:
         """Call one side, and turn its failures into the reason of an end."""
+        clock = f"{side}_s"  # also part of the seed: another name would change every conversation
         if self.stop is not None and self.stop.is_set():
             raise _EndedError(TerminationReason.CANCELLED)
         seed = derive_seed(self.seed, clock, len(self.seeds))

@@ -91,11 +91,6 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write nothing: `card.write_card` does, when the run is over."""
 
-    def end(self) -> None:
-        """Close the trackers, and what the conversations needed."""
-        super().end()
-        self.online.close()
-
 
 class _Samples(TrainerCallback):
     """Writes a few conversations about training tasks every N steps."""
@@ -202,6 +197,11 @@ class GRPO(Method):
         trainer.held_out_tasks = _spread(settings.open_tasks("eval"), settings.max_eval_tasks)
         online.attach(trainer.model, run.tokenizer)
         return trainer
+
+    def end(self, trainer: Any) -> None:
+        """Close the trackers, and what the conversations needed."""
+        super().end(trainer)
+        trainer.online.close()
 
     def score(self, trainer: Any, data: TrainingData) -> Scores:
         """Measure whole conversations about held-out tasks; once, those of scripted policies."""

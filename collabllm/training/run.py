@@ -73,6 +73,10 @@ class Method(ABC):
     def score(self, trainer: Trainer, data: TrainingData) -> Scores:
         """Measure the model on held-out data; empty where nothing is held out."""
 
+    def end(self, trainer: Any) -> None:
+        """Close the trackers, and whatever else the method has opened."""
+        trainer.accelerator.end_training()
+
 
 @dataclass
 class Run:
@@ -207,7 +211,7 @@ def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
                 f"({trainer.args.metric_for_best_model} {trainer.state.best_metric:.3f})"
             )
     trainer.accelerator.wait_for_everyone()
-    trainer.end()
+    run.method.end(trainer)
     data.forget()
     return run.folder
 

@@ -103,7 +103,13 @@ class PaddedEngine:
                 request.settle(RuntimeError(STOPPED))
 
     def _next_batch(self) -> list[_Request]:
-        """Wait until there is a batch to start; empty when closed."""
+        """Wait until there is a batch to start; empty when closed.
+
+        Callers come in bursts, whenever a batch or a round of user turns ends:
+
+            first caller ... more callers ...| quiet for _quiet_s | the batch starts
+            each newcomer begins the quiet time anew; _MAX_BATCH of them start at once
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             num_waiting = 0
@@ -137,7 +143,14 @@ class PaddedEngine:
             return [failure]
 
     def _generate_batch(self, batch: Sequence[_Request]) -> list[tuple[list[int], bool]]:
-        """Generate for a batch; each row is [padding, cached, padding, new prompt, reply]."""
+        """Generate for a batch, and store what it has computed.
+
+        One column of the batch is one position of the key-value cache, so what rows have stored and
+        what is new to them line up, each padded on the left:
+
+            |<------ old_width ------>|<--------- new_width --------->|<-- longest -->|
+            | padding | stored prefix | padding | rest of the prompt  | reply | end   |
+        """
         found = [self._store.find(request.prompt_ids) for request in batch]
         ids, mask, old_width = self._lay_out([request.prompt_ids for request in batch], found)
         longest = max(request.max_new_tokens for request in batch)
@@ -153,19 +166,22 @@ class PaddedEngine:
                 do_sample=False,
                 logits_processor=self._sampler([request.seed for request in batch]),
             )
-        outcomes = []
         replies = output.sequences[:, ids.shape[1] :].tolist()
-        for new_ids, request in zip(replies, batch, strict=True):
-            ends = [idx for idx, token in enumerate(new_ids) if token in self._eos]
-            length = min(ends[0] + 1 if ends else len(new_ids), request.max_new_tokens)
-            stopped = bool(ends) and ends[0] < request.max_new_tokens
-            outcomes.append((new_ids[:length], stopped))
+        outcomes = [
+            self._cut(new_ids[: request.max_new_tokens])
+            for new_ids, request in zip(replies, batch, strict=True)
+        ]
         self._store.add_rows(
             [r.prompt_ids + new for r, (new, _) in zip(batch, outcomes, strict=True)],
             mask.bool(),
             output.past_key_values,
         )
         return outcomes
+
+    def _cut(self, new_ids: list[int]) -> tuple[list[int], bool]:
+        """Return a reply up to its end token, and whether it has one."""
+        end = next((idx for idx, token in enumerate(new_ids) if token in self._eos), None)
+        return (new_ids, False) if end is None else (new_ids[: end + 1], True)
 
     def _lay_out(
         self, prompts: Sequence[list[int]], found: Sequence[Layers]

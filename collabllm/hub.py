@@ -122,8 +122,8 @@ def push_folder(folder: Path, hub: HubTarget, message: str, allow: Sequence[str]
 
     Args:
         folder: What to upload.
-        hub: From `prepare_hub`.
-        message: Of the commit.
+        hub: Target from `prepare_hub`.
+        message: Message of the commit.
         allow: Names and patterns of the files to upload; all others stay.
 
     Raises:

@@ -96,14 +96,14 @@ def load_base_model(
         path: Hub id, local folder, or `smollm2-135m-instruct` for the bundled model.
         use_4bit: Quantize the linear layers to NF4; works on a CPU, too.
         device_map: As in transformers; None loads to the CPU, or to the GPU of this process.
-        dtype: Of the weights, and of 4-bit compute; see `choose_dtype` for the default.
+        dtype: Type of the weights, and of 4-bit compute; see `choose_dtype` for the default.
         sharded: FSDP or DeepSpeed will place the weights: there is no device map, and 4-bit
             weights are stored in `dtype`, which FSDP divides like the rest.
         attn_implementation: As in transformers; default FlashAttention-2 where it is installed and
             the model has it, else what transformers chooses for the model.
         trust_remote_code: Run Python code that the model's repository brings.
         revision: Branch, tag or commit of a Hub model.
-        options: Others of `from_pretrained`, such as `use_kernels`.
+        options: Further arguments of `from_pretrained`, such as `use_kernels`.
 
     Raises:
         FileNotFoundError: If `path` looks like a local folder and is not there.

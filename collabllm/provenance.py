@@ -33,7 +33,7 @@ class RunHeader:
     """A JSON file beside the results of a run: its settings, versions, prompts and what it spent.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         settings: All that decides about the results; JSON values.
         resume: Go on with the run of the file.
 

@@ -63,9 +63,9 @@ def log_results(
 
     Args:
         report_to: The tracker's name, or `none`.
-        folder: For the tracker's files.
-        values: By name.
-        settings: Of the run, as flat values.
+        folder: Folder for the tracker's files.
+        values: Values to log, by name.
+        settings: Settings of the run, as flat values.
 
     Raises:
         ConnectionError: If W&B refuses the login.
@@ -143,7 +143,7 @@ def prepare_wandb(
     """Check the W&B login, or switch W&B to offline with a notice when there is none.
 
     Args:
-        output_dir: Of the run; for W&B's files.
+        output_dir: Output folder of the run, for W&B's files.
         environ: Where W&B reads its settings.
 
     Raises:

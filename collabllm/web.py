@@ -193,7 +193,7 @@ def read_object(body: bytes, **kinds: type | tuple[type, ...]) -> dict[str, Any]
     """Read a JSON object of known fields.
 
     Args:
-        body: Of a request.
+        body: Body of a request.
         kinds: By name, the types that a field may have; a field may be absent.
 
     Raises:

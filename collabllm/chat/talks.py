@@ -49,7 +49,7 @@ class Talks:
 
     Args:
         desk: Answers.
-        prompts: By arm, the system prompt that it has by default.
+        prompts: Default system prompt of each arm.
         folder: Where conversations are saved, one file each.
         max_talks: How many are kept; the longest unused one goes for a new one.
         max_replies: How many replies may be under way at once.

@@ -63,7 +63,7 @@ def generate_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the rows of the dataset, one candidate reply each, three a turn; no test kind.
 
     Args:
-        seed: Of the choice of openings, wordings and weak candidates.
+        seed: Seed of the choice of openings, wordings and weak candidates.
     """
     conv_id = 0
     for entry in load_bank():
@@ -77,7 +77,7 @@ def generate_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
 
 
 class _Conversation:
-    """One conversation of a kind: the user's manner, and three candidates a turn."""
+    """One conversation of a kind: the user's manner, and three candidates per turn."""
 
     def __init__(self, entry: Entry, shape: str, random_: random.Random) -> None:
         self.entry, self.shape, self.random = entry, shape, random_

@@ -24,7 +24,7 @@ def write_card(
     """Write README.md, as the Hub reads it, beside the data.
 
     Args:
-        folder: Of the dataset.
+        folder: Folder of the dataset.
         rows: All rows; only scores, ids and rewards are read.
         settings: Flags of the run.
         facts: `usage`, `cost_usd`, `lost`, `failed`, `prompt_hashes`, `signatures`, `versions`.

@@ -44,7 +44,7 @@ def grow_conversations(
         tasks: What the conversations are about.
         assistant: Writes candidates and futures.
         user_factory: Makes a user from (task, seed).
-        settings: Of growth and reward.
+        settings: Settings of growth and reward.
         tools: For metrics that need more than the assistant's tokenizer.
         contexts: By task id, the conversation so far of one to go on with, up to a user message.
         concurrency: Most tasks under way at once.

@@ -13,7 +13,8 @@ class Assumptions:
     """What a plan takes for granted; a short run's figures make it better.
 
     `turns` is how many turns a conversation lasts, `future_share` the share of a future's window
-    that is used before the user ends it. Tokens are a call; `calls_per_s` is what each side does.
+    that is used before the user ends it. Tokens are counted per call;
+    `calls_per_s` is what each side does.
     """
 
     turns: float
@@ -65,7 +66,7 @@ def plan_build(
 
     Args:
         num_tasks: Tasks to grow.
-        settings: Of the build.
+        settings: Settings of the build.
         max_new_tokens: Taken as the length of every reply, so the plan errs on the high side.
         models: Server model by role (`assistant`, `user`, `judge`); a role without one costs
             nothing, a user without one is not called.

@@ -63,7 +63,7 @@ def print_plan(settings: BuildSettings, num_tasks: int, session: Session) -> Non
 
 
 def _measure_speed(assistant: Assistant) -> float:
-    """Return new tokens a second of one batch of openings."""
+    """Return new tokens per second of one batch of openings."""
     message = [{"role": "user", "content": "Write a long story about a river."}]
 
     async def generate() -> int:

@@ -39,7 +39,7 @@ class BuildSettings(
     num_samples: int = setting(3, "futures of each reply", least=1)
     sample_budget: int = setting(
         0,
-        "futures a turn may use on top, for its best and worst reply until their order is sure",
+        "further futures of a turn, for its best and worst reply until their order is sure",
         least=0,
     )
     weights: dict[str, float] = setting(
@@ -47,7 +47,7 @@ class BuildSettings(
         'metrics and their weights: {"document->bleu": 1, "interactivity": 1}',
     )
     token_penalty: float = setting(
-        0.0, "reward lost for each assistant token, capped at 1 in total", least=0
+        0.0, "penalty per assistant token, capped at 1 in total", least=0
     )
     output_dir: str = setting(
         "outputs/dataset", "folder of the dataset", metavar="DIR", aliases=("--output",),
@@ -58,7 +58,9 @@ class BuildSettings(
         None, "private dataset repository to push to at the end", metavar="REPO", decides=False
     )
     plan: bool = setting(False, "print calls, tokens, cost and time, and stop", decides=False)
-    lint: bool = setting(False, "look at the rewards of 10 tasks, and stop", decides=False)
+    lint: bool = setting(
+        False, "look for weaknesses of the reward on 10 tasks, and stop", decides=False
+    )
 
     def __post_init__(self) -> None:
         """Refuse weights that are no numbers."""

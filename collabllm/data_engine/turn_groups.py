@@ -12,10 +12,10 @@ from collabllm.tasks import Task
 class GrowthSettings:
     """How conversations grow.
 
-    Of `num_candidates` replies a turn, the share `proactive_share` (rounded down) is written under
-    `proactive_prompt` instead of `system_prompt`; futures are always written under the latter.
-    Replies that the token limit cut are no candidates; with `keep_cut_replies` they are, up to
-    their last whole sentence.
+    Of `num_candidates` replies per turn, the share `proactive_share` (rounded down) is written
+    under `proactive_prompt` instead of `system_prompt`; futures are always written under the
+    latter. Replies that the token limit cut are no candidates; with `keep_cut_replies` they are, up
+    to their last whole sentence.
     """
 
     reward: RewardSettings

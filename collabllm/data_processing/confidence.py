@@ -169,7 +169,7 @@ class Posterior:
 
         Args:
             rewards: For each candidate the rewards of its futures, None where missing.
-            pool: Of the dataset; without one, the turn stands alone and little is sure.
+            pool: Pool of the dataset; without one, the turn stands alone and little is sure.
         """
         prior = (pool if pool is not None and pool.turns else VariancePool([rewards])).prior
         turn = summarize_turn(rewards)

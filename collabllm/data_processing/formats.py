@@ -49,7 +49,7 @@ def convert_rows(rows: Rows, name: str) -> Rows:
 
     Args:
         rows: Places and rows.
-        name: Of the dataset, for the log.
+        name: Name of the dataset, for the log.
     """
     known: Format | None = None
     for idx, (where, row) in enumerate(rows):

@@ -41,8 +41,8 @@ def load_multiturn_dataset(
     Args:
         path: A Hub id, a folder written by `save_to_disk`, a `.jsonl`, `.json` or `.parquet` file,
             or `"demo"` for the bundled demo dataset.
-        split: Which split to take of a Hub dataset or a folder.
-        config_name: Which configuration to take of a Hub dataset.
+        split: Which split of a Hub dataset or a folder.
+        config_name: Which configuration of a Hub dataset.
         skip_bad_rows: Leave malformed rows out, with a warning that counts them.
 
     Raises:

@@ -30,7 +30,7 @@ def check_rows(rows: Rows, name: str, skip_bad_rows: bool = False) -> Iterator[d
 
     Args:
         rows: Places and rows.
-        name: Of the dataset, for errors.
+        name: Name of the dataset, for errors.
         skip_bad_rows: Leave malformed rows out instead, and report their number.
     """
     count = 0

@@ -31,7 +31,7 @@ def check_split_column(rows: Iterable[Mapping[str, Any]], split_by: str) -> None
     """Refuse a column that no row has: each row would silently be split by its `conv_id`.
 
     Args:
-        rows: Of the dataset; reading stops at the first one that has the column.
+        rows: Rows of the dataset; reading stops at the first one that has the column.
         split_by: As in `task_key`; `single_turn_prompt` may be missing, then `conv_id` counts.
 
     Raises:
@@ -55,7 +55,7 @@ def is_eval_task(key: str, eval_ratio: float) -> bool:
     """Tell whether the task `key` is held out, given the share of tasks to hold out.
 
     Args:
-        key: From `task_key`.
+        key: Key from `task_key`.
         eval_ratio: In [0, 1). A larger ratio keeps every task that a smaller one held out.
     """
     digest = hashlib.sha256(f"{_SALT}:{key}".encode()).digest()

@@ -143,8 +143,8 @@ def _find_end(
     Args:
         going_on: The conversation with a user message after it.
         through: The conversation up to the reply.
-        content: Of the reply.
-        start: Of the reply in both.
+        content: Text of the reply.
+        start: Where the reply starts, in both.
         tokenizer: For its special tokens.
 
     Returns:

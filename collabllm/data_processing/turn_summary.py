@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rewards = Sequence[Sequence[float | None]]
-"""Of one turn: for each candidate the rewards of its futures, None where missing, by seed."""
+"""Rewards of one turn: for each candidate those of its futures, None where missing, by seed."""
 Array = NDArray[np.float64]
 
 
@@ -16,9 +16,9 @@ Array = NDArray[np.float64]
 class TurnSummary:
     """What the posterior needs of a turn.
 
-    `means` and `counts` have an entry a candidate; `variance` is that of futures, with `df` degrees
-    of freedom. Futures of one position share their seed in all candidates, so what a position
-    adds to all of them is no noise and is taken out.
+    `means` and `counts` have one entry per candidate; `variance` is that of futures, with `df`
+    degrees of freedom. Futures of one position share their seed in all candidates, so what a
+    position adds to all of them is no noise and is taken out.
     """
 
     means: Array
@@ -37,7 +37,7 @@ class TurnSummary:
 
     @property
     def futures(self) -> float:
-        """Futures a candidate: harmonic mean."""
+        """Futures per candidate: harmonic mean."""
         return float(len(self.counts) / (1 / self.counts).sum())
 
 

@@ -121,7 +121,7 @@ class ArmPool:
     """Gives each arm its assistant; all local arms share one copy of the base model's weights.
 
     Args:
-        settings: Of the local model and of generation.
+        settings: Settings of the local model and of generation.
         session: Ledger and clients of the run.
     """
 

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from collabllm.evaluation.statistics import Floats, Ints, moments, one_hot
 
 PRIMARY_SHARE = 0.9
-"""Of the error rate, what the primary outcomes have; all others share the rest."""
+"""Share of the error rate that the primary outcomes have; all others share the rest."""
 
 _EXACT_UNITS = 13
 _NUM_FLIPS = 19_999
@@ -26,7 +26,7 @@ def sign_flip_test(values: Floats, clusters: Ints, seed: int = 0) -> Floats:
     Args:
         values: Differences by task, shape [..., tasks].
         clusters: Shape [tasks]; the tasks of a cluster flip together.
-        seed: Of the flips; all patterns are tried for up to 13 clusters.
+        seed: Seed of the flips; all patterns are tried for up to 13 clusters.
 
     Returns:
         In (0, 1], shape [...].
@@ -62,7 +62,7 @@ def p_value_of(values: Floats, clusters: Ints, seed: int = 0) -> tuple[float, st
         values: Shape [tasks, seeds]. Several seeds get Student's test with the variance of tasks
             and seeds: a sign flip of tasks would take one lucky training for an effect.
         clusters: Shape [tasks].
-        seed: Of the flips.
+        seed: Seed of the random flips.
     """
     if values.shape[1] > 1:
         found = moments(values, clusters)

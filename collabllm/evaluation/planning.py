@@ -69,7 +69,7 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     """Check everything that can be checked before anything is paid for, and plan.
 
     Args:
-        settings: Of the evaluation.
+        settings: Settings of the evaluation.
         check: Raises if a metric is unknown or lacks what it needs.
 
     Raises:

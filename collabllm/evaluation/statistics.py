@@ -84,8 +84,8 @@ def mean_interval(
         bounded: The values are shares in [0, 1]: Wilson's interval with the effective number of
             tasks, so that 0 of 28 has an upper limit. Others get Student's, of the logarithm of the
             mean where none is negative: of few skewed values its upper limit is not too low.
-        independent: The values are 0 or 1, one a task: the effective number is that of the tasks.
-        level: Of the interval.
+        independent: The values are 0 or 1, one per task: the effective number is that of the tasks.
+        level: Level of the interval.
 
     Source: Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion", 2001 (Wilson,
     corrected for small counts); Korn and Graubard, 1998 (effective numbers).
@@ -109,7 +109,7 @@ def difference_interval(
         clusters: Shape [tasks].
         bounded: Both sides are shares in [0, 1]: where few differences are neither 0 nor 1, the
             limits come from those of the mean gain and of the mean loss. Others get Student's.
-        level: Of the interval.
+        level: Level of the interval.
 
     Source: Zou and Donner, "Construction of confidence limits about effect measures", 2008.
     """
@@ -142,10 +142,10 @@ def smallest_detectable(
     """Return the smallest true difference that a test at this level finds with this power.
 
     Args:
-        half_width: Of the 95% interval that these tasks gave.
+        half_width: Half width of the 95% interval that these tasks gave.
         df: Its degrees of freedom.
-        level: Of the test, after correction for the others.
-        power: In (0, 1).
+        level: Level of the test, after correction for the others.
+        power: Wanted power, in (0, 1).
     """
     wanted = float(stdtrit(df, 1 - level / 2) + stdtrit(df, power))
     return half_width * wanted / float(stdtrit(df, 0.975))
@@ -155,7 +155,7 @@ def noise_floor(tasks: Mapping[str, Sequence[float]]) -> float | None:
     """Return the standard deviation of an arm's mean between whole repeats of the evaluation.
 
     Args:
-        tasks: By task, the values of its rollouts.
+        tasks: Values of the rollouts, by task.
 
     Returns:
         From the spread of the rollouts within each task, for as many rollouts as there are; None

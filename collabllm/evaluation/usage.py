@@ -26,8 +26,8 @@ def keep_usage(folder: Path, ledger: UsageLedger) -> Iterator[None]:
     models that have no new ones.
 
     Args:
-        folder: Of the evaluation, which no other process uses.
-        ledger: Of this run.
+        folder: Folder of the evaluation, which no other process uses.
+        ledger: Ledger of this run.
     """
     part = _restore(folder, ledger)
     _write(folder, ledger, part)

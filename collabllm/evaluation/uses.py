@@ -35,8 +35,8 @@ def count_use(
     Args:
         log: The file of all uses.
         tasks: That are opened.
-        date: Of now.
-        output_dir: Of the evaluation.
+        date: Date of today.
+        output_dir: Output folder of the evaluation.
         arms: Names of arms and trainings.
     """
     ours = sorted(_fingerprint(task) for task in tasks)

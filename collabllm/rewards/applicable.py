@@ -22,7 +22,7 @@ def check_applicable(metrics: Iterable[str], tasks: Sequence[Task]) -> None:
 
     Args:
         metrics: By name, with or without extractor.
-        tasks: Of the run.
+        tasks: Tasks of the run.
 
     Raises:
         ValueError: If all metrics need facts and no task has any.

@@ -166,7 +166,7 @@ async def score_policies(
         tools: For metrics that need more than that.
         policies: By name.
         max_turns: User messages of a conversation.
-        seed: Of the users.
+        seed: Seed of the users.
 
     Returns:
         One score a policy, in their order; no scores without tasks that have a reference.

@@ -221,7 +221,8 @@ def _find_noise(needed: int | None, settings: RewardSettings) -> list[str]:
     if needed <= settings.num_futures:
         return []
     return [
-        f"{settings.num_futures} futures a reply are too few for the noise: --num_samples {needed}."
+        f"{settings.num_futures} futures per reply are too few for the noise: "
+        f"--num_samples {needed}."
     ]
 
 

@@ -105,7 +105,7 @@ def multiturn_reward(
         weights: Weight of each metric, by name.
         window: User messages simulated after the reply; 0 rewards the conversation as it is.
         num_samples: Futures.
-        token_penalty: Reward lost a token of the assistant, at most 1 in all.
+        token_penalty: Penalty per assistant token, capped at 1 in total.
         tools: For metrics that need more than the assistant's tokenizer.
         seed: Replies with one seed meet the same users.
 
@@ -148,12 +148,12 @@ async def estimate_rewards(
         settings: Weights, window and samples. While the `budget` lasts, the present best and worst
             reply get one more future each round, until the posterior says that their order is sure.
         tools: As in `multiturn_reward`.
-        seed: Of the turn.
+        seed: Seed of the turn.
         cut: For each reply, whether a limit cut it; none is by default.
         pool: Spread of futures over the whole run; each turn adds to it.
 
     Returns:
-        One estimate a reply, in their order.
+        One estimate per reply, in their order.
 
     Raises:
         ValueError: If a metric is unknown or lacks what it needs.

@@ -104,7 +104,7 @@ def metric(
     """Register a metric, in place of any of the same name.
 
     Args:
-        name: By which weights and flags call it.
+        name: Name in weights and flags.
         needs: `judge` (--judge_model), `tokenizer` (the assistant's), `sandbox` (for foreign code).
         lowest: Its least value; None where there is none.
         highest: Its greatest value; None where there is none.

@@ -56,7 +56,7 @@ class RewardSettings:
 
     @property
     def num_futures(self) -> int:
-        """Futures a reply at first; one is enough where nothing is simulated."""
+        """Futures per reply at first; one is enough where nothing is simulated."""
         return self.num_samples if self.window else 1
 
     @property

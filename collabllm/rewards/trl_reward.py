@@ -25,11 +25,11 @@ class MultiturnReward:
         user_factory: Makes a future's user from (task, seed).
         weights: Weight of each metric.
         window: User messages simulated after the reply.
-        num_samples: Futures a reply.
+        num_samples: Futures per reply.
         token_penalty: Reward lost for each token of the assistant, at most 1 in total.
         tasks: Tasks by `single_turn_prompt`, for datasets whose rows do not hold the facts.
         tools: For metrics that need more than a tokenizer.
-        seed: Of all futures.
+        seed: Seed of all futures.
         deadline_s: Seconds after which a completion goes without a reward; None waits for ever.
         end_token_ids: The policy's tokens that end a reply. A completion without one at its end was
             cut by the length limit and gets the floor; without them every one counts as whole.

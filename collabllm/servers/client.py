@@ -22,7 +22,7 @@ from collabllm.servers.usage import UsageLedger
 __all__ = ["Address", "Completion", "OpenAIClient", "shared_client"]
 
 Address = str | Sequence[str] | None
-"""Of a server, or of several with one model; None is OPENAI_BASE_URL or OpenAI's."""
+"""Address of a server, or of several with one model; None is OPENAI_BASE_URL or OpenAI's."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +35,12 @@ class OpenAIClient:
     """Calls one server, or several of one model; share it among all roles of a run.
 
     Args:
-        base_url: Of an OpenAI-compatible server; OPENAI_BASE_URL or OpenAI's by default. Of several
-            servers, each conversation keeps to one, and those that fail are left out for a while.
+        base_url: Address of an OpenAI-compatible server; OPENAI_BASE_URL or OpenAI's by
+            default. With several, each conversation keeps to one, and those that fail are left
+            out for a while.
         api_key: OPENAI_API_KEY by default; local servers need none.
         max_concurrency: Most requests at once, for each server.
-        tokens_per_minute: Most tokens a minute of each server, by its count; None for no limit.
+        tokens_per_minute: Most tokens per minute of each server, by its count; None for no limit.
         max_retries: Tries after the first one; 14 of them outlast the restart of a server.
         timeout_s: Seconds until a request counts as failed.
         ledger: Counts tokens and cost; a new one by default.
@@ -102,7 +103,7 @@ class OpenAIClient:
             role: Who pays in the ledger: `assistant`, `user` or `judge`.
             keep_if: Says whether the cache may keep an answer, so that an unreadable one is asked
                 for again when a run is repeated. Empty ones are never kept.
-            affinity: Of several servers, requests of one affinity go to one; by default those
+            affinity: With several servers, requests of one affinity go to one; by default those
                 whose conversation begins alike.
             **settings: Of the chat completions API, in its older names (`max_tokens`); the fields
                 of `extra_body` are sent as they are.

@@ -26,7 +26,7 @@ class Connection:
         base_url: As in `OpenAIClient`.
         api_key: As in `OpenAIClient`.
         max_concurrency: Most requests at once.
-        tokens_per_minute: Most tokens a minute; None for no limit.
+        tokens_per_minute: Most tokens per minute; None for no limit.
     """
 
     def __init__(

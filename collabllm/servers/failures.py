@@ -35,7 +35,7 @@ class StatusError(Exception):
 
     Args:
         status: HTTP status.
-        headers: Of the answer, names in lower case.
+        headers: Headers of the answer, names in lower case.
         body: The answer as text.
     """
 

@@ -1,4 +1,4 @@
-"""Limits that all requests to a server share: tokens a minute, and pauses that it asks for."""
+"""Limits that all requests to a server share: tokens per minute, and pauses that it asks for."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ _PAUSE_SPREAD = 0.25
 
 
 class TokenLimiter:
-    """Keeps requests of any moment within a number of tokens a minute.
+    """Keeps requests of any moment within a number of tokens per minute.
 
     A request reserves the most it may take before it is sent; what it took instead counts for a
     minute from its end.

@@ -120,6 +120,8 @@ class _Parser(TrlParser):
             metadata.setdefault("metavar", metavar)
         field.metadata = metadata  # type: ignore[assignment]
         self._parse_dataclass_field(group, field)
+        if off := self._option_string_actions.get(f"--no_{field.name}"):
+            off.help = f"turn --{field.name} off"
 
     def read(self, argv: Sequence[str] | None) -> tuple[Any, dict[str, Any]]:
         words = _with_underscores(sys.argv[1:] if argv is None else argv)

@@ -40,7 +40,7 @@ def read_mapping(given: str | Mapping[str, Any], what: str) -> dict[str, Any]:
     Args:
         given: As on the command line or in a config file. A value may hold commas: only a comma
             before `key=` ends it.
-        what: For errors, such as `--arm`.
+        what: What is read, for errors, such as `--arm`.
 
     Raises:
         ValueError: If there is a part without `=`, or a key twice.
@@ -71,7 +71,7 @@ def to_value(given: Any, hint: Any, what: str) -> Any:
     Args:
         given: Such as `"3"`, `"true"`, or `"a+b"` for a tuple.
         hint: The parameter's type.
-        what: For errors.
+        what: What is read, for errors.
 
     Raises:
         ValueError: If the text does not fit.

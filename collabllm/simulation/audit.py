@@ -34,8 +34,8 @@ def audit_conversation(
     Args:
         messages: The conversation.
         goal: The hidden goal.
-        facts: Of the task.
-        user_turns: Of the simulator, with the user's slips.
+        facts: Facts of the task.
+        user_turns: The simulator's user turns, with the user's slips.
 
     Returns:
         `role_flip` (the user speaks like an assistant), `goal_leak` (12 or more words of the goal
@@ -65,7 +65,7 @@ def measure_user(
     Args:
         messages: The conversation.
         goal: The hidden goal.
-        facts: Of the task.
+        facts: Facts of the task.
 
     Returns:
         `message_words` (mean), `goal_told_at_once` (share of the goal's words in the first

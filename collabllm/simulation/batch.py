@@ -58,15 +58,15 @@ def simulate(
         assistant: Answers them all; any object with `generate(messages) -> str` will do.
         user_factory: Makes a conversation's user from (task, seed).
         max_turns: Most simulated user messages of each.
-        num_rollouts: Conversations a task.
+        num_rollouts: Conversations per task.
         concurrency: Most conversations at once.
-        seed: Of the whole batch.
+        seed: Seed of the whole batch.
         output: JSONL file to append records to.
         resume: Go on with `output`: finished ones are passed over, failed ones run again.
         token_budget: Most tokens of the assistant in one conversation.
         system_prompt: First message of every conversation.
         ledger: For the running cost; its limit stops the batch.
-        progress: Show a bar with conversations a minute, tokens a second and cost.
+        progress: Show a bar with conversations per minute, tokens per second and cost.
         fail_on_error: Stop when more than this share of the conversations (and at least 3) ended by
             an unexpected error; 1 never stops.
         shard: Do only the conversations in this part of the run.
@@ -247,7 +247,7 @@ async def _run_jobs(
 
 
 class _ProgressBar:
-    """A bar with conversations a minute, tokens a second and the running cost."""
+    """A bar with conversations per minute, tokens per second and the running cost."""
 
     def __init__(self, total: int, ledger: UsageLedger | None, shown: bool) -> None:
         self.bar = tqdm(total=total, desc="Conversations", unit="conv", disable=not shown)

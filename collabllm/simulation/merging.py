@@ -31,7 +31,7 @@ class _Simulation:
 
 
 class _Build:
-    """A file of candidate replies, several lines a conversation."""
+    """A file of candidate replies, several lines per conversation."""
 
     file, header = "train.jsonl", "build.json"
 
@@ -64,7 +64,7 @@ def merge_runs(folders: Sequence[str | Path], output_dir: str | Path) -> Path:
     """Merge all parts of a run that was done with `--shard I/N`.
 
     Args:
-        folders: Of the parts, in any order; simulations or builds.
+        folders: Folders of the parts, in any order; simulations or builds.
         output_dir: Folder to write to; must be new.
 
     Returns:

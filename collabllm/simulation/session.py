@@ -35,7 +35,7 @@ class Session:
     """What all conversations of a run share: ledger, cache, and one client a server.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         stack: Closes what was opened.
         spent_usd: Dollars that the run has cost before it was resumed.
     """

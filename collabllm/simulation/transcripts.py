@@ -14,7 +14,7 @@ Key = tuple[str, int]
 
 
 class TranscriptWriter(JsonLinesWriter):
-    """Appends one line a conversation.
+    """Appends one line per conversation.
 
     With `resume`, failed conversations are taken out so that they run again; finished ones are in
     `done`, and `endings` counts how they ended.

@@ -14,7 +14,7 @@ DEVELOPMENT_RATIO = 0.2
 
 
 def demo_tasks(side: DemoSide | None = None) -> list[Task]:
-    """Return the tasks of the bank, one a kind.
+    """Return the tasks of the bank, one of each kind.
 
     A clear request is a task without facts, whose opening says everything.
 

@@ -32,7 +32,7 @@ def trained_keys(config: Mapping[str, Any]) -> set[str]:
     """Return the keys of the tasks that a run was trained on, as `task_key` gives them.
 
     Args:
-        config: Of the run, from `read_trainings`.
+        config: Configuration of the run, from `read_trainings`.
 
     Raises:
         OSError: If its dataset is not there any more.
@@ -66,7 +66,7 @@ def choose_held_out(tasks: Sequence[Task], run: str | Path) -> list[Task]:
     are left out, too.
 
     Args:
-        tasks: To choose from.
+        tasks: Tasks to choose from.
         run: Folder of the run.
 
     Raises:

@@ -35,7 +35,7 @@ def load_tasks(
         path: A `.jsonl`, `.json` or `.parquet` file, a Hub id, a saved folder, or the demo:
             `demo`, and its sides `demo_train`, `demo_development` and `demo_test`.
         limit: Take only the first tasks.
-        split: Of a Hub dataset.
+        split: Split of a Hub dataset.
         columns: For other datasets: our column name to theirs.
 
     Raises:
@@ -68,7 +68,7 @@ def choose_side(tasks: Sequence[Task], side: str, eval_ratio: float, split_by: s
     """Take the tasks on one side of the split that training uses.
 
     Args:
-        tasks: To choose from.
+        tasks: Tasks to choose from.
         side: `train`, `eval`, or `all`.
         eval_ratio: As in `multiturn_dataset_to_sft`.
         split_by: As in `multiturn_dataset_to_sft`.

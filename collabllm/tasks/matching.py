@@ -47,7 +47,7 @@ def find_asking(
     The one count of asked and needless questions: users, metrics and reports take theirs from here.
 
     Args:
-        facts: Of the task.
+        facts: Facts of the task.
         messages: The conversation.
         matcher: As in `facts_asked_for`.
     """
@@ -77,7 +77,7 @@ def facts_asked_for(
     """Return the facts that questions ask for, each at most once; those in `known` never.
 
     Args:
-        facts: Of the task.
+        facts: Facts of the task.
         questions: From `find_questions`.
         known: Names of facts that the user has told.
         matcher: `cues` (hand-written cue words), `semantic` (the bundled sentence encoder) or

@@ -26,10 +26,10 @@ def match_by_meaning(
     """Give each question, and each part of it, the fact that is nearest, if it is near enough.
 
     Args:
-        facts: Of the task.
+        facts: Facts of the task.
         questions: From `find_questions`.
         known: Names of facts that are not asked for any more.
-        path: Of the encoder, as in `load_encoder`.
+        path: Path of the encoder, as in `load_encoder`.
     """
     whole, part_of = least_cosines(path)
     parts = [part for question in questions for part in split_question(question)]

@@ -50,9 +50,9 @@ def rate_result(
     without the user's words. 1 where there is nothing to compare with.
 
     Args:
-        reply: Of the assistant.
+        reply: A reply of the assistant.
         said: All that the user had said before it.
-        facts: Of the task: their names and questions are no words of the reply's own.
+        facts: Facts of the task: their names and questions are no words of the reply's own.
         reference: A good result; "" where there is none.
         goal: What the user wants; stands in for a missing reference.
     """
@@ -89,7 +89,7 @@ def find_work(reply: str, known: str, least: int = _MIN_NEW_IN_SENTENCE) -> str:
     Runs of three words that are known are taken out first, so that a sentence cannot carry them.
 
     Args:
-        reply: Of the assistant.
+        reply: A reply of the assistant.
         known: What is no news.
         least: New words that make a sentence count.
     """

@@ -59,7 +59,7 @@ def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | 
     Args:
         row: As it is in the dataset.
         columns: Our column name to theirs.
-        where: For errors.
+        where: Position of the row, for errors.
 
     Returns:
         A row with `single_turn_prompt`, or None for one to leave out (MATH below level 5).

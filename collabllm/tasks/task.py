@@ -114,7 +114,7 @@ def open_with(task: Task, num_facts: int) -> Task:
     the opening that tells none.
 
     Args:
-        task: With facts.
+        task: A task with facts.
         num_facts: How many; all of them where there are fewer. 0 leaves the task as it is.
     """
     number = min(num_facts, len(task.facts))

@@ -1,4 +1,4 @@
-"""Fine-tuning: settings, checks before a run, one module a method, and what a run leaves behind."""
+"""Fine-tuning: settings, checks before a run, one module per method, what a run leaves behind."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -34,7 +34,7 @@ def build_lora_config(settings: TrainingSettings, model: torch.nn.Module) -> Lor
     """Make the configuration of a fresh adapter, by TRL's own reading of these settings.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         model: The base model, for its layers.
     """
     shared = {f.name for f in fields(ModelConfig)} & {f.name for f in fields(settings)}
@@ -207,7 +207,7 @@ def restore_float32(model: torch.nn.Module, exact: Mapping[str, torch.Tensor]) -
     """Turn the weights that train back to float32; TRL makes them bf16, which rounds updates away.
 
     Args:
-        model: As TRL left it.
+        model: The model as TRL left it.
         exact: From `trainable_values`, for an adapter that is trained already.
     """
     for name, parameter in model.named_parameters():

@@ -67,7 +67,7 @@ class TrainingData:
 
 
 def prepare_once(prepare: Callable[[], TrainingData], run_folder: Path) -> TrainingData:
-    """Prepare the data in one process a machine, and let the others load it.
+    """Prepare the data in one process per machine, and let the others load it.
 
     All read the same files, so what is cached beside them, such as DPO's log-probabilities of the
     reference, is found by all.

@@ -34,7 +34,7 @@ def train_dpo(settings: DPOSettings | None = None, **arguments: Any) -> Path:
     what it starts from.
 
     Args:
-        settings: Of the run; defaults where there are none.
+        settings: Settings of the run; the defaults where None.
         arguments: Fields of `DPOSettings` and of TRL's `DPOConfig` by name; they win.
 
     Returns:

@@ -38,7 +38,7 @@ def train_grpo(settings: GRPOSettings | None = None, **arguments: Any) -> Path:
     come to, which the policy of that step and simulated users write.
 
     Args:
-        settings: Of the run; defaults where there are none.
+        settings: Settings of the run; the defaults where None.
         arguments: Fields of `GRPOSettings` and of TRL's `GRPOConfig` by name; they win.
 
     Returns:
@@ -58,7 +58,7 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
 
     online: PolicyReward
     rows: Sequence[Mapping[str, Any]] = ()
-    """Of the prompts that are answered now: TRL hands `rollout_func` the prompts alone."""
+    """Rows of the prompts that are answered now: TRL hands `rollout_func` the prompts alone."""
     held_out_tasks: Sequence[Task] = ()
     control: TrainerControl
 

@@ -30,7 +30,7 @@ class PolicyReward:
     """A reward function for TRL: futures that the policy itself writes, with today's weights.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         config: TRL's, which says how the policy samples.
     """
 

@@ -42,7 +42,7 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
         dict(DEFAULT_WEIGHTS), 'metrics of the reward and their weights: {"facts_elicited": 1}'
     )
     token_penalty: float = setting(
-        0.0, "reward lost for each assistant token, capped at 1 in total", least=0
+        0.0, "penalty per assistant token, capped at 1 in total", least=0
     )
     watched: list[str] = setting(
         ["repetition", "token_amount"], "metrics to log that are not rewarded", metavar="METRIC"

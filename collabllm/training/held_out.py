@@ -32,8 +32,9 @@ def score_held_out(trainer: Trainer, rows: Dataset, pairs: Dataset) -> dict[str,
         pairs: From `data.to_ranked_rows`.
 
     Returns:
-        `loss` (nats a token), `token_accuracy`, `ranking_accuracy` (share of turns whose best reply
-        has the higher mean log-probability; absent without pairs), and the counts behind them.
+        `loss` (nats per token), `token_accuracy`, `ranking_accuracy` (share of turns whose best
+        reply has the higher mean log-probability; absent without pairs), and the counts behind
+        them.
     """
     log_probs, correct, counts = score_rows(trainer, rows, "Held-out rows").T
     scores = {
@@ -59,8 +60,8 @@ def compare_with_reference(sums: Sums, reference: Sums, beta: float) -> dict[str
     """Compute DPO's implicit rewards of held-out pairs.
 
     Args:
-        sums: Of the policy, from `score_rows`.
-        reference: Of the reference, in the same order.
+        sums: Sums of the policy, from `score_rows`.
+        reference: Sums of the reference, in the same order.
         beta: DPO's.
 
     Returns:

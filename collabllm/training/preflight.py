@@ -24,7 +24,7 @@ class Preflight:
     """
 
     noun: str
-    """Of the items, in the plural."""
+    """What the items are called, in the plural."""
     num_rows: int = 0
     num_dropped_rows: int = 0
     num_items: int = 0

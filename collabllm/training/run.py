@@ -45,15 +45,15 @@ Scores = dict[str, float]
 
 
 class Method(ABC):
-    """What one method of training adds to the shared path; one object a run."""
+    """What one method of training adds to the shared path; one object per run."""
 
     name: ClassVar[str]
-    """Of the script, and the beginning of the run's name."""
+    """Name of the script, and the beginning of the run's name."""
     config_class: ClassVar[type]
     """TRL's config; every field is a flag."""
     settings_class: ClassVar[type[TrainingSettings]]
     made_by: ClassVar[str]
-    """For the card: `Trained with CollabLLM … DATASET`."""
+    """Words of the card: `Trained with CollabLLM … DATASET`."""
 
     def config_fields(self, settings: Any) -> dict[str, Any]:
         """Return fields of TRL's config that only this method has."""
@@ -124,8 +124,8 @@ class Run:
 
         Args:
             trainer_class: TRL's, or a class made of it.
-            data_facts: For the tracker.
-            arguments: Others of the trainer: data sets, reward functions.
+            data_facts: Facts to send to the tracker.
+            arguments: Further arguments of the trainer: data sets, reward functions.
         """
         model = self.load_model()
         exact = trainable_values(model) if self.settings.lora_path else {}
@@ -155,7 +155,7 @@ def run_training(
 
     Args:
         method: New for this run.
-        settings: Of the method's class; None for defaults.
+        settings: Settings of the method's class; None for defaults.
         arguments: Fields of the settings and of TRL's config by name; they win.
 
     Returns:

@@ -45,7 +45,7 @@ def plan_evaluation(config: Any, given: Collection[str], num_rows: int, has_eval
     Args:
         config: TRL's, changed in place; what the user set stays.
         given: Names of the fields that the user set.
-        num_rows: Of training.
+        num_rows: Number of training rows.
         has_eval: Whether anything is held out.
     """
     if not has_eval or count_steps(num_rows, config) < LONG_RUN_STEPS:

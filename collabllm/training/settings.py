@@ -32,16 +32,16 @@ class ModelSettings(Settings):
     )
     attn_implementation: str | None = setting(
         None,
-        "such as sdpa, eager, flash_attention_2 or a kernel of the Hub",
+        "attention: sdpa, eager, flash_attention_2 or a kernel of the Hub",
     )
     lora_r: int = setting(16, "rank of the adapter", least=1)
     lora_alpha: int = setting(
-        16, "scale of the adapter: it counts lora_alpha / lora_r times", least=1
+        16, "scale of the adapter: its weights count lora_alpha / lora_r times", least=1
     )
     lora_dropout: float = setting(0.1, "dropout of the adapter")
     lora_target_modules: list[str] | None = setting(
         None,
-        "layers of the adapter: names, or all-linear; default: the attention's q, k, v and o",
+        "layers that get the adapter: names, or all-linear; default: the attention's q, k, v, o",
         metavar="NAME",
     )
     use_rslora: bool = setting(False, "scale the adapter by lora_alpha / sqrt(lora_r)")
@@ -59,8 +59,8 @@ class DataSettings(Settings):
         "Hub id, folder, .jsonl, .json or .parquet file, or the bundled demo; several are joined",
         metavar="DATASET",
     )
-    dataset_split: str = setting("train", "split to take of a Hub dataset or a folder")
-    dataset_config: str | None = setting(None, "configuration to take of a Hub dataset")
+    dataset_split: str = setting("train", "split of a Hub dataset or a folder")
+    dataset_config: str | None = setting(None, "configuration of a Hub dataset")
     dataset_weights: list[float] | None = setting(
         None,
         "with several datasets: how often an epoch goes over each; 0.5 takes half of its "
@@ -73,19 +73,25 @@ class DataSettings(Settings):
         'system message of every conversation that has none; "" for none',
         metavar="TEXT",
     )
-    score_column: str = setting("score", "column to rank by, dotted into dicts")
+    score_column: str = setting(
+        "score", "column to rank replies by; a dot goes into a dict, as in rewards.bleu"
+    )
     eval_ratio: float = setting(0.1, "share of tasks held out, in [0, 1)")
     split_by: str = setting("single_turn_prompt", "column that names a row's task")
     max_eval_pairs: int = setting(
         500,
-        "most held-out conversations to take the loss of, and turns to rank best against worst "
-        "in, before and after; 0: all conversations, no ranking",
+        "most held-out conversations whose loss is measured, and most turns whose best reply is "
+        "ranked against the worst; 0: all conversations, and no ranking",
         least=0,
     )
     num_sample_replies: int = setting(
-        2, "held-out conversations to answer before and after training", least=0
+        2,
+        "held-out conversations that the model answers before and after training, to be shown",
+        least=0,
     )
-    allow_truncation: bool = setting(False, "train although over 5% of the replies are cut")
+    allow_truncation: bool = setting(
+        False, "train even if max_length cuts more than 5% of the replies"
+    )
 
 
 @dataclass(kw_only=True)
@@ -97,7 +103,7 @@ class RunSettings(Settings):
     output_name_tag: str = setting("run", "part of the run's name", metavar="TAG")
     learning_rate: float = setting(2e-4, "peak learning rate")
     batch_size: int = setting(4, "rows per device and step", least=1)
-    max_length: int = setting(4096, "most tokens of a row; late turns are cut", least=1)
+    max_length: int = setting(4096, "most tokens of a row; turns beyond it are cut", least=1)
     push_to_hub: Literal["auto", "true", "false"] = setting(
         "auto", "push the adapter to a private repository; auto: when a token is found"
     )
@@ -153,9 +159,12 @@ class SFTSettings(TrainingSettings):
         None, "lowest score of a reply to train on; default: the best reply of every turn"
     )
     lower_bound_percentile: float | None = setting(
-        None, "instead: this percentile of the best scores, in [0, 100]", least=0, most=100
+        None,
+        "instead of it: this percentile of the best replies' scores, in [0, 100]",
+        least=0,
+        most=100,
     )
-    turns: Turns = setting("merged", "one row a conversation, or one row every turn")
+    turns: Turns = setting("merged", "merged: one row per conversation; every: one row per turn")
 
 
 @dataclass(kw_only=True)
@@ -167,7 +176,9 @@ class DPOSettings(TrainingSettings):
     learning_rate: float = setting(5e-6, "peak learning rate")
     min_score_gap: float = setting(0.0, "smallest score gap of a pair", least=0)
     min_confidence: float | None = setting(
-        None, "instead: smallest P(chosen is better), from the rewards of the sampled futures"
+        None,
+        "instead of it: smallest probability that the chosen reply is better, from the rewards of "
+        "the sampled futures",
     )
 
 

@@ -42,7 +42,7 @@ def train_sft(settings: SFTSettings | None = None, **arguments: Any) -> Path:
     """Fine-tune a model, and leave adapter, card, configuration and metrics.
 
     Args:
-        settings: Of the run; defaults where there are none.
+        settings: Settings of the run; the defaults where None.
         arguments: Fields of `SFTSettings` and of TRL's `SFTConfig` by name; they win.
 
     Returns:
@@ -64,7 +64,7 @@ class _Trainer(KeepRandomState, SFTTrainer):
 
 
 class SFT(Method):
-    """The best-scored reply of every turn, one row a conversation."""
+    """The best-scored reply of every turn, one row per conversation."""
 
     name = "sft"
     config_class = SFTConfig

@@ -12,7 +12,7 @@ class Sharding:
 
     kind: Literal["fsdp", "deepspeed"] | None = None
     version: int = 2
-    """Of FSDP."""
+    """Version of FSDP."""
 
     @property
     def keeps_float32(self) -> bool:

@@ -44,9 +44,9 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
     """Check logins, the Hub, the model and the flags, before any weights load.
 
     Args:
-        method: Of this run.
-        settings: Of the method's class; stay as they are.
-        fields: Those of TRL's config that the user set.
+        method: The method of this run.
+        settings: Settings of the method's class; they stay as they are.
+        fields: The fields of TRL's config that the user set.
 
     Raises:
         ValueError: If a setting or the model does not fit.

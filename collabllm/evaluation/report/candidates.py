@@ -18,7 +18,7 @@ def show_turns(conv_id: Any, rows: Iterable[Row]) -> Conversation:
 
     Args:
         conv_id: Its name.
-        rows: Of this conversation, in any order.
+        rows: Rows of this conversation, in any order.
     """
     turns: dict[int, list[Row]] = {}
     for row in rows:

@@ -23,7 +23,7 @@ def chart_data(
     """Collect the data of all charts.
 
     Args:
-        results: Of the evaluation.
+        results: Results of the evaluation.
         variants: The opened tasks, by their ids in the scores.
         scores: Its lines, for the dots of single tasks.
     """
@@ -86,7 +86,7 @@ def _difference(found: Difference) -> dict[str, Any]:
 
 
 def _asking(results: Results) -> list[dict[str, Any]]:
-    """Lay out the asking curve: a panel a user, a line an arm."""
+    """Lay out the asking curve: one panel per user, one line per arm."""
     if len({point.share_told for point in results.asking}) < 2:
         return []
     panels = []

@@ -35,7 +35,7 @@ class Conversation:
     tampered: Sequence[str] = ()
 
     def to_row(self, metrics: Sequence[str]) -> list[Any]:
-        """Return the table's row: eight texts, then a score (or None) a metric.
+        """Return the table's row: eight texts, then one score (or None) per metric.
 
         A conversation's address in the page is made of the first six.
         """
@@ -68,7 +68,7 @@ def from_transcript(
     """Show one line of a transcript file.
 
     Args:
-        line: Of the file.
+        line: One line of the file.
         arm: Its name in an evaluation; else the assistant's.
         score: The evaluation's line of scores for it.
         opening: What the first message told, in words.

@@ -50,9 +50,9 @@ def write_report(
     """Write the report of an evaluation, or write it again, from the files in its folder.
 
     Args:
-        folder: Of the evaluation.
+        folder: Folder of the evaluation.
         results: Its results; by default those in the folder, or computed from its scores.
-        path: Of the HTML file; report.html in the folder by default.
+        path: Path of the HTML file; report.html in the folder by default.
         overwrite: Replace a file that is no report.
 
     Raises:

@@ -40,8 +40,8 @@ def render(
     length needs little memory here, and opens at once.
 
     Args:
-        path: Of the HTML file.
-        title: Of the page.
+        path: Path of the HTML file.
+        title: Title of the page.
         conversations: What the table at the end lists.
         metrics: Names of their scores, in the order of the columns.
         source: What the page shows: a page of the same source is replaced.

@@ -32,7 +32,7 @@ def view(
     Args:
         file: A transcript file, a folder of them, an evaluation's folder (its report is made
             again), or a dataset: a file, a folder, a Hub id, or `demo`.
-        dataset_split: Of a Hub dataset.
+        dataset_split: Split of a Hub dataset.
         limit: Most conversations to show; the page and the log say how many there are. 0: all.
         output_file: The HTML file; by default beside the source, or here for a Hub dataset.
         overwrite: Replace a file that is no former page of this source.

@@ -47,7 +47,7 @@ def analyse_study(folder: Path, agree_with: Path | None = None) -> Results:
     """Compute a study's results, and write them and the report into its folder `report`.
 
     Args:
-        folder: Of the study, running or over.
+        folder: Folder of the study, running or over.
         agree_with: Folder of an evaluation of the same arms on the same tasks with simulated users:
             its metrics are compared with people's grades.
 

@@ -41,8 +41,8 @@ def crossed_difference(ratings: Sequence[Rating], level: float = 0.95) -> Crosse
     grades of one person, and grades on one task, as dependent on each other.
 
     Args:
-        ratings: Of two arms only.
-        level: Of the interval.
+        ratings: Ratings of two arms only.
+        level: Level of the interval.
 
     Returns:
         None where no person and task tell the arms apart.

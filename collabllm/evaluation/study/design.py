@@ -23,8 +23,8 @@ class Design:
     Args:
         arms: Names.
         tasks: Ids, at least `tasks_each`.
-        tasks_each: Of a person.
-        seed: Of the order of tasks and arms.
+        tasks_each: Tasks per person.
+        seed: Seed of the order of tasks and arms.
 
     Raises:
         ValueError: If there are fewer tasks, or no arm.

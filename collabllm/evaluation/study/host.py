@@ -25,7 +25,7 @@ class Host:
     """The state of a running study; everything in it comes back from its folder after a kill.
 
     Args:
-        folder: Of the study.
+        folder: Folder of the study.
         study: What it is.
         desk: Answers.
         prompts: System prompts by arm.
@@ -63,7 +63,7 @@ class Host:
         """Do what a page asks, if the page shows the present state.
 
         Args:
-            code: Of the link.
+            code: Code of the link.
             step: That the page shows; another one means a second tab, or a second click.
             action: `kind`, and what belongs to it.
 

@@ -17,7 +17,7 @@ SCALE = range(1, 6)
 
 @dataclass(frozen=True)
 class Rules:
-    """Of a study: turns that a task takes at least, and after how many to ask in between."""
+    """Rules of a study: the fewest turns of a task, and after how many to ask in between."""
 
     min_turns: int
     rate_every: int

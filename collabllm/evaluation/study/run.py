@@ -97,7 +97,7 @@ def _host(settings: StudySettings, folder: Path) -> None:
         links = [f"{base}/p/{code}" for code in host.codes]
         write_text(folder / "links.txt", "\n".join(links) + "\n")
         (folder / "links.txt").chmod(0o600)
-        print(f"One link a person: {folder / 'links.txt'}; the first is {links[0]}", flush=True)
+        print(f"One link per person: {folder / 'links.txt'}; the first is {links[0]}", flush=True)
         try:
             serve(Guard(build_app(host), settings.host, settings.host_names), listener)
         except KeyboardInterrupt:

@@ -11,7 +11,7 @@ def power_of(number: int, difference: float, spread: float, level: float) -> flo
     """Return the chance that a paired t-test of this many people shows a true difference.
 
     Args:
-        number: Of people, each with both arms.
+        number: Number of people, each with both arms.
         difference: True mean of the paired differences, in grades.
         spread: Their standard deviation.
         level: Two-sided, of the test.
@@ -36,9 +36,9 @@ def people_needed(
         difference: Wanted, in grades.
         spread: Standard deviation of one person's difference between two arms.
         num_arms: All are compared with the first; the level is shared among them.
-        tasks_each: Of a person; with fewer than there are arms, not everybody compares two.
+        tasks_each: Tasks per person; with fewer than there are arms, not everybody compares two.
         power: Wanted, in (0, 1).
-        level: Of all comparisons together.
+        level: Level of all comparisons together.
 
     Raises:
         ValueError: If a number does not fit, or too many people would be needed.

@@ -14,8 +14,8 @@ class StudySettings(PageSettings, TaskSettings):
     _argument_group_name = "the study"
 
     participants: int = setting(20, "people, each with a link of their own", least=1)
-    tasks_each: int | None = setting(None, "tasks of a person; default: one with each arm", least=1)
-    min_turns: int = setting(3, "messages that a person writes at least on a task", least=1)
+    tasks_each: int | None = setting(None, "tasks per person; default: one with each arm", least=1)
+    min_turns: int = setting(3, "fewest messages that a person writes on a task", least=1)
     rate_every: int = setting(
         3, "ask how it goes after every so many messages; 0 asks only at the end", least=0
     )

@@ -1,4 +1,4 @@
-"""Metrics, one module a kind; importing this package registers all of ours."""
+"""Metrics, one module per kind; importing this package registers all of ours."""
 
 from collabllm.rewards import extraction
 from collabllm.rewards.metrics import answer, code, facts, judged, text

@@ -68,7 +68,7 @@ class Assistant:
         return to_reply(await run_blocking(self.generate, messages))
 
     def count_tokens(self, text: str) -> int:
-        """Count the tokens of a text; without a tokenizer, an estimate of 4 bytes a token."""
+        """Count the tokens of a text; without a tokenizer, an estimate of 4 bytes per token."""
         return -(-len(text.encode()) // _BYTES_PER_TOKEN)
 
 

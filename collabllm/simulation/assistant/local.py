@@ -31,20 +31,20 @@ class LocalAssistant(Assistant):
         use_4bit: Load the model in NF4.
         device_map: As in transformers; `auto` is the GPU of this process, or the CPU.
         max_new_tokens: Most tokens of a reply.
-        temperature: Of sampling.
+        temperature: Sampling temperature.
         do_sample: Sample, or take the likeliest token each time. In float32, greedy replies are
             the same alone as in a batch, and so are sampled ones of one seed in padded batches; in
             bf16 most are. Continuous batching has one random stream for all and does not honour
             seeds.
-        top_p: Of sampling.
+        top_p: Sample from the likeliest tokens with this much probability.
         top_k: Number of likeliest tokens to sample from, as many as in transformers by default; 0
             is all of them.
         batching: `continuous` (transformers' continuous batching), `padded` (padded batches with a
             reused cache), or `auto`: continuous on a GPU where the model supports it, else padded,
             which is faster on a CPU.
         max_context: Most tokens of prompt and reply; the model's own context by default.
-        dtype: Of the weights: `float32`, `bfloat16`, `float16`, or `auto` for what this machine
-            computes fastest in.
+        dtype: Type of the weights: `float32`, `bfloat16`, `float16`, or `auto` for what this
+            machine computes fastest in.
         enable_thinking: Switch a hybrid model's thoughts on or off, by its chat template.
         reasoning_effort: For chat templates that take it: `low`, `medium`, `high`.
         model: A model to use instead of loading `model_path`; needs `tokenizer`.

@@ -19,14 +19,15 @@ class OpenAIAssistant(Assistant):
 
     Args:
         model: The server's name of the model.
-        base_url: Of the server; OpenAI's by default.
+        base_url: Address of the server; OpenAI's by default.
         api_key: OPENAI_API_KEY by default.
-        temperature: Of sampling.
+        temperature: Sampling temperature.
         max_tokens: Most tokens of a reply, thoughts included.
-        client: A client to share; by default one a server.
+        client: A client to share; by default one per server.
         tokenizer_path: Hub id or folder of the model's tokenizer, for exact token counts.
-        top_p: Of sampling; the server's default by default.
-        reasoning_effort: Of a reasoning model: `low`, `medium`, `high`, …
+        top_p: Sample from the likeliest tokens with this much probability; the server's default by
+            default.
+        reasoning_effort: How much a reasoning model thinks: `low`, `medium`, `high`, …
         enable_thinking: Switch a hybrid model's thoughts on or off, by its chat template.
         extra_body: Further fields of each request, as they are.
     """

@@ -8,9 +8,9 @@ from collabllm.event_loop import run, run_blocking
 from collabllm.messages import Message
 
 TERMINAL_SIGNAL = DEFAULT_TERMINAL_SIGNAL = "[[END OF CHAT]]"
-"""By which a user says that it has what it wanted."""
+"""Text by which a user says that it has what it wanted."""
 GIVE_UP_SIGNAL = "[[GIVE UP]]"
-"""By which a user says that it is no use going on."""
+"""Text by which a user says that it is no use going on."""
 
 
 @dataclass(frozen=True)

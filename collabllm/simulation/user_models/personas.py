@@ -47,9 +47,9 @@ class Persona:
         """Draw traits that go together; the same seed gives the same persona.
 
         Args:
-            seed: Of the drawing.
+            seed: Seed of the drawing.
             num_traits: How many, or as many as go together.
-            traits: To draw from.
+            traits: Traits to draw from.
             vary: Draw how much the user knows and how much it writes, too.
         """
         random_ = random.Random(seed)

@@ -144,7 +144,7 @@ def openai_users(
     """Make users played by a language model behind a server.
 
     Args:
-        clients: Of the run.
+        clients: Clients of the run.
         model: The server's name for the model.
         base_url: Address of the server, or a list of several; OpenAI's by default.
         max_tokens: Most tokens of an answer.
@@ -186,7 +186,7 @@ def native_users(
     """Make users played by a model that was trained to be one.
 
     Args:
-        clients: Of the run.
+        clients: Clients of the run.
         model: The server's name for the model.
         base_url: Address of the server, or a list of several.
         max_tokens: Most tokens of a message.

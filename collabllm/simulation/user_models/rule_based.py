@@ -57,7 +57,7 @@ class RuleBasedUser(UserModel):
         patience: Turns without progress (no fact told, not finished) until the user gives up.
         answers_several: Answer every question of a reply, or only the first.
         required: Values that the final reply must contain; those of all facts by default.
-        seed: Of the wording.
+        seed: Seed of the wording.
         matcher: How questions are matched with facts, as in `facts_asked_for`.
         reference: A good result; what a reply adds must be like it. The goal where there is none.
         terminal_signal: As in `UserModel`.
@@ -103,7 +103,7 @@ class RuleBasedUser(UserModel):
 
         Args:
             task: What the user wants.
-            seed: Of the wording.
+            seed: Seed of the wording.
             patience: As in the class.
             matcher: As in the class.
         """
@@ -167,7 +167,7 @@ class RuleBasedUser(UserModel):
         """Tell whether a reply has every required value, and is more than what the user has said.
 
         Args:
-            reply: Of the assistant.
+            reply: A reply of the assistant.
             messages: The conversation before it.
         """
         return self._has_values(reply) and is_result(

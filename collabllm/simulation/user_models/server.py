@@ -1,4 +1,4 @@
-"""What users played by a model behind a server share: one request a turn, tried again if needed."""
+"""What users behind a server share: one request per turn, tried again if needed."""
 
 import logging
 import re
@@ -39,7 +39,7 @@ class ServerUserModel(UserModel):
         max_tokens: Most tokens of an answer.
         terminal_signal: Text by which the user ends the conversation; `default_terminal_signal`
             where none is given.
-        client: A client to share; by default one a server.
+        client: A client to share; by default one per server.
     """
 
     reminder: str = ""

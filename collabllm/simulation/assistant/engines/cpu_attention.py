@@ -1,7 +1,7 @@
 """Attention for batched generation on a CPU, without copying keys and values for every query head.
 
 transformers repeats them whenever there is a padding mask: for 16 conversations of 340 tokens with
-the bundled model that takes 88 of some 150 ms a token; PyTorch's own grouped-query path takes 17.
+the bundled model that takes 88 of some 150 ms per token; PyTorch's own grouped-query path takes 17.
 """
 
 import logging

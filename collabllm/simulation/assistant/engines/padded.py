@@ -1,4 +1,4 @@
-"""Generate for many callers at once in padded batches with a reused cache, the way for CPUs.
+"""Generate for many callers at once in padded batches with a reused cache, meant for CPUs.
 
 On a CPU this beats continuous batching, which gathers every cached page again for each token.
 """

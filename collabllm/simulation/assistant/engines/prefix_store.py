@@ -63,7 +63,7 @@ class PrefixStore:
         Args:
             ids: Prompt and reply of each row.
             mask: Where the batch has prompt tokens, boolean, shape [rows, width].
-            cache: What `generate` leaves, shape [rows, heads, width + reply, head_dim] a layer.
+            cache: What `generate` leaves, shape [rows, heads, width + reply, head_dim] per layer.
         """
         layers = getattr(cache, "layers", ())
         if not layers or not isinstance(layers[0], RoomyLayer):
@@ -129,7 +129,7 @@ def build_cache(model: Any, found: Sequence[Layers], width: int, num_tokens: int
     Args:
         model: It has to have plain attention layers only, else there is no such cache.
         found: Stored layers of each row; none for a row without a prefix.
-        width: Of the longest prefix.
+        width: Tokens of the longest prefix.
         num_tokens: Most tokens of a row, padding included.
     """
     layers = DynamicCache(config=model.config.get_text_config()).layers

@@ -22,10 +22,10 @@ class SeededSampling(LogitsProcessor):
 
     Args:
         seeds: One for each row; None takes one from torch's own stream.
-        temperature: Of sampling, above 0.
+        temperature: Sampling temperature, above 0.
         top_p: Share of the probability to sample from; 1 is all of it.
         top_k: Number of likeliest tokens to sample from; 0 is all of them.
-        device: Of the model.
+        device: Device of the model.
 
     Source: Gumbel-max trick, arXiv:1611.01144, section 2.
     """

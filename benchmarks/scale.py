@@ -1,7 +1,7 @@
 """Many conversations with an engine that only waits: what the driver itself costs, and a resume.
 
 The engine answers after a time of its own (log-normal, median --latency_s), so what is measured
-is this program: conversations a second, memory as the run grows, bytes written, seconds until a
+is this program: conversations per second, memory as the run grows, bytes written, seconds until a
 resume of the finished file knows that nothing is left. Each size runs in a process of its own. The
 facts have cue words, so no sentence encoder takes part; --matcher semantic measures it, too.
 

@@ -1,4 +1,4 @@
-"""Tokens read, tokens trained and time of one epoch: a row a turn, a row a conversation, packed.
+"""Tokens and time of one epoch: one row per turn, one row per conversation, packed.
 
 uv run python benchmarks/sft_tokens.py DATASET MODEL [--num_conversations N]
 """

@@ -69,7 +69,7 @@ def train_ours(model: str, data: str, steps: int, batch_size: int) -> dict[str, 
 
 
 def train_plain(model: str, data: str, steps: int, batch_size: int) -> dict[str, float]:
-    """Train by TRL with its defaults: one row a turn, the loss on the completion."""
+    """Train by TRL with its defaults: one row per turn, the loss on the completion."""
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 

@@ -20,7 +20,7 @@ _WORDS = "the plan budget guests party garden music letter tone deadline report 
 
 
 def write_transcripts(path: Path, number: int) -> None:
-    """Write made-up conversations of four turns with 120 words a reply."""
+    """Write made-up conversations of four turns with 120 words per reply."""
     random_ = random.Random(0)
 
     def text(num_words: int) -> str:

@@ -1,4 +1,4 @@
-"""Let people judge models: a link a person, hidden arms in balanced order, grades, reasons.
+"""Let people judge models: one link per person, hidden arms in balanced order, grades, reasons.
 
 uv run python scripts/study.py --arm name=base --arm name=new,lora_path=outputs/demo_sft
 """

@@ -53,7 +53,7 @@ def multiturn_dataset_to_sft(
             best scores of all turns.
         score_column: Column to rank and filter by, dotted into dicts and averaged over lists
             (`rewards.accuracy`).
-        turns: `merged` gives one row a conversation with a weight on each reply, and a row of its
+        turns: `merged` gives one row per conversation with a weight on each reply, and a row of its
             own for a best reply that the conversation did not go on with; `every` one row per turn.
         split_by: Column that names a row's task, dotted into dicts; `conv_id` where it is missing.
 

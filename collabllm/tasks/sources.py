@@ -54,7 +54,7 @@ def iter_rows(path: str | Path, split: str = "train") -> Iterator[tuple[str, Row
 
 
 def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | None:
-    """Give a row a task's columns, by a column map or by the shape of a known source.
+    """Give a row the columns of a task, by a column map or by the shape of a known source.
 
     Args:
         row: As it is in the dataset.

@@ -115,7 +115,7 @@ class SFT(Method):
 def _tokenize(
     dataset: Dataset, settings: SFTSettings, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[str, DatasetDict, Dataset, Preflight]:
-    """Convert and tokenize; one row a turn where a template shows a reply differently later on."""
+    """Convert and tokenize; a row per turn where a template shows a reply differently later on."""
     turns = settings.turns
     while True:
         rows = multiturn_dataset_to_sft(

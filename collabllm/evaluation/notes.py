@@ -84,6 +84,18 @@ def _few_clusters(results: Results) -> Iterator[str]:
             f"There are only {results.num_clusters} {what} (by {results.cluster_by}): too few for "
             f"an interval, and no test can reach p < 0.05 below {MIN_UNITS}. The values are shown."
         )
+        return
+    for outcome in results.primary:
+        numbers = [
+            d.num_clusters
+            for d in results.primary_differences()
+            if (d.metric, d.opening) == (outcome.metric, outcome.opening)
+        ]
+        if numbers and max(numbers) < MIN_UNITS:
+            yield (
+                f"{outcome.metric} ({outcome.opening} told) has only {max(numbers)} independent "
+                "tasks or clusters: too few for an interval or a test. The values are shown."
+            )
 
 
 def _ranks(results: Results) -> Iterator[str]:

@@ -228,6 +228,8 @@ def test_a_handful_of_tasks_gives_values_and_no_interval(number):
     assert m.values == pytest.approx([0.5, 0.4][:number])
     assert m.verdict == "cannot tell"
     assert results.cell("sft", "u", "none", "m").values == pytest.approx([0.6, 0.55][:number])
+    said = f"m (none told) has only {number} independent tasks or clusters: too few"
+    assert [note for note in results.notes if said in note]
     tables = to_markdown(results)
     assert ("0.57 (0.60, 0.55), n 2 of 8" in tables) == (number == 2)
     assert ("+0.45 (+0.50, +0.40)" in tables) == (number == 2)

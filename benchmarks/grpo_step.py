@@ -3,7 +3,10 @@
 Plain TRL rewards the length of a reply, which costs nothing: it is the floor. All three answer the
 same openings of the demo with the same model and sampling; the user is rule-based.
 
-uv run python benchmarks/grpo_step.py [--steps 4] [--num_generations 4] [--window 1]
+uv run python benchmarks/grpo_step.py --lora_path outputs/demo_sft [--steps 4] [--window 1]
+
+Without an adapter the bundled model is cut by the length limit at most openings: such answers get
+the floor without futures, and there is little to time.
 """
 
 import argparse
@@ -30,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--model", default=BUNDLED_MODEL)
+    parser.add_argument("--lora_path", help="an SFT adapter to start from")
     parser.add_argument("--steps", type=int, default=4, help="the first is left out")
     parser.add_argument("--num_generations", type=int, default=4, help="of one prompt a step")
     parser.add_argument("--max_completion_length", type=int, default=64)
@@ -51,6 +55,7 @@ def measure(way: str, args: argparse.Namespace) -> tuple[float, float, float]:
     """Train; return seconds, tokens that the policy wrote and those with a loss, a step."""
     settings = GRPOSettings(
         hf_model_path=args.model,
+        lora_path=args.lora_path,
         hf_dataset_path=["demo"],
         credit="conversation" if way == "conversation" else "turn",
         window=args.window,
@@ -105,7 +110,7 @@ def build_plain(run: Run, prompts: Any) -> Any:
         model=model,
         args=run.config,
         processing_class=run.tokenizer,
-        peft_config=build_lora_config(run.settings, model),
+        peft_config=None if run.settings.lora_path else build_lora_config(run.settings, model),
         train_dataset=prompts,
         reward_funcs=lambda completion_ids, **columns: [float(len(ids)) for ids in completion_ids],
     )

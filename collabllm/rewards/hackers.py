@@ -76,7 +76,11 @@ def _guess(task: Task, messages: Sequence[Message]) -> str:
 
 
 def _first_sentence(task: Task, messages: Sequence[Message]) -> str:
+    """Say the reference's first sentence; where it has one only, the first half of that."""
     found = _SENTENCES.findall(task.single_turn_completion)
+    if len(found) == 1:
+        words = found[0].split()
+        return " ".join(words[: len(words) // 2])
     return found[0].strip() if found else ""
 
 

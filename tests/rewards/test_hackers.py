@@ -43,10 +43,10 @@ WEIGHTINGS = shipped_weightings()
 
 @pytest.fixture(scope="module")
 def futures():
-    """For each policy and number of facts told, the scored conversations about four tasks."""
+    """For each policy and number of facts told, the scored conversations about twelve tasks."""
     names = {name for settings in WEIGHTINGS.values() for name in settings.weights}
     settings = RewardSettings(dict.fromkeys(sorted(names), 1.0))
-    tasks = [task for task in demo_tasks("test") if task.facts][:4]
+    tasks = [task for task in demo_tasks("test") if task.facts][:12]
     tools = MetricTools(count_tokens=lambda text: len(text.split()))
 
     async def talk(policy, task):

@@ -18,6 +18,10 @@ PATIENT = Limits(wall_s=60, memory_bytes=2**29)  # a machine under load imports 
 SHORT = Limits(wall_s=30, memory_bytes=2**29)
 
 
+def needs_more_than_landlock(task):
+    return "/tmp" in task.right or "multiprocessing" in task.right
+
+
 def outcome(program, task, tier=None, limits=SHORT):
     libraries = {"numpy", "pandas"}
     verdict = examine(
@@ -36,16 +40,22 @@ def test_there_are_thirty():
     assert len(set(IDS)) == 30
 
 
+@pytest.fixture(autouse=True)
+def skip_what_the_middle_tier_lacks(request):
+    task = request.node.callspec.params.get("task") if hasattr(request.node, "callspec") else None
+    if task and choose_tier().name == "landlock" and needs_more_than_landlock(task):
+        pytest.skip("the middle tier has no /tmp and no shared memory of the program's own")
+
+
 @pytest.mark.parametrize("task", TASKS, ids=IDS)
 def test_a_right_program_passes(task):
-    if choose_tier().name == "landlock" and "/tmp" in task.right + task.name:
-        pytest.skip("the middle tier has no /tmp of the program's own")
     assert outcome(task.right, task, limits=PATIENT) == ("passed", "")
 
 
 @pytest.mark.parametrize("task", TASKS, ids=IDS)
 def test_a_wrong_program_fails(task):
-    assert outcome(task.wrong, task)[0] == "failed"
+    # 0 in any case; a wrong value that a changed test happens to want is called tampered.
+    assert outcome(task.wrong, task)[0] in ("failed", "tampered")
 
 
 @pytest.mark.parametrize("task", TASKS, ids=IDS)

@@ -279,17 +279,23 @@ def test_the_export_has_no_links_numbers_or_clock_times(tmp_path):
 @needs_browser
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 def test_the_page_in_a_browser(tmp_path, browser, width, scheme):
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def touch(way, what, do):
+        """Do something as soon as it can be: the page draws itself anew after each answer."""
+        patience = WebDriverWait(browser, 20, 0.05, ignored_exceptions=[WebDriverException])
+        patience.until(lambda page: do(page.find_element(way, what)) or True)
 
     def press(label):
-        for node in browser.find_elements("tag name", "button"):
-            if node.text == label:
-                node.click()
-                return
-        raise AssertionError(label)
+        touch("xpath", f"//button[normalize-space()='{label}']", lambda node: node.click())
 
     def grade(name, value):
-        browser.find_element("css selector", f"input[name={name}][value='{value}']").click()
+        touch("css selector", f"input[name={name}][value='{value}']", lambda node: node.click())
+
+    def say(text):
+        touch("css selector", "textarea:not(:disabled)", lambda node: node.send_keys(text))
 
     study = make_study(rate_every=2, contact="ask@example.org")
     with hosted(tmp_path, study) as (host, url), screen(browser, width, scheme=scheme):
@@ -299,8 +305,7 @@ def test_the_page_in_a_browser(tmp_path, browser, width, scheme):
         press("I have read this and take part")
         for task in (1, 2):
             for turn in (1, 2):
-                field = wait_for(browser, "textarea:not(:disabled)")[0]
-                field.send_keys(f"<b>hello {task}</b>", Keys.ENTER)
+                say(f"<b>hello {task}</b>{Keys.ENTER}")
                 wait_for(browser, ".message.assistant", turn)
                 if turn == 1:
                     browser.refresh()

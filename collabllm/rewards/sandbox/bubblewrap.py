@@ -34,15 +34,14 @@ def _command(limits: Limits, readable: list[str]) -> list[str]:
         words += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         words += ["--unshare-user"]
-    # Before what is readable, which may stand in /tmp, too.
-    words += ["--size", str(limits.disk_bytes), "--perms", "1777", "--tmpfs", FOLDER]
-    parents = {str(parent) for path in readable for parent in Path(path).parents} - {"/", FOLDER}
+    parents = {str(parent) for path in readable for parent in Path(path).parents} - {"/"}
     for parent in sorted(parents - set(readable)):  # else bwrap makes them for root alone
         words += ["--perms", "0755", "--dir", parent]
     for path in readable:
         words += ["--ro-bind", path, path]
     words += ["--proc", "/proc", "--dev", "/dev"]
-    words += ["--size", str(_SHARED_MEMORY_BYTES), "--perms", "1777", "--tmpfs", "/dev/shm"]
+    for folder, size in ((FOLDER, limits.disk_bytes), ("/dev/shm", _SHARED_MEMORY_BYTES)):
+        words += ["--size", str(size), "--perms", "1777", "--tmpfs", folder]
     return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", FOLDER, "--"]
 
 

@@ -70,8 +70,11 @@ def all_gone(tmp_path):
 
 
 def is_running(pid):
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it may end while it is read
+        return False
+    return status.rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def test_it_serves_the_model_and_adapters_and_leaves_nothing_running(tmp_path, command):

@@ -19,7 +19,8 @@ from collabllm.training.data import (
     tokenize_pairs,
     weigh_rows,
 )
-from collabllm.training.run import Method, Run, Scores, run_training
+from collabllm.training.method import Method, Scores
+from collabllm.training.run import Run, run_training
 from collabllm.training.schedule import describe_steps
 from collabllm.training.settings import DPOSettings
 

@@ -21,7 +21,8 @@ from collabllm.training.grpo_online import FOLDER, PolicyReward
 from collabllm.training.grpo_own_turns import go_on
 from collabllm.training.grpo_prompts import build_openings, describe_prompts, fit_prompts
 from collabllm.training.grpo_settings import GRPOSettings
-from collabllm.training.run import Method, Run, Scores, run_training
+from collabllm.training.method import Method, Scores
+from collabllm.training.run import Run, run_training
 from collabllm.training.schedule import describe_steps
 
 if TYPE_CHECKING:

@@ -1,15 +1,11 @@
-"""One path for every method: check, prepare the data, train, evaluate, leave the results.
-
-A method is one module with a `Method`: its settings, TRL's config and trainer, its data, its score.
-"""
+"""One path for every method: check, prepare the data, train, evaluate, leave the results."""
 
 import logging
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Trainer
@@ -30,6 +26,7 @@ from collabllm.training.checkpoints import (
     read_run_facts,
 )
 from collabllm.training.data import TrainingData, prepare_once
+from collabllm.training.method import Method, Scores
 from collabllm.training.schedule import plan_evaluation
 from collabllm.training.settings import BUNDLED_MODEL, TrainingSettings, split_arguments
 
@@ -40,42 +37,6 @@ if TYPE_CHECKING:
     from collabllm.training.sharding import Sharding
 
 logger = logging.getLogger(__name__)
-
-Scores = dict[str, float]
-
-
-class Method(ABC):
-    """What one method of training adds to the shared path; one object per run."""
-
-    name: ClassVar[str]
-    """Name of the script, and the beginning of the run's name."""
-    config_class: ClassVar[type]
-    """TRL's config; every field is a flag."""
-    settings_class: ClassVar[type[TrainingSettings]]
-    made_by: ClassVar[str]
-    """Words of the card: `Trained with CollabLLM … DATASET`."""
-
-    def config_fields(self, settings: Any) -> dict[str, Any]:
-        """Return fields of TRL's config that only this method has."""
-        return {"max_length": settings.max_length}
-
-    @abstractmethod
-    def prepare_data(
-        self, settings: Any, tokenizer: "PreTrainedTokenizerBase", config: Any
-    ) -> TrainingData:
-        """Load, convert, tokenize and check the data; runs in one process only."""
-
-    @abstractmethod
-    def build_trainer(self, run: "Run", data: TrainingData) -> Trainer:
-        """Make the trainer, by `run.build_trainer`."""
-
-    @abstractmethod
-    def score(self, trainer: Trainer, data: TrainingData) -> Scores:
-        """Measure the model on held-out data; empty where nothing is held out."""
-
-    def end(self, trainer: Any) -> None:
-        """Close the trackers, and whatever else the method has opened."""
-        trainer.accelerator.end_training()
 
 
 @dataclass

@@ -27,8 +27,9 @@ from collabllm.training.data import (
     tokenize_rows,
     weigh_rows,
 )
+from collabllm.training.method import Method, Scores
 from collabllm.training.preflight import Preflight
-from collabllm.training.run import Method, Run, Scores, run_training
+from collabllm.training.run import Run, run_training
 from collabllm.training.schedule import describe_steps
 from collabllm.training.settings import SFTSettings
 

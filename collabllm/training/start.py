@@ -21,7 +21,8 @@ from collabllm.training.checkpoints import (
     read_run_facts,
     wants_to_resume,
 )
-from collabllm.training.run import Method, Run
+from collabllm.training.method import Method
+from collabllm.training.run import Run
 from collabllm.training.settings import BUNDLED_MODEL, TrainingSettings
 from collabllm.training.sharding import find_sharding
 from collabllm.training.train_utils import (

@@ -147,10 +147,13 @@ def _examine_apart(program: str, exam: Exam) -> Verdict:
 
 
 def _examine_together(program: str, exam: Exam) -> Verdict:
+    verdict = Verdict("passed")
     for mixed in mix_canaries(exam.test, random.Random(secrets.randbits(64))):
-        verdict = _run_mixed(program, mixed, exam)
-        if verdict.outcome != "passed":
-            break
+        found = _run_mixed(program, mixed, exam)
+        if found.outcome == "failed":  # what a canary wants may be what a wrong program answers
+            return found
+        if found.outcome == "tampered":
+            verdict = found
     return verdict
 
 

@@ -54,8 +54,7 @@ def test_a_right_program_passes(task):
 
 @pytest.mark.parametrize("task", TASKS, ids=IDS)
 def test_a_wrong_program_fails(task):
-    # 0 in any case; a wrong value that a changed test happens to want is called tampered.
-    assert outcome(task.wrong, task)[0] in ("failed", "tampered")
+    assert outcome(task.wrong, task)[0] == "failed"
 
 
 @pytest.mark.parametrize("task", TASKS, ids=IDS)

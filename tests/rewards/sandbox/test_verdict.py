@@ -141,6 +141,17 @@ def test_the_right_program_passes_and_the_wrong_one_fails(name):
     assert examine(wrong, test, libraries=libraries, limits=LIMITS).outcome == "failed"
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_wrong_program_that_gives_what_a_canary_wants_has_failed(monkeypatch, seed):
+    test = "import unittest\nclass T(unittest.TestCase):\n"
+    test += "".join(f"    def test_{i}(self):\n        self.assertEqual(f({i}), 0)\n" for i in "12")
+    monkeypatch.setattr("secrets.randbits", lambda bits: seed)
+    monkeypatch.setattr("collabllm.rewards.sandbox.other_value._other_int", lambda *_: 1)
+
+    found = examine("def f(x):\n    return 1", test, limits=LIMITS)
+    assert (found.outcome, "1 != 0" in found.reason) == ("failed", True)
+
+
 # name: tests that cannot be run across a pipe, and a program that is right
 NOT_DECIDED = {
     "a subclass of the program's class": (

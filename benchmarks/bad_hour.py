@@ -135,27 +135,30 @@ def check(folder: Path, tasks: list[dict[str, str]]) -> str:
 
 
 def compare(folder: Path) -> str:
-    """Compare requests and tokens in the run's ledger with what the server delivered.
+    """Compare each role's requests and tokens in the run's ledger with what the server delivered.
 
     Raises:
-        AssertionError: If more is missing in the ledger than answers that were never read.
+        AssertionError: If the ledger has more than was delivered, or lacks more than the answers
+            that it says were never read.
     """
     header = json.loads((folder / "transcripts.run.json").read_text())
-    ledger = {role: [requests, tokens] for role, _, _, requests, tokens, _ in header["usage"]}
     counted: dict[str, list[int]] = {}
     for text in (folder / "delivered.txt").read_text().splitlines():
         role, tokens = text.split()
         counts = counted.setdefault(role, [0, 0])
         counts[0], counts[1] = counts[0] + 1, counts[1] + int(tokens)
-    missing = sum(count for count, _ in counted.values()) - sum(n for n, _ in ledger.values())
-    unanswered = header["num_unanswered"]
-    assert all(ledger[role][i] <= counted[role][i] for role in ledger for i in (0, 1)), ledger
-    assert missing <= unanswered, f"{ledger}, server {counted}, {unanswered} unanswered"
-    same = "equal" if ledger == counted else f"differ by {missing} requests"
-    return (
-        f"requests and tokens {same}, {unanswered} requests sent whose answer was never read: "
-        f"{ledger} server {counted}"
-    )
+    parts = []
+    for role, _, _, requests, tokens, _, unanswered in header["usage"]:
+        delivered, delivered_tokens = counted[role]
+        part = (
+            f"{role}: ledger {requests} answered, {tokens} tokens, and {unanswered} sent whose "
+            f"answer was never read; server {delivered} delivered, {delivered_tokens} tokens"
+        )
+        assert requests <= delivered <= requests + unanswered, part
+        assert tokens <= delivered_tokens, part
+        assert (requests == delivered) == (tokens == delivered_tokens), part
+        parts.append(part)
+    return "; ".join(parts)
 
 
 class Server:

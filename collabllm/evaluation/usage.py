@@ -51,7 +51,6 @@ def _restore(folder: Path, ledger: UsageLedger) -> int:
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     ledger.add_prices(found.get("prices", {}))
     ledger.restore(found.get("entries", ()))
-    ledger.num_unanswered += found.get("num_unanswered", 0)
     part = int(found.get("num_parts", 0)) + 1
     if _journal(folder, part).is_file():
         ledger.restore_journal(_journal(folder, part))
@@ -61,7 +60,6 @@ def _restore(folder: Path, ledger: UsageLedger) -> int:
 def _write(folder: Path, ledger: UsageLedger, num_parts: int) -> None:
     content = {
         "entries": ledger.to_entries(),
-        "num_unanswered": ledger.num_unanswered,
         "cost_usd": ledger.cost_usd,
         "prices": ledger.own_prices,
         "num_parts": num_parts,

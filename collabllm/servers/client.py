@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import httpx2
@@ -101,8 +101,8 @@ class OpenAIClient:
             messages: The conversation; only role and content are sent.
             model: The server's name of the model.
             role: Who pays in the ledger: `assistant`, `user` or `judge`.
-            keep_if: Says whether the cache may keep an answer, so that an unreadable one is asked
-                for again when a run is repeated. Empty ones are never kept.
+            keep_if: Says whether an answer from the cache will do; an unreadable or empty one is
+                asked for again when a run is repeated, and stays for a replay.
             affinity: With several servers, requests of one affinity go to one; by default those
                 whose conversation begins alike.
             **settings: Of the chat completions API, in its older names (`max_tokens`); the fields
@@ -132,8 +132,8 @@ class OpenAIClient:
             return Completion(**stored)
         self.ledger.check_limit(model)
         completion = await self._send_with_retries(request, role, affinity)
-        if completion.text.strip() and (keep_if is None or keep_if(completion)):
-            self._cache.put(identity, vars(completion))
+        is_good = bool(completion.text.strip()) and (keep_if is None or keep_if(completion))
+        self._cache.put(identity, vars(completion), is_useless=not is_good)
         return completion
 
     async def preflight(self, model: str, *, role: str) -> None:
@@ -181,24 +181,17 @@ class OpenAIClient:
         failures = 0
         while True:
             server, sent, pause_s = pool.choose(affinity), self._refused.adapt(request), None
-            self.ledger.count_unanswered(1)
             try:
-                completion = await server.complete(sent, self._timeout_s)
+                completion = await self._send(server, sent, role)
             except StatusError as error:
-                self.ledger.count_unanswered(-1)
                 if self._refused.learn(sent, error):
                     continue
                 _raise_if_lasting(error, server.address, request["model"])
                 failure, pause_s = describe_failure(error, self._timeout_s), error.retry_after_s
             except (httpx2.HTTPError, TimeoutError, UnreadableAnswerError) as error:
                 failure = describe_failure(error, self._timeout_s)
-                if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-                    self.ledger.count_unanswered(-1)
             else:
                 pool.succeeded(server)
-                tokens = completion.prompt_tokens, completion.completion_tokens
-                self.ledger.add(role, request["model"], *tokens, server.address)
-                self.ledger.count_unanswered(-1)
                 return completion
             failures += 1
             if failures > max_retries:
@@ -209,6 +202,19 @@ class OpenAIClient:
             pool.failed(server)
             if not pool.has_other(server):
                 await asyncio.sleep(backoff_s(failures))
+
+    async def _send(self, server: Connection, request: dict[str, Any], role: str) -> Completion:
+        """Send a request once; from the moment it leaves, the ledger knows of it."""
+        who = role, str(request["model"]), server.address
+        on_send = partial(self.ledger.count_sent, *who)
+        try:
+            completion = await server.complete(request, self._timeout_s, on_send)
+        except (StatusError, httpx2.ConnectError, httpx2.ConnectTimeout):
+            self.ledger.count_refused(*who)
+            raise
+        tokens = completion.prompt_tokens, completion.completion_tokens
+        self.ledger.count_answered(*who, *tokens)
+        return completion
 
 
 def _raise_if_lasting(error: StatusError, address: str, model: str) -> None:

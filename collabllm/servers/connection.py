@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -52,8 +52,15 @@ class Connection:
         parts = urlsplit(self.base_url)
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
-    async def complete(self, request: Mapping[str, Any], timeout_s: float) -> Completion:
+    async def complete(
+        self, request: Mapping[str, Any], timeout_s: float, on_send: Callable[[], None]
+    ) -> Completion:
         """Ask for a completion when there is a slot, no pause, and room for the tokens.
+
+        Args:
+            request: What is sent.
+            timeout_s: Seconds that the answer may take from then on.
+            on_send: Called right before the request leaves.
 
         Raises:
             StatusError: If the server answers with an error status.
@@ -67,6 +74,7 @@ class Connection:
             reserved = await self._limiter.reserve(most_tokens(request), pool.turn)
             taken = reserved  # what a request without an answer took is not known
             try:
+                on_send()
                 completion = read_completion(
                     await self.post("/chat/completions", request, timeout_s), request
                 )

@@ -19,17 +19,23 @@ UNANSWERED = (
 
 @dataclass
 class Usage:
-    """Requests and tokens of one role with one model on one server."""
+    """Requests and tokens of one role with one model on one server.
+
+    `unanswered` counts requests that were sent and whose answer was never read: it came too late,
+    broke off, or met a process that was gone. The server may have counted them, and charge.
+    """
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    unanswered: int = 0
 
     def add(self, other: "Usage") -> None:
         """Add another's numbers to these."""
         self.requests += other.requests
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
+        self.unanswered += other.unanswered
 
 
 def usage_line(name: str, used: Usage) -> str:
@@ -47,9 +53,6 @@ class UsageLedger:
         max_cost_usd: No further request starts once this is spent; those under way still end and
             count. None for no limit.
         prices: Dollars a million tokens (prompt, completion) by model; they win over the kept list.
-
-    `num_unanswered` counts requests that were sent and whose answer was never read: it came too
-    late, broke off, or met a process that was gone. A server may have counted them, and charge.
     """
 
     def __init__(
@@ -59,7 +62,6 @@ class UsageLedger:
         self.own_prices = dict(prices or {})
         self._prices: dict[str, Price | None] = {}
         self._usage: dict[tuple[str, str, str], Usage] = defaultdict(Usage)
-        self.num_unanswered = 0
         self._lock = threading.Lock()
         self._journal: IO[bytes] | None = None
 
@@ -67,23 +69,33 @@ class UsageLedger:
         self, role: str, model: str, prompt_tokens: int, completion_tokens: int, server: str = ""
     ) -> None:
         """Add one request."""
-        entry = {"entry": [role, model, server, 1, prompt_tokens, completion_tokens]}
-        with self._lock:
-            self._usage[role, model, server].add(Usage(1, prompt_tokens, completion_tokens))
-            self._note(entry)
+        self._count((role, model, server), Usage(1, prompt_tokens, completion_tokens))
 
-    def count_unanswered(self, number: int) -> None:
-        """Add 1 when a request is sent, and -1 when it is answered or never reached a server."""
-        with self._lock:
-            self.num_unanswered += number
-            self._note({"unanswered": number})
+    def count_sent(self, role: str, model: str, server: str) -> None:
+        """Count a request as unanswered; it stays so if its answer is never read."""
+        self._count((role, model, server), Usage(unanswered=1))
 
-    def _note(self, line: dict[str, Any]) -> None:
-        if self._journal:
-            self._journal.write(json.dumps(line).encode() + b"\n")
+    def count_answered(
+        self, role: str, model: str, server: str, prompt_tokens: int, completion_tokens: int
+    ) -> None:
+        """Count the answer to a request that was sent."""
+        used = Usage(1, prompt_tokens, completion_tokens, unanswered=-1)
+        self._count((role, model, server), used)
+
+    def count_refused(self, role: str, model: str, server: str) -> None:
+        """Take back a request that was refused, or never reached a server."""
+        self._count((role, model, server), Usage(unanswered=-1))
+
+    def _count(self, key: tuple[str, str, str], used: Usage) -> None:
+        """Add to the sums and, in one line, to the journal, so that a kill parts neither."""
+        with self._lock:
+            self._usage[key].add(used)
+            if self._journal:
+                line = json.dumps({"entry": [*key, *vars(used).values()]})
+                self._journal.write(line.encode() + b"\n")
 
     def to_entries(self) -> list[list[Any]]:
-        """Return all that was counted: role, model, server, requests, tokens in and out."""
+        """Return all that was counted: role, model, server, and the numbers of its `Usage`."""
         with self._lock:
             return [[*key, *vars(usage).values()] for key, usage in self._usage.items()]
 
@@ -95,10 +107,7 @@ class UsageLedger:
 
     def restore_journal(self, path: str | Path) -> None:
         """Add what the journal of a killed part of a run says."""
-        for line in read_json_lines(path):
-            if "entry" in line:
-                self.restore([line["entry"]])
-            self.num_unanswered += line.get("unanswered", 0)
+        self.restore(line["entry"] for line in read_json_lines(path))
 
     def start_journal(self, path: str | Path) -> None:
         """Write each request to a file at once, from now on, so that a killed run can restore it.
@@ -166,6 +175,12 @@ class UsageLedger:
                 for (_, model, _), usage in self._usage.items()
                 if (price := self.price(model))
             )
+
+    @property
+    def num_unanswered(self) -> int:
+        """Requests that were sent and whose answer was never read; see `Usage`."""
+        with self._lock:
+            return sum(usage.unanswered for usage in self._usage.values())
 
     def by_role(self) -> dict[str, Usage]:
         """Return the sums of each role."""

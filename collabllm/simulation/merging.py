@@ -1,7 +1,7 @@
 """Put the parts of a run together: one file of conversations or rows, one header, one sum."""
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,13 +166,11 @@ def _sum(parts: Sequence[_Part]) -> dict[str, Any]:
     for name in ("spent_usd", "num_wanted"):
         whole[name] = sum(part.header.get(name, 0) for part in parts)
     lost: Counter[str] = Counter()
-    usage: dict[str, list[Any]] = defaultdict(list)
+    usage: list[Any] = []
     for part in parts:
         lost.update(part.header.get("lost", {}))
-        usage["usage"] += part.header.get("usage", [])
+        usage += part.header.get("usage", [])
     whole |= {"lost": dict(lost)} if lost else {}
-    if usage["usage"]:
-        unanswered = sum(part.header.get("num_unanswered", 0) for part in parts)
-        whole |= {**usage, "num_unanswered": unanswered}
+    whole |= {"usage": usage} if usage else {}
     whole["merged"] = [{"folder": str(p.folder), "shard": str(p.shard)} for p in parts]
     return whole

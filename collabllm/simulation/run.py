@@ -93,7 +93,6 @@ def simulate_chats(
 def _restore_usage(ledger: UsageLedger, header: RunHeader) -> None:
     """Count on from what the run had used before; a killed part of it left a journal."""
     ledger.restore(header.before.get("usage", ()))
-    ledger.num_unanswered += header.before.get("num_unanswered", 0)
     journal = _journal_of(header, header.before.get("num_parts", 0) + 1)
     if header.before and journal.exists():
         ledger.restore_journal(journal)
@@ -157,7 +156,6 @@ class _Run:
         self.header.write(
             self.ledger.cost_usd,
             usage=self.ledger.to_entries(),
-            num_unanswered=self.ledger.num_unanswered,
             num_parts=num_parts,
             num_wanted=len(self.wanted),
         )

@@ -104,13 +104,15 @@ def test_usage_is_added_up_over_runs_also_when_they_are_killed(tmp_path):
         ledger = UsageLedger(prices=prices)
         run = keep_usage(tmp_path, ledger)
         run.__enter__()
-        ledger.count_unanswered(1)
-        ledger.add("assistant", "m", 500, 7, f"http://{number}")
-        ledger.count_unanswered(-1)
-        ledger.count_unanswered(1)  # and nothing after it: the process is gone
+        who = "assistant", "m", f"http://{number}"
+        ledger.count_sent(*who)
+        ledger.count_answered(*who, 500, 7)
+        ledger.count_sent(*who)  # and nothing after it: the process is gone
 
         found = read_usage(tmp_path)
-        assert found.by_role() == {"assistant": Usage(number, 500 * number, 7 * number)}
+        assert found.by_role() == {
+            "assistant": Usage(number, 500 * number, 7 * number, unanswered=number)
+        }
         assert found.num_unanswered == number
         assert found.cost_usd == ledger.cost_usd == 0.5 * number
     assert [name for name in found.sums() if "server" in name] == [

@@ -50,6 +50,25 @@ def test_a_passing_fault_is_retried(fault):
     assert client.ledger.num_unanswered == unread
 
 
+def test_only_what_has_left_is_sent_without_an_answer():
+    async def cancel_all(client):
+        calls = [client.complete(HI, "m", role="user", max_tokens=90) for _ in range(9)]
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        while len(server.requests) < 2:
+            await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    with FakeServer(lambda body: "ok", delay_s=1.0) as server:
+        client = OpenAIClient(server.url, KEY, tokens_per_minute=200)
+        run(cancel_all(client))
+
+    assert len(server.requests) == 2, "the others wait for room"
+    assert client.ledger.num_unanswered == 2
+    assert client.ledger.by_role()["user"].requests == 0
+
+
 def test_retry_after_is_honoured():
     calls = []
 

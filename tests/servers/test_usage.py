@@ -31,6 +31,24 @@ def test_usage_adds_up_by_server_and_from_many_threads():
     }
 
 
+def test_a_kill_parts_no_answer_from_its_request(tmp_path):
+    ledger, who = UsageLedger(), ("user", "m", "http://a")
+    ledger.start_journal(tmp_path / "journal.jsonl")
+    ledger.count_sent(*who)
+    ledger.count_sent(*who)
+    ledger.count_answered(*who, 10, 2)
+    lines = (tmp_path / "journal.jsonl").read_text().splitlines(keepends=True)
+    found = []
+    for number in range(len(lines) + 1):
+        (tmp_path / "killed.jsonl").write_text("".join(lines[:number]))
+        killed = UsageLedger()
+        killed.restore_journal(tmp_path / "killed.jsonl")
+        used = killed.by_role().get("user", Usage())
+        found.append((used.requests, used.unanswered))
+
+    assert found == [(0, 0), (0, 1), (0, 2), (1, 1)]
+
+
 @pytest.mark.parametrize(
     ("model", "price"),
     [

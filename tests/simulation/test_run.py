@@ -77,6 +77,7 @@ def test_a_resumed_run_shows_all_conversations_and_all_that_was_spent(tmp_path, 
             delivered[model, "requests"],
             delivered[model, "prompt_tokens"],
             delivered[model, "completion_tokens"],
+            0,
         ]
         for model in ("a", "u")
     }
@@ -93,17 +94,17 @@ def test_what_a_killed_run_used_is_not_forgotten(tmp_path, capsys):
         simulate_chats(**given(server, tmp_path))
         ledger = UsageLedger()
         ledger.start_journal(tmp_path / ".transcripts.run.usage-2.jsonl")
-        for _ in range(3):
-            ledger.count_unanswered(1)
-        ledger.add("assistant", "a", 1_000_000, 0, "killed")
-        ledger.count_unanswered(-1)
+        who = "assistant", "a", "killed"
+        for _ in range(4):
+            ledger.count_sent(*who)
+        ledger.count_answered(*who, 1_000_000, 0)
+        ledger.count_refused(*who)
         simulate_chats(**given(server, tmp_path, num_tasks=4, resume=True))
         simulate_chats(**given(server, tmp_path, num_tasks=5, resume=True))
 
     header = json.loads((tmp_path / "transcripts.run.json").read_text())
     killed = [numbers for _, _, address, *numbers in header["usage"] if address == "killed"]
-    assert killed == [[1, 1_000_000, 0]], "neither lost nor counted twice"
-    assert header["num_unanswered"] == 2, "under way when the process was killed"
+    assert killed == [[1, 1_000_000, 0, 2]], "neither lost nor counted twice; two were under way"
     assert "2 requests were sent and their answers never read" in capsys.readouterr().out
     assert header["spent_usd"] > 1000
 

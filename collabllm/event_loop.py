@@ -86,8 +86,19 @@ def _first_error(failures: BaseExceptionGroup[Any]) -> BaseException:
 
 
 async def run_blocking(function: Callable[..., T], *args: Any) -> T:
-    """Run a blocking function in a thread."""
-    return await asyncio.get_running_loop().run_in_executor(_threads(), function, *args)
+    """Run a blocking function in a thread.
+
+    Raises:
+        RuntimeError: In place of StopIteration, which no future can carry: its caller would hang.
+    """
+
+    def call() -> T:
+        try:
+            return function(*args)
+        except StopIteration as error:
+            raise RuntimeError("StopIteration: an iterator had no more values.") from error
+
+    return await asyncio.get_running_loop().run_in_executor(_threads(), call)
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from collabllm.messages import Message
-from collabllm.simulation.user_models import UserTurnResult
+from collabllm.simulation.user_models.base import PREMATURE_END, TOLD_WRONGLY, UserTurnResult
 from collabllm.tasks import Fact
 from collabllm.tasks.matching import facts_asked_for, facts_told, find_questions
 from collabllm.tasks.words import contains_value, content_words
@@ -28,6 +28,7 @@ def audit_conversation(
     *,
     facts: Sequence[Fact] = (),
     user_turns: Sequence[UserTurnResult] = (),
+    opening: str = "",
 ) -> dict[str, bool]:
     """Look for faults in the user's messages.
 
@@ -36,6 +37,7 @@ def audit_conversation(
         goal: The hidden goal.
         facts: Facts of the task.
         user_turns: The simulator's user turns, with the user's slips.
+        opening: The first message that the task itself gives; it may tell what it likes.
 
     Returns:
         `role_flip` (the user speaks like an assistant), `goal_leak` (12 or more words of the goal
@@ -49,11 +51,11 @@ def audit_conversation(
     said = Counter(" ".join(text.lower().split()) for text in users)
     return {
         "role_flip": any(_ROLE_FLIP.search(text.replace("\u2019", "'")) for text in users),
-        "goal_leak": _leaks_goal(messages, goal),
+        "goal_leak": _leaks_goal(messages, goal, opening),
         "repeat": any(n > 1 and len(text.split()) > 3 for text, n in said.items()),
         "json_leftover": any(map(_JSON_REST.search, users)),
-        "told_wrongly": "told_wrongly" in slips or _tells_wrongly(messages, facts),
-        "premature_end": "premature_end" in slips,
+        "told_wrongly": TOLD_WRONGLY in slips or _tells_wrongly(messages, facts),
+        "premature_end": PREMATURE_END in slips,
     }
 
 
@@ -160,12 +162,13 @@ def audit_rates(audits: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return rates.means()
 
 
-def _leaks_goal(messages: Sequence[Message], goal: str) -> bool:
+def _leaks_goal(messages: Sequence[Message], goal: str, opening: str) -> bool:
     words = goal.lower().split()
     runs = {" ".join(words[i : i + _LEAK_WORDS]) for i in range(len(words) - _LEAK_WORDS + 1)}
     previous = ""
     for message in messages:
-        if message["role"] == "user" and not find_questions(previous):
+        is_unasked = message["role"] == "user" and not find_questions(previous)
+        if is_unasked and message["content"] != opening:
             text = " ".join(message["content"].lower().split())
             if any(run in text for run in runs):
                 return True

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from collabllm.errors import IncompleteRunError
 from collabllm.event_loop import run_blocking, stream
+from collabllm.messages import Message
 from collabllm.servers.usage import UsageLedger
 from collabllm.simulation.assistant import Assistant, Generates, to_assistant
 from collabllm.simulation.audit import AuditRates, audit_conversation, measure_user
@@ -18,7 +19,7 @@ from collabllm.simulation.record import Record
 from collabllm.simulation.shards import WHOLE, Shard
 from collabllm.simulation.simulator import ChatSimulator, RolloutResult, derive_seed
 from collabllm.simulation.transcripts import TranscriptWriter
-from collabllm.simulation.user_models import Persona
+from collabllm.simulation.user_models import Persona, UserModel
 from collabllm.simulation.user_models.registry import UserFactory
 from collabllm.tasks import Task
 from collabllm.tasks.matching import uses_encoder
@@ -121,48 +122,52 @@ class _Batch:
         user = None
         try:
             user = self.user_factory(task, seed)
-            simulator = ChatSimulator(self.assistant, user, self.token_budget)
-            prefix = []
-            if self.system_prompt:
-                prefix = [{"role": "system", "content": self.system_prompt}]
-            result = await simulator.arollout(
-                prefix,  # type: ignore[arg-type]
-                self.max_turns,
-                seed=seed,
-                stop=stop,
-                keep_errors=True,
-            )
-        except Exception as error:  # of a foreign user factory
+            result = await self._simulate(user, seed, stop)
+            faults, measures = await _audit(task, result)
+        except Exception as error:  # of foreign code: a user factory, a user that is none
             text = f"{type(error).__name__}: {error}"
             result = RolloutResult([], [], TerminationReason.ERROR, error=text)
-        goal = task.single_turn_prompt
+            faults, measures = await _audit(task, result)
         persona = getattr(user, "persona", None)
-        faults, measures = await self._audit(task, result)
         return Record(
             task.task_id,
             rollout_idx,
             result,
             faults,
-            goal,
+            task.single_turn_prompt,
             self.assistant.name,
-            user.name if user else "",
-            user.prompt_hash if user else "",
+            getattr(user, "name", ""),
+            getattr(user, "prompt_hash", ""),
             ", ".join(persona.traits) if isinstance(persona, Persona) else str(persona or ""),
             self.shared_time,
             measures,
         )
 
-    async def _audit(
-        self, task: Task, result: RolloutResult
-    ) -> tuple[dict[str, bool], dict[str, float]]:
-        def audit() -> tuple[dict[str, bool], dict[str, float]]:
-            goal, facts = task.single_turn_prompt, task.facts
-            faults = audit_conversation(
-                result.messages, goal, facts=facts, user_turns=result.user_turns
-            )
-            return faults, measure_user(result.messages, goal, facts)
+    async def _simulate(self, user: UserModel, seed: int, stop: asyncio.Event) -> RolloutResult:
+        prefix: list[Message] = []
+        if self.system_prompt:
+            prefix = [{"role": "system", "content": self.system_prompt}]
+        simulator = ChatSimulator(self.assistant, user, self.token_budget)
+        return await simulator.arollout(
+            prefix, self.max_turns, seed=seed, stop=stop, keep_errors=True
+        )
 
-        return await run_blocking(audit) if uses_encoder(task.facts) else audit()
+
+async def _audit(task: Task, result: RolloutResult) -> tuple[dict[str, bool], dict[str, float]]:
+    """Return the user's faults, and how it talks."""
+
+    def audit() -> tuple[dict[str, bool], dict[str, float]]:
+        goal, facts = task.single_turn_prompt, task.facts
+        faults = audit_conversation(
+            result.messages,
+            goal,
+            facts=facts,
+            user_turns=result.user_turns,
+            opening=task.opening,
+        )
+        return faults, measure_user(result.messages, goal, facts)
+
+    return await run_blocking(audit) if uses_encoder(task.facts) else audit()
 
 
 class _Breaker:

@@ -8,8 +8,9 @@ import pytest
 
 from collabllm.errors import IncompleteRunError, ServerError
 from collabllm.provenance import RunHeader
-from collabllm.simulation import Assistant, AssistantReply, RuleBasedUser, simulate
+from collabllm.simulation import Assistant, AssistantReply, RuleBasedUser, UserModel, simulate
 from collabllm.simulation.transcripts import TranscriptWriter, read_transcripts
+from collabllm.simulation.user_models import UserTurnResult
 from collabllm.tasks import Task
 
 
@@ -155,3 +156,44 @@ def test_a_resumed_run_keeps_its_settings_and_remembers_what_it_spent(tmp_path):
     assert RunHeader(tmp_path / "h.json", header._content["settings"], resume=True).spent_usd == (
         0.75
     )
+
+
+class Silent:
+    """Talks, but is no UserModel."""
+
+    def generate(self, messages):
+        return "hello"
+
+
+class Marking(UserModel):
+    """Returns what is no turn's marks, which the audit cannot read."""
+
+    def __init__(self):
+        super().__init__("", "goal")
+
+    def generate(self, messages):
+        return UserTurnResult("hello", slips=None)
+
+
+@pytest.mark.parametrize("odd", [Silent(), Marking(), None])
+def test_a_user_that_is_none_ends_one_conversation(odd):
+    def user(task, seed):
+        return odd if task.task_id == "t3" else RuleBasedUser.from_task(task, seed=seed)
+
+    records = list(talk(make_tasks(10), Failing({"x"}), user))
+
+    assert len(records) == 10
+    assert [r.task_id for r in records if r.result.error] == ["t3"]
+
+
+def test_an_assistant_whose_answers_run_out_ends_conversations_and_hangs_none():
+    class Short:
+        answers = iter(["one", "two"])
+
+        def generate(self, messages):
+            return next(self.answers)
+
+    records = list(talk(make_tasks(4), Short(), concurrency=1))
+
+    errors = [r.result.error for r in records]
+    assert errors == ["", ""] + 2 * ["RuntimeError: StopIteration: an iterator had no more values."]

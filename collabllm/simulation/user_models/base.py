@@ -11,6 +11,8 @@ TERMINAL_SIGNAL = DEFAULT_TERMINAL_SIGNAL = "[[END OF CHAT]]"
 """Text by which a user says that it has what it wanted."""
 GIVE_UP_SIGNAL = "[[GIVE UP]]"
 """Text by which a user says that it is no use going on."""
+TOLD_WRONGLY, PREMATURE_END, CUT = "told_wrongly", "premature_end", "cut"
+"""The slips of a user; see `UserTurnResult`."""
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,9 @@ class Judge:
                 max_tokens=max_tokens,
                 seed=attempt,
                 response_format=_response_format(prompt_name, schema),
+                keep_if=lambda answer: (
+                    answer.finish_reason != "length" and _first_readable(answer, read) is not None
+                ),
             )
             if answer.finish_reason == "length":
                 if has_more_room:

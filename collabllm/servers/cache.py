@@ -14,6 +14,7 @@ from typing import Any, Literal
 from collabllm.errors import ReplayMissError
 
 _BATCH_S = 0.1
+_USELESS = "is_useless"
 
 
 class ResponseCache:
@@ -55,6 +56,8 @@ class ResponseCache:
     def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the stored answer, or None where there is none to be had.
 
+        An answer that was of no use is asked for again, unless the cache is replayed.
+
         Raises:
             ReplayMissError: If nothing is stored and the cache is replayed.
         """
@@ -67,13 +70,21 @@ class ResponseCache:
                 text = row[0] if row else None
         if text is not None:
             answer: dict[str, Any] = json.loads(text)
-            return answer
+            is_useless = answer.pop(_USELESS, False)
+            return answer if self.mode == "replay" or not is_useless else None
         if self.mode == "replay":
             raise ReplayMissError("The replayed cache has no answer to this request; record again.")
         return None
 
-    def put(self, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+    def put(
+        self, request: Mapping[str, Any], answer: Mapping[str, Any], *, is_useless: bool = False
+    ) -> None:
         """Store an answer; it can be read at once and is on the disk a moment later.
+
+        Args:
+            request: Of which a hash is stored.
+            answer: JSON values.
+            is_useless: Keep the answer for a replay alone.
 
         Raises:
             OSError: If an earlier answer could not be written.
@@ -81,7 +92,7 @@ class ResponseCache:
         self._check()
         key = _key(request)
         with self._lock:
-            self._pending[key] = json.dumps(dict(answer))
+            self._pending[key] = json.dumps({**answer, **({_USELESS: True} if is_useless else {})})
         self._queue.put(key)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from collabllm.rewards.hackers import HACKERS
 from collabllm.rewards.judge import fill_prompt, without_orders
 from collabllm.rewards.registry import score_conversation
 from collabllm.rewards.settings import JudgeSettings
+from collabllm.servers.cache import ResponseCache
 from collabllm.servers.client import OpenAIClient
 from collabllm.servers.usage import UsageLedger
 from collabllm.tasks import Task
@@ -70,6 +71,22 @@ def test_a_score_off_the_scale_is_asked_for_again_and_not_by_the_same_call():
     assert (value.value, value.applicable) == (None, True)
     assert "no score of 0 or 0.5 or 1, 3 times" in value.reason
     assert len(server.requests) == 3
+
+
+def test_an_unreadable_score_is_asked_for_again_when_a_run_is_repeated(tmp_path):
+    answers = iter([*["hm"] * 3, '{"why": "good", "score": 1}'])
+    with FakeServer(lambda body: next(answers)) as server:
+        cache = ResponseCache(tmp_path / "c.sqlite", "record")
+        client = OpenAIClient(server.url, max_retries=0, cache=cache)
+        tools = MetricTools(judge=Judge(client, "j"))
+        scores = [
+            asyncio.run(score_conversation(talk("a", "b"), TASK, ["interactivity"], tools))
+            for _ in range(3)
+        ]
+        cache.close()
+
+    assert [score["interactivity"].value for score in scores] == [None, 1, 1]
+    assert len(server.requests) == 4
 
 
 def test_what_is_judged_is_data_between_marks_that_nobody_can_foresee():

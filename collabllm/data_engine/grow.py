@@ -5,21 +5,24 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from collabllm.data_engine.turn_groups import Candidate, GrowthSettings, TurnGroup
 from collabllm.data_processing.confidence import VariancePool
 from collabllm.errors import CostLimitError, SimulationError
 from collabllm.event_loop import stream
-from collabllm.messages import Message, with_system_prompt
+from collabllm.messages import Message, to_valid_text, with_system_prompt
 from collabllm.rewards.multiturn import Future, RewardEstimate, estimate_rewards
 from collabllm.rewards.registry import MetricTools
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.batch import UserFactory
 from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.simulator import derive_seed
+from collabllm.simulation.user_models import UserTurnResult
 from collabllm.tasks import Task
 
+_MAX_ERRORS = 3  # unexpected ones; the next ends the build
 _SENTENCE_END = re.compile(r"[.!?\u2026](?:[\"')\]*_]*)(?=\s|$)")
 
 Contexts = Mapping[str, Sequence[Message]]
@@ -76,6 +79,7 @@ class _Builder:
         self.settings, self.tools = settings, tools
         self.pool = VariancePool()
         self.over_budget: CostLimitError | None = None
+        self.num_errors = 0
 
     async def run(
         self,
@@ -101,18 +105,24 @@ class _Builder:
     async def grow(
         self, task: Task, context: Sequence[Message], hand_out: Callable[[TurnGroup], None]
     ) -> None:
-        """Grow one conversation; an error of the simulation ends it as a failure."""
+        """Grow one conversation; an error ends it as a failure, too many unexpected ones all."""
         prompt = list(context)
         while not self.over_budget:
             try:
                 if not prompt:
-                    prompt = [Message(role="user", content=await self._ask_user(task, []))]
+                    first = await self._ask_user(task, [])
+                    prompt = [Message(role="user", content=first.response)]
                 group = await self._turn(task, prompt)
             except CostLimitError as error:
                 self.over_budget = error
                 return
             except SimulationError as error:
-                group = TurnGroup(task, prompt, [], lost={f"{type(error).__name__}: {error}": 1})
+                group = _failed(task, prompt, error)
+            except Exception as error:  # of foreign code: a user, an assistant, a metric
+                self.num_errors += 1
+                if self.num_errors > _MAX_ERRORS:
+                    raise
+                group = _failed(task, prompt, error)
             hand_out(group)
             if group.next_user is None:
                 return
@@ -123,14 +133,14 @@ class _Builder:
                 Message(role="user", content=group.next_user),
             ]
 
-    async def _ask_user(self, task: Task, context: Sequence[Message]) -> str:
+    async def _ask_user(self, task: Task, context: Sequence[Message]) -> UserTurnResult:
         seed = derive_seed(self.settings.seed, task.task_id, "user", len(context))
         turn = await self.user_factory(task, seed).agenerate(context, seed=seed)
-        if turn.is_terminal and context:
-            return ""
-        if not turn.response.strip():
+        if not context and turn.is_terminal:
+            raise SimulationError("the simulated user left before any reply")
+        if not turn.response.strip() and not turn.is_terminal:
             raise SimulationError("the simulated user said nothing")
-        return turn.response
+        return replace(turn, response=to_valid_text(turn.response))
 
     async def _turn(self, task: Task, prompt: list[Message]) -> TurnGroup:
         settings = self.settings
@@ -209,8 +219,11 @@ class _Builder:
         if self.settings.reward.window:
             return _take_from_future(best, len(prompt), seed)
         reply = Message(role="assistant", content=best.reply)
-        text = await self._ask_user(task, [*prompt, reply])
-        return (text, "") if text else (None, str(TerminationReason.USER_SATISFIED))
+        turn = await self._ask_user(task, [*prompt, reply])
+        if not turn.is_terminal:
+            return turn.response, ""
+        gave_up = TerminationReason.USER_GAVE_UP
+        return None, str(gave_up if turn.gave_up else TerminationReason.USER_SATISFIED)
 
 
 def _take_from_future(best: RewardEstimate, num_prompt: int, seed: int) -> tuple[str | None, str]:
@@ -221,6 +234,10 @@ def _take_from_future(best: RewardEstimate, num_prompt: int, seed: int) -> tuple
     if len(spoken) == num_prompt + 1:
         return None, str(future.termination_reason)
     return spoken[num_prompt + 1]["content"], ""
+
+
+def _failed(task: Task, prompt: list[Message], error: Exception) -> TurnGroup:
+    return TurnGroup(task, prompt, [], lost={f"{type(error).__name__}: {error}": 1})
 
 
 def to_last_sentence(text: str) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from collabllm.simulation import (
     OpenAIUserModel,
     RuleBasedUser,
 )
+from collabllm.simulation.user_models import UserTurnResult
 from collabllm.tasks import Task
 from scripts.build_dataset import main
 from tests.fake_server import FAULTS, FakeServer, user_json
@@ -99,12 +101,55 @@ def test_a_user_who_is_satisfied_ends_the_conversation():
     assert groups[-1].termination_reason == "user_satisfied"
 
 
+@pytest.mark.parametrize("window", [0, 1])
+def test_a_user_who_gives_up_is_not_content(window):
+    class Parrot(PartyAssistant):
+        async def agenerate(self, messages, *, seed=None):
+            return AssistantReply(f"Hmm, {len(messages)}.")
+
+    flat = settings(reward={"window": window}, max_turns=9)
+
+    groups = list(grow_conversations([PARTY], Parrot(), sharded, flat))
+
+    assert groups[-1].termination_reason == "user_gave_up"
+
+
+@pytest.mark.parametrize(("num_bad", "stops"), [(2, False), (4, True)])
+def test_single_unexpected_errors_end_their_conversation_and_many_end_the_build(num_bad, stops):
+    def odd(task, seed):
+        if int(task.task_id) < num_bad:
+            raise KeyError("x")
+        return sharded(PARTY, seed)
+
+    tasks = [replace(PARTY, task_id=str(idx)) for idx in range(8)]
+    groups = grow_conversations(tasks, PartyAssistant(), odd, settings(), concurrency=1)
+    if stops:
+        with pytest.raises(KeyError):
+            list(groups)
+        return
+    failed = [group.task.task_id for group in groups if "KeyError: 'x'" in group.lost]
+
+    assert failed == ["0", "1"]
+
+
+def test_a_user_who_leaves_before_any_reply_has_failed():
+    class Leaving(RuleBasedUser):
+        async def agenerate(self, messages, *, seed=None):
+            return UserTurnResult("bye", is_terminal=True)
+
+    (group,) = grow_conversations(
+        [PARTY], PartyAssistant(), lambda task, seed: Leaving.from_task(task), settings()
+    )
+
+    assert group.lost == {"SimulationError: the simulated user left before any reply": 1}
+
+
 def test_without_a_window_the_user_is_asked_for_the_next_message():
     flat = settings(reward={"window": 0}, max_turns=9)
 
     groups = list(grow_conversations([PARTY], PartyAssistant(), sharded, flat))
 
-    assert groups[-1].termination_reason == "user_satisfied"
+    assert groups[-1].termination_reason == "user_gave_up", "the flat reward prefers a guess"
     assert all(len(c.estimate.futures) == 1 for group in groups for c in group.candidates)
 
 

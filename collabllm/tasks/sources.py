@@ -1,6 +1,7 @@
 """Rows of other people's datasets, turned into the columns of a task."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from collabllm.hub import check_reachable
 _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
 _MEDIUM = ("title", "text")
+_NO_WISH = re.compile(r"(no|none|not|any|yes|all)\b", re.IGNORECASE)  # no result quotes these
+_EXAMPLES = re.compile(r"\s*\([^()]*\)$")
 _HARDEST = "Level 5"
 _IN3 = ("task", "vague", "missing_details")
 _SHARDED = ("sharded_instructions",)
@@ -130,19 +133,21 @@ def _from_in3(row: Row) -> Row:
     """IN3 (Qian et al. 2024, arXiv:2402.09205) and UserRL's IntentionGym; asking is measured.
 
     A missing detail is a fact, one of its options (drawn by the texts) what the user wants, its
-    importance the weight. A row that is not vague is a clear request: all asking is needless.
+    importance the weight. What a result must contain is the option without its examples, and
+    nothing where the user has no wish. A row that is not vague is a clear request: all asking is
+    needless.
     """
     opening = str(row["task"])
     details = row["missing_details"] or [] if row["vague"] else []
     facts = []
     for detail in details:
-        options = list(detail.get("options") or [])
-        value = _draw(options, f"{opening}{detail['description']}") if options else ""
+        options = _whole(detail.get("options") or [])
+        wish = _draw(options, f"{opening}{detail['description']}") if options else ""
         facts.append(
             {
                 "name": detail["description"],
-                "answer": f"{detail['description']}: {value or 'no preference'}.",
-                "value": value,
+                "answer": f"{detail['description']}: {wish or 'no preference'}.",
+                "value": "" if _NO_WISH.match(wish) else _EXAMPLES.sub("", wish),
                 "question": ", ".join(options),
                 "weight": float(detail.get("importance") or 1),
             }
@@ -154,6 +159,17 @@ def _from_in3(row: Row) -> Row:
         "facts": facts,
         "single_turn_metadata": {"category": row.get("category", ""), "vague": bool(row["vague"])},
     }
+
+
+def _whole(options: Sequence[str]) -> list[str]:
+    """Join what was cut at the commas of "(e.g., S, M)"; return the options without spaces."""
+    whole: list[str] = []
+    for option in map(str, options):
+        if whole and whole[-1].count("(") > whole[-1].count(")"):
+            whole[-1] += f", {option.strip()}"
+        else:
+            whole.append(option.strip())
+    return whole
 
 
 def _from_sharded(row: Row) -> Row:

@@ -114,6 +114,25 @@ def test_in3_details_are_facts_and_clear_rows_have_none(tmp_path):
     assert load_tasks(tmp_path / "in3.jsonl")[0] == vague
 
 
+@pytest.mark.parametrize(
+    ("options", "answer", "value"),
+    [
+        (["No preference"], "Budget: No preference.", ""),
+        (["Any airline"], "Budget: Any airline.", ""),
+        (["Northern Italy"], "Budget: Northern Italy.", "Northern Italy"),
+        (["Fruit (e.g., apples, pears)"], "Budget: Fruit (e.g., apples, pears).", "Fruit"),
+        (["size (e.g.", " S", " M)"], "Budget: size (e.g., S, M).", "size"),
+        ([" medium"], "Budget: medium.", "medium"),
+    ],
+)
+def test_in3_options_are_told_whole_and_no_wish_is_no_value(tmp_path, options, answer, value):
+    row = {**IN3[0], "missing_details": [{"description": "Budget", "options": options}]}
+
+    (task,) = load_tasks(write(tmp_path / "in3.jsonl", [row]))
+
+    assert (task.facts[0].answer, task.facts[0].value) == (answer, value)
+
+
 @pytest.mark.parametrize("key", ["shard", "shard_text"])
 def test_lost_in_conversation_opens_with_its_first_shard(tmp_path, key):
     shards = [{"shard_id": i, key: f"part {i}"} for i in range(3)]

@@ -45,8 +45,9 @@ _ASKS_GOAL = re.compile(
 class RuleBasedUser(UserModel):
     """Plays a user by rules; free, reproducible, and the same for every assistant.
 
-    It opens vaguely, answers a question about a fact it knows, says that it has no preference when
-    asked for anything else, and ends when a reply without a question is a result (`tasks.results`:
+    It opens vaguely, answers a question about a fact it knows, says again what it has said when
+    asked for nothing but that, says that it has no preference when asked for anything else, and
+    ends when a reply without a question is a result (`tasks.results`:
     more than its own words) and contains every required value, or when patience runs out.
 
     Args:
@@ -151,11 +152,14 @@ class RuleBasedUser(UserModel):
         if self._stalled_turns(spoken) >= self.patience:
             return UserTurnResult("I give up.", is_terminal=True, gave_up=True)
         asked = questions if self.answers_several else questions[:1]
-        told = self.facts_asked_for(asked, self.facts_told(spoken))
-        if told:
-            return UserTurnResult(" ".join(end_sentence(fact.answer) for fact in told))
+        known = self.facts_told(spoken)
+        if told := self.facts_asked_for(asked, known):
+            return UserTurnResult(_say(told))
         if any(map(_ASKS_GOAL.search, questions)):
             return UserTurnResult(f"{AS_I_SAID}{self.opening}")
+        again = self.facts_asked_for(asked, {fact.name for fact in self.shards} - known)
+        if again:
+            return UserTurnResult(f"{AS_I_SAID}{_say(again)}")
         random_ = random.Random(f"{self.seed}-{seed}-{len(spoken)}-{self.opening}")
         return UserTurnResult(random_.choice(NO_PREFERENCE if questions else NUDGES))
 
@@ -194,6 +198,10 @@ class RuleBasedUser(UserModel):
                 break
             stalled += 1
         return stalled
+
+
+def _say(facts: Sequence[Fact]) -> str:
+    return " ".join(end_sentence(fact.answer) for fact in facts)
 
 
 ShardedUserModel = RuleBasedUser

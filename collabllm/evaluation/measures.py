@@ -6,7 +6,6 @@ from collabllm.messages import Message
 from collabllm.rewards.metrics.text import count_assistant_tokens
 from collabllm.rewards.registry import MetricTools, MetricValue, score_conversation
 from collabllm.simulation.batch import Record
-from collabllm.simulation.endings import FAILURES
 from collabllm.tasks import Task
 from collabllm.tasks.matching import facts_told, find_asking, find_questions
 
@@ -30,7 +29,7 @@ def direction(metric: str, opening: str) -> int:
 async def measure(
     record: Record, task: Task, metrics: Sequence[str], tools: MetricTools
 ) -> dict[str, MetricValue]:
-    """Score a conversation; one that failed has no value, and the reason why.
+    """Score a conversation; one that says nothing about the assistant has no value, but a reason.
 
     Returns:
         The metrics, and `first_reply_asks` (0 or 1), `num_turns` (user messages), `num_tokens` (of
@@ -38,9 +37,8 @@ async def measure(
     """
     result = record.result
     names = [*metrics, *BUILT_IN]
-    if result.termination_reason in FAILURES:
-        reason = f"the conversation ended as {result.termination_reason}"
-        return dict.fromkeys(names, MetricValue(None, reason))
+    if result.why_unscored:
+        return dict.fromkeys(names, MetricValue(None, result.why_unscored))
     values = await score_conversation(result.messages, task, list(metrics), tools)
     users = sum(message["role"] == "user" for message in result.messages)
     first = next((m["content"] for m in result.messages if m["role"] == "assistant"), "")

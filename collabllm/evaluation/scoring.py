@@ -82,9 +82,10 @@ class Scorer:
             return
         for line in read_transcripts(file):
             if not line["failed"] and line["task_id"] in self.opened:
-                key = self.pair.key(line["task_id"], line["rollout_idx"])
-                if self._lacking(key) != []:
-                    yield Record.from_json(line)
+                lacking = self._lacking(self.pair.key(line["task_id"], line["rollout_idx"]))
+                record = Record.from_json(line)
+                if lacking is None or (lacking and not record.result.why_unscored):
+                    yield record
 
     def add(self, record: Record) -> None:
         """Start to score a conversation, or what its kept score lacks."""

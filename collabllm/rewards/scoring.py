@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from collabllm.messages import Message
 from collabllm.rewards.metrics.text import count_assistant_tokens
 from collabllm.rewards.registry import MetricTools, MetricValue, find_specs, score_conversation
-from collabllm.simulation.endings import FAILURES, TerminationReason
+from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.simulator import RolloutResult
 from collabllm.tasks import Task
 
@@ -97,15 +97,15 @@ async def score_rollout(
 ) -> Future:
     """Score a finished conversation.
 
-    One that failed by a server or by the simulated user is missing. One that the assistant ended
-    by saying nothing gets the floor: silence is the worst that it can do.
+    One that failed by a server or by the simulated user is missing, and so is one in which the
+    user told something wrongly. One that the assistant ended by saying nothing gets the floor:
+    silence is the worst that it can do.
     """
     names = list(settings.weights)
     num_tokens = count_assistant_tokens(result.messages, tools)
     reason = result.termination_reason
-    if reason in FAILURES:
-        missing = MetricValue(None, f"the conversation ended as {reason}")
-        metrics = dict.fromkeys(names, missing)
+    if result.why_unscored:
+        metrics = dict.fromkeys(names, MetricValue(None, result.why_unscored))
         return Future(result.messages, reason, metrics, num_tokens, None, seed)
     if reason is TerminationReason.ASSISTANT_EMPTY:
         return to_floor(result.messages, reason, settings, num_tokens, seed)

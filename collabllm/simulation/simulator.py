@@ -13,7 +13,7 @@ from collabllm.event_loop import run
 from collabllm.messages import Message, to_chat, to_valid_text
 from collabllm.simulation.assistant import Assistant, AssistantReply, Generates, to_assistant
 from collabllm.simulation.endings import TerminationReason
-from collabllm.simulation.user_models import UserModel, UserTurnResult
+from collabllm.simulation.user_models.base import TOLD_WRONGLY, UserModel, UserTurnResult
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,15 @@ class RolloutResult:
             TerminationReason.USER_SATISFIED,
             TerminationReason.USER_GAVE_UP,
         )
+
+    @property
+    def why_unscored(self) -> str:
+        """Why this says nothing about the assistant's work, as after a slip of the user; or ""."""
+        if self.termination_reason.is_failure:
+            return f"the conversation ended as {self.termination_reason}"
+        if any(TOLD_WRONGLY in turn.slips for turn in self.user_turns):
+            return "the user marked that it had told something wrongly"
+        return ""
 
     @property
     def num_cut(self) -> int:

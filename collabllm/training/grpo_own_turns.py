@@ -55,5 +55,5 @@ async def _talk(row: Mapping[str, Any], online: "PolicyReward", step: int) -> li
     said = [idx for idx, message in enumerate(result.messages) if message["role"] == "user"]
     prompt = result.messages[: said[-1] + 1]
     room = settings.max_length - online.config.max_completion_length
-    is_usable = not result.termination_reason.is_failure
+    is_usable = not result.why_unscored
     return prompt if is_usable and len(online.policy.tokenize(prompt)) <= room else opening

@@ -17,6 +17,7 @@ from collabllm.rewards import (
 )
 from collabllm.rewards.multiturn import combine
 from collabllm.simulation import Assistant, AssistantReply, RuleBasedUser, TerminationReason
+from collabllm.simulation.user_models import UserTurnResult
 from collabllm.tasks import Fact, Task
 
 PARTY = Task(
@@ -162,6 +163,27 @@ def test_failed_futures_are_missing_and_never_zero():
     failed = next(future for future in estimate.futures if future.reward is None)
     assert failed.termination_reason is TerminationReason.SERVER_ERROR
     assert "server_error" in failed.metrics["facts_elicited"].reason
+
+
+def test_a_future_in_which_the_user_told_something_wrongly_is_missing():
+    class Careless(RuleBasedUser):
+        async def agenerate(self, messages, *, seed=None):
+            return UserTurnResult("It's a 9th birthday.", slips=("told_wrongly",))
+
+    estimate = multiturn_reward(
+        "How old?",
+        OPENING,
+        PARTY,
+        RuleAssistant(),
+        lambda task, seed: Careless.from_task(task) if seed % 2 else sharded(task, seed),
+        weights={"facts_elicited": 1.0},
+        window=1,
+        num_samples=6,
+    )
+
+    assert estimate.value == 0.5
+    reasons = {f.metrics["facts_elicited"].reason for f in estimate.futures if f.reward is None}
+    assert reasons == {"the user marked that it had told something wrongly"}
 
 
 class BrokeAssistant(RuleAssistant):

@@ -5,6 +5,7 @@ import pytest
 from collabllm.simulation import (
     Assistant,
     AssistantReply,
+    OpenAIClient,
     UserModel,
     UserTurnResult,
     simulate_chats,
@@ -12,6 +13,7 @@ from collabllm.simulation import (
 from collabllm.simulation.assistant import registry as assistants
 from collabllm.simulation.settings import AssistantSettings, UserSettings
 from collabllm.simulation.user_models import registry as users
+from collabllm.simulation.user_models.personas import GROUPS
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
 from collabllm.tasks import demo_tasks
 
@@ -53,6 +55,22 @@ def test_flags_of_the_language_model_are_defaults_of_its_kind():
     assert by_flags.to_user_spec().options["num_traits"] == 2
     assert by_words.to_user_spec().options["model"] == "n"
     assert UserSettings(user_model="m").to_user_spec().options == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "number"), [("", 2), (",num_traits=1", 3), (",vary=false", 0), (",traits=polite", 1)]
+)
+def test_users_of_a_language_model_differ_in_what_they_know_and_write(words, number):
+    clients = OpenAIClient("http://127.0.0.1:9/v1", "k")
+    make = to_user_spec(f"kind=openai{words}").build_factory(lambda base_url: clients)
+
+    personas = [make(demo_tasks()[0], seed).persona.traits for seed in range(40)]
+
+    assert {len(traits) for traits in personas} == {number}
+    assert personas == [make(demo_tasks()[0], seed).persona.traits for seed in range(40)]
+    if number > 1:
+        assert all(set(traits) & set(GROUPS["verbosity"]) for traits in personas)
+        assert all(set(traits) & set(GROUPS["knowledge"]) for traits in personas)
 
 
 def test_patience_and_single_answers_reach_the_user():

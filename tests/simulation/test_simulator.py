@@ -140,6 +140,18 @@ def test_a_user_who_gives_up_is_not_content():
     assert [end.terminated_by_user for end in ends] == [True, True, False, False]
 
 
+def test_what_the_user_told_wrongly_is_not_charged_to_the_assistant():
+    wrong = UserTurnResult("13!", slips=("told_wrongly",))
+    slow = UserTurnResult("yes", slips=("premature_end", "cut"))
+
+    reasons = [
+        ChatSimulator(QueueAssistant(), QueueUser(turn)).rollout([], 1).why_unscored
+        for turn in (wrong, slow, "12!")
+    ]
+
+    assert reasons == ["the user marked that it had told something wrongly", "", ""]
+
+
 def test_an_assistant_that_says_nothing_has_failed_and_is_not_left_out():
     result = ChatSimulator(QueueAssistant("", ""), QueueUser()).rollout([], 3)
 
@@ -288,6 +300,13 @@ def test_the_audit_finds_faults_of_the_user(texts, fault):
     found = audit_conversation(talk, GOAL)
 
     assert [name for name, there in found.items() if there] == [fault]
+
+
+def test_the_opening_that_the_task_gives_is_no_leak():
+    talk = [{"role": "user", "content": GOAL}]
+
+    assert not audit_conversation(talk, f"{GOAL} Be firm.", opening=GOAL)["goal_leak"]
+    assert audit_conversation(talk, f"{GOAL} Be firm.", opening="Hi!")["goal_leak"]
 
 
 def test_the_audit_accepts_a_good_user_and_details_that_were_asked_for():

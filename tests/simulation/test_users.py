@@ -6,6 +6,7 @@ import pytest
 
 from collabllm.errors import UnparseableError
 from collabllm.simulation import (
+    ChatSimulator,
     OpenAIClient,
     OpenAIUserModel,
     Persona,
@@ -18,6 +19,7 @@ from collabllm.simulation.user_models.rule_based import NUDGES
 from collabllm.tasks import Fact, demo_tasks
 from collabllm.tasks.matching import contains_value, find_questions
 from tests.fake_server import FakeServer, user_json
+from tests.simulation.test_simulator import QueueAssistant
 
 GOAL = 'Say {"x": 1} and ${goal} or $5 to "Ann" {{ user }} <|im_end|>'
 
@@ -130,10 +132,27 @@ def test_a_user_who_confirms_waits_for_the_result():
     assert (late.is_terminal, late.slips) == (True, ())
 
 
-def test_what_the_user_says_wrongly_is_marked():
-    answer = json.dumps({"thought": "", "current_answer": "", "slip": "13", "response": "13!"})
+def test_a_user_who_says_only_that_it_leaves_is_asked_again_and_has_failed():
+    with FakeServer(lambda body: user_json(TERMINAL_SIGNAL)) as server:
+        simulator = ChatSimulator(QueueAssistant(), make_user(server))
+        result = simulator.rollout(ASKED, max_turns=1)
+
+    assert result.termination_reason == "user_empty"
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("slip", ["13", "I said 13 instead of 12", "no guests"])
+def test_what_the_user_says_wrongly_is_marked(slip):
+    answer = json.dumps({"thought": "", "current_answer": "", "slip": slip, "response": "13!"})
     with FakeServer(lambda body: answer) as server:
         assert make_user(server).generate([]).slips == ("told_wrongly",)
+
+
+@pytest.mark.parametrize("slip", ["", "none", "None.", "No slip", "N/A", "-", None, False])
+def test_a_field_that_says_there_is_no_slip_marks_none(slip):
+    answer = json.dumps({"thought": "", "current_answer": "", "slip": slip, "response": "12"})
+    with FakeServer(lambda body: answer) as server:
+        assert make_user(server).generate([]).slips == ()
 
 
 def test_a_cut_turn_is_asked_for_again_with_more_room_and_never_repaired():
@@ -275,6 +294,17 @@ def test_asked_for_the_task_itself_the_sharded_user_says_it_again_and_not_for_ev
 
     assert first.response == "As I said: plan a party"
     assert last.gave_up
+
+
+def test_asked_again_the_sharded_user_says_what_it_said_and_not_that_it_does_not_care():
+    user = RuleBasedUser(FACTS, "plan a party", patience=2)
+    asked = ("plan a party", "How many guests?", "We are 12.", "How many people?")
+
+    again = say(user, *asked).response
+
+    assert again == "As I said: We are 12."
+    assert say(user, *asked[:3], "How many people, and where?").response == "At the lake."
+    assert say(user, *asked, again, asked[1], again, asked[1]).gave_up
 
 
 def test_an_echo_of_the_user_is_no_question():

@@ -2,19 +2,26 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from string import Template
 from typing import Any
 
 from collabllm.messages import Message, to_chat
 from collabllm.prompts import load_prompt
-from collabllm.simulation.user_models.base import GIVE_UP_SIGNAL, UserTurnResult
+from collabllm.simulation.user_models.base import (
+    GIVE_UP_SIGNAL,
+    TOLD_WRONGLY,
+    UserTurnResult,
+)
 from collabllm.simulation.user_models.output_formats import FIELDS, parse_user_output
 from collabllm.simulation.user_models.personas import Persona
 from collabllm.simulation.user_models.server import MAX_PARSE_RETRIES, ServerUserModel
 
 __all__ = ["MAX_PARSE_RETRIES", "OpenAIUserModel"]
 
+# What models write into a field that they were asked to leave empty.
+_NO_SLIP = re.compile(r"\W*(|no|none|no slips?|nothing|n/?a|null|empty|false)\W*", re.IGNORECASE)
 _SCHEMA = {
     "type": "json_schema",
     "json_schema": {
@@ -93,5 +100,5 @@ class OpenAIUserModel(ServerUserModel):
             is_terminal=is_terminal,
             raw_output=answer,
             gave_up=gave_up,
-            slips=("told_wrongly",) if turn["slip"] else (),
+            slips=() if _NO_SLIP.fullmatch(turn["slip"]) else (TOLD_WRONGLY,),
         )

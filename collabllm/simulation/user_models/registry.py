@@ -139,7 +139,7 @@ def openai_users(
     temperature: float = 1.0,
     traits: tuple[str, ...] = (),
     num_traits: int = 0,
-    vary: bool = False,
+    vary: bool = True,
 ) -> UserFactory:
     """Make users played by a language model behind a server.
 
@@ -149,16 +149,15 @@ def openai_users(
         base_url: Address of the server, or a list of several; OpenAI's by default.
         max_tokens: Most tokens of an answer.
         temperature: Sampling temperature.
-        traits: Persona traits of every user, joined by + in a flag.
-        num_traits: Instead: how many random ones each user gets.
-        vary: Instead or on top: draw how much each user knows, and how much it writes.
+        traits: Persona traits of every user, joined by + in a flag; none are drawn then.
+        num_traits: How many random ones each user gets.
+        vary: Draw, too, how much each user knows and how much it writes.
     """
     client = clients(base_url)
 
     def make_user(task: Task, seed: int) -> UserModel:
-        persona = Persona(traits)
-        if num_traits or vary:
-            persona = Persona.sample(seed, num_traits, vary=vary)
+        drawn = Persona.sample(seed, num_traits, vary=vary)
+        persona = Persona(traits) if traits else drawn
         return OpenAIUserModel(
             task.task_desc,
             task.single_turn_prompt,

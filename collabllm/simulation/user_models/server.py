@@ -10,7 +10,13 @@ from collabllm.errors import UnparseableError
 from collabllm.event_loop import run_blocking
 from collabllm.messages import Message
 from collabllm.servers.client import Completion, OpenAIClient, shared_client
-from collabllm.simulation.user_models.base import TERMINAL_SIGNAL, UserModel, UserTurnResult
+from collabllm.simulation.user_models.base import (
+    CUT,
+    PREMATURE_END,
+    TERMINAL_SIGNAL,
+    UserModel,
+    UserTurnResult,
+)
 from collabllm.tasks.matching import find_questions
 from collabllm.tasks.results import is_result, user_words
 
@@ -99,7 +105,7 @@ class ServerUserModel(UserModel):
             if self._is_good(answer):
                 turn = self.read(answer.text)
                 assert turn is not None
-                slips = (*turn.slips, *["cut"] * bool(num_cut))
+                slips = (*turn.slips, *[CUT] * bool(num_cut))
                 return await self._put_off_end(replace(turn, slips=slips), messages)
             logger.info("The simulated user's output was unreadable (try %d).", attempt + 1)
             if answer.finish_reason == "length":
@@ -117,13 +123,15 @@ class ServerUserModel(UserModel):
     async def _put_off_end(
         self, turn: UserTurnResult, messages: Sequence[Message]
     ) -> UserTurnResult:
-        """Keep a user who only confirms from leaving before there is a result."""
+        """Keep a user who only confirms from leaving before there is a result.
+
+        One who says nothing beside the signal is asked again, as whoever says nothing.
+        """
         if not turn.is_terminal or turn.gave_up or not messages:
             return turn
         if not await run_blocking(self._is_premature, list(messages)):
             return turn
-        slips = (*turn.slips, "premature_end")
-        return replace(turn, is_terminal=not turn.response.strip(), slips=slips)
+        return replace(turn, is_terminal=False, slips=(*turn.slips, PREMATURE_END))
 
     def _is_premature(self, messages: Sequence[Message]) -> bool:
         """Tell whether the last reply asks or announces, and none so far is a result."""

@@ -28,7 +28,7 @@ from collabllm.simulation import Assistant, OpenAIClient, OpenAIUserModel
 from collabllm.simulation.batch import UserFactory
 from collabllm.tasks import Task, demo_tasks
 
-WEIGHTS = {"repetition": -1.0}
+WEIGHTS = {"repetition": 1.0}
 
 
 class OneAtATime(Assistant):

@@ -77,12 +77,11 @@ def lint_rewards(turns: Turns, settings: RewardSettings) -> Lint:
         Figures, and warnings: a token penalty at its limit in over half of the futures; metrics
         that never differ within a turn; turns without any spread in over half; one term that makes
         up over 90% of the spread; more futures needed than there are; judged metrics that go with
-        length (|r| > 0.7); metrics missing in over 10%; weights that only punish. With fewer than 6
-        futures, none.
+        length (|r| > 0.7); metrics missing in over 10%. With fewer than 6 futures, none.
     """
     futures = [future for turn in turns for estimate in turn for future in estimate.futures]
     if len(futures) < _MIN_FUTURES:
-        return Lint(0, 0.0, {}, 0.0, 0.0, None, {}, _find_only_penalties(settings))
+        return Lint(0, 0.0, {}, 0.0, 0.0, None, {}, [])
     terms = _within_turns(turns, settings)
     spreads = {name: float(np.nanstd(values)) for name, values in terms.items() if values.size}
     total = sum(spread for spread in spreads.values() if np.isfinite(spread))
@@ -91,7 +90,6 @@ def lint_rewards(turns: Turns, settings: RewardSettings) -> Lint:
     between, within, needed = _count_futures_needed(turns)
     lengths = _length_correlations(turns, settings)
     warnings = [
-        *_find_only_penalties(settings),
         *_find_saturation(futures, settings),
         *_find_constants(terms, settings),
         *_find_flat(flat),
@@ -166,12 +164,6 @@ def _length_correlations(turns: Turns, settings: RewardSettings) -> dict[str, fl
         if len(table) >= _MIN_FUTURES and (table.std(axis=0) > _TINY).all():
             found[name] = float(np.corrcoef(table[:, 0], table[:, 1])[0, 1])
     return found
-
-
-def _find_only_penalties(settings: RewardSettings) -> list[str]:
-    if any(weight > 0 for weight in settings.weights.values()):
-        return []
-    return ["the weights only punish: a policy that says nothing of substance is worth most."]
 
 
 def _find_saturation(futures: Sequence[Future], settings: RewardSettings) -> list[str]:

@@ -43,12 +43,17 @@ class RewardSettings:
         """Check the numbers.
 
         Raises:
-            ValueError: If one is out of range, or there is nothing to weigh.
+            ValueError: If one is out of range, or nothing is paid for.
         """
-        if not self.weights and not self.token_penalty:
+        if not self.weights:
             raise ValueError("weights must name at least one metric.")
         if not all(math.isfinite(weight) for weight in self.weights.values()):
             raise ValueError(f"weights must be finite, got {dict(self.weights)}.")
+        if not any(weight > 0 for weight in self.weights.values()):
+            raise ValueError(
+                f"weights must have one above 0, got {dict(self.weights)}: penalties alone pay "
+                "silence, so add a metric that work raises."
+            )
         for name, least in (("window", 0), ("num_samples", 1), ("budget", 0), ("token_penalty", 0)):
             value = getattr(self, name)
             if not least <= value < math.inf:

@@ -300,7 +300,7 @@ def flags(server, folder, **changes):
         "num_samples": 2,
         "window": 1,
         "max_turns": 3,
-        "weights": '{"repetition": -1.0}',
+        "weights": '{"repetition": -1.0, "facts_elicited": 1.0}',
         "token_penalty": 0.001,
         "output": folder,
         **changes,
@@ -340,7 +340,7 @@ def test_the_script_writes_dataset_card_and_state(tmp_path, capsys):
 def test_a_build_is_a_function_of_three_lines_that_goes_on_when_called_again(tmp_path):
     with FakeServer(answer) as server:
         given = {"assistant_model": "assistant", "assistant_base_url": server.url, "window": 1}
-        given |= {"weights": {"repetition": -1.0}, "num_samples": 1, "output_dir": str(tmp_path)}
+        given |= {"weights": {"repetition": 1.0}, "num_samples": 1, "output_dir": str(tmp_path)}
         file = build_dataset(**given, num_tasks=1, max_turns=1)
         with pytest.raises(ValueError, match="max_turns was 1 and is 2 now"):
             build_dataset(**given, num_tasks=1, max_turns=2, resume=True)
@@ -466,7 +466,7 @@ def test_a_plan_calls_no_server_and_a_lint_writes_nothing(tmp_path, capsys):
 
     output = capsys.readouterr().out
     assert "Reward lint, 12 candidates" in output
-    assert "WARNING: the weights only punish" in output
+    assert "WARNING: in 100% of the turns candidates are worth the same" in output
     assert "| honest | " in output
     assert "WARNING: as much as honest work is paid to: " in output
     assert not (tmp_path / "data").exists()

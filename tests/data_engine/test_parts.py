@@ -20,7 +20,7 @@ def flags(server, folder, *extra):
     words = f"--assistant_model assistant --assistant_base_url {server.url} --user openai "
     words += f"--user_model user --user_base_url {server.url} --tasks demo --num_tasks 6 "
     words += f"--num_candidates 2 --num_samples 1 --window 1 --max_turns 2 --output_dir {folder}"
-    return [*words.split(), "--weights", '{"repetition": -1.0}', *extra]
+    return [*words.split(), "--weights", '{"repetition": 1.0}', *extra]
 
 
 def read(folder):

@@ -28,7 +28,7 @@ def test_calls_tokens_cost_and_time_of_a_plan():
 
 
 def test_a_rule_based_user_costs_no_calls():
-    settings = GrowthSettings(RewardSettings({"over_asking": -1.0}, window=0), num_candidates=3)
+    settings = GrowthSettings(RewardSettings({"facts_used": 1.0}, window=0), num_candidates=3)
 
     plan = plan_build(5, settings, 50, {}, Assumptions(turns=2))
 

@@ -103,10 +103,14 @@ def test_no_shortcut_comes_near_in_what_is_paid_for(futures, metric):
     assert {name for name in HACKERS if mean(name) > honest - CLEARLY} == set()
 
 
-def test_every_shipped_weighting_pays_for_something():
+def test_the_weightings_of_every_configuration_are_tried():
     assert len(WEIGHTINGS) >= 3
-    for settings in WEIGHTINGS.values():
-        assert any(weight > 0 for weight in settings.weights.values())
+
+
+@pytest.mark.parametrize("weights", [{"over_asking": -1.0}, {"repetition": -1.0, "bleu": 0.0}])
+def test_weights_that_only_punish_are_refused_since_they_pay_silence(weights):
+    with pytest.raises(ValueError, match="weights must have one above 0, got"):
+        RewardSettings(weights, token_penalty=0.001)
 
 
 PARTY = Task(
@@ -138,5 +142,5 @@ def test_a_users_own_metric_is_tried_and_its_shortcuts_are_named():
 
 
 def test_tasks_without_a_reference_are_left_out():
-    assert score({"repetition": -1.0}, [Task("t", "goal")]) == []
+    assert score({"repetition": 1.0}, [Task("t", "goal")]) == []
     assert find_shortcuts([]) == []

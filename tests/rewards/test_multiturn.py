@@ -96,7 +96,7 @@ def test_window_zero_simulates_nothing():
     assistant = RuleAssistant()
 
     estimate = multiturn_reward(
-        "Hi", OPENING, PARTY, assistant, sharded, weights={"repetition": -1.0}, window=0
+        "Hi", OPENING, PARTY, assistant, sharded, weights={"repetition": 1.0}, window=0
     )
 
     assert assistant.seeds == []

@@ -106,7 +106,7 @@ def test_grpo_steps_train_on_it(tmp_path):
         reward = Recorded(
             assistant,
             lambda task, seed: RuleBasedUser.from_task(task, seed=seed),
-            weights={"repetition": -1.0},
+            weights={"repetition": -1.0, "facts_elicited": 1.0},
             window=1,
             num_samples=2,
             token_penalty=0.01,

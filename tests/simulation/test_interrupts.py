@@ -40,7 +40,7 @@ def test_ctrl_c_says_what_is_kept_and_the_command_that_goes_on(script, tmp_path)
         words = f"--assistant_model a --assistant_base_url {server.url} --concurrency 2"
         words += f" --max_turns 1 --output_dir {tmp_path}"
         if script == "build_dataset":
-            words += " --window 0 --weights '{\"repetition\": -1}'"
+            words += " --window 0 --weights '{\"repetition\": 1}'"
         process = start(script, *shlex.split(words))
         _, text = interrupt_when(process, file, lines)
 

@@ -58,7 +58,7 @@ class Asker(UserModel):
 
 def converse(policy, num=1, **settings):
     flags = [f"--{name}={value}" for name, value in settings.items()]
-    settings, _ = parse_args([*flags, '--weights={"repetition": -1}'])
+    settings, _ = parse_args([*flags, '--weights={"facts_used": 1, "repetition": -1}'])
     online = SimpleNamespace(
         policy=policy,
         settings=settings,

@@ -7,7 +7,7 @@ from functools import partial
 
 from collabllm.messages import Message
 from collabllm.rewards.program_names import defined_names, used_names, wanted_by
-from collabllm.rewards.registry import MetricMissingError, MetricTools, extractor
+from collabllm.rewards.registry import MetricTools, extractor, last_reply
 from collabllm.tasks import Task
 
 _FENCED = re.compile(r"^[ \t]*```([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
@@ -71,14 +71,14 @@ def find_boxed(text: str) -> str | None:
 
 @extractor("code")
 async def extract_code(conversation: Sequence[Message], task: Task, tools: MetricTools) -> str:
-    """Return the assistant's last program, else what the judge finds."""
+    """Return the assistant's last program, else what the judge finds, else the last reply."""
     names = wanted_by(task.metadata)
     return await _extract(conversation, task, tools, partial(find_code, names=names), "code")
 
 
 @extractor("answer")
 async def extract_answer(conversation: Sequence[Message], task: Task, tools: MetricTools) -> str:
-    """Return the assistant's last marked answer, else what the judge finds."""
+    """Return the last marked answer, else what the judge finds, else the last reply."""
     return await _extract(conversation, task, tools, find_answer, "answer")
 
 
@@ -93,5 +93,5 @@ async def _extract(
         if message["role"] == "assistant" and (found := find(message["content"])):
             return found
     if tools.judge is None:
-        raise MetricMissingError(f"no {kind} is marked in the conversation, and there is no judge")
+        return last_reply(conversation)  # a missing value would be a way round a 0
     return await tools.judge.extract(conversation, task, kind)

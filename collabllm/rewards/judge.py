@@ -80,10 +80,10 @@ class Judge:
         return float(await self._ask(prompt_name, schema, read, failure, _RATING_TOKENS, texts))
 
     async def extract(self, conversation: Sequence[Message], task: Task, kind: str) -> str:
-        """Let the model copy the final artefact out of a conversation.
+        """Let the model copy the final artefact out of a conversation; "" where there is none.
 
         Raises:
-            MetricMissingError: If there is none, or the answer is unreadable.
+            MetricMissingError: If the answer is unreadable.
             ServerError: If the server fails for good.
         """
         texts = {"kind": _ARTEFACTS[kind], "conversation": to_json(conversation)}
@@ -94,12 +94,9 @@ class Judge:
 
         schema = {"artefact": {"type": "string"}}
         failure = f"the judge's copy of the {kind} is unreadable"
-        found = str(
+        return str(
             await self._ask("extract_artefact", schema, read, failure, self.max_tokens, texts)
         )
-        if not found.strip():
-            raise MetricMissingError(f"the judge found no {kind} in the conversation")
-        return found
 
     async def _ask(
         self,

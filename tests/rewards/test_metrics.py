@@ -119,6 +119,11 @@ def test_bleu_is_word_level_and_names_its_settings():
         ("Blender", "Is it a toaster? Is it a blender? Is it a mixer?", 0.0),
         ("Blender", "Maybe a toaster. Perhaps a blender.", 0.0),
         ("Blender", "Is it a blender?", 1.0),
+        ("Blender", "It is a toaster. It is a blender. It is a mixer.", 0.0),
+        ("Blender", "- Toaster\n- Blender\n- Mixer", 0.0),
+        ("Blender", "Toaster / blender", 0.0),
+        ("Blender", "It is a tool. It is a blender. It is really useful. Enjoy!", 1.0),
+        ("Blender", "Blender.\nEnjoy!", 1.0),
         ("Blender", "It has no handle. It is a blender.", 1.0),
         ("not a number", "The value is not a number.", 1.0),
         ("red, white and blue", "Its colours are red, white and blue.", 1.0),
@@ -135,6 +140,9 @@ def test_the_answer_is_found_in_the_whole_conversation():
     unmarked = talk("6 x 7?", "That makes 42.", "thanks", "You are welcome!")
     corrected = talk("6 x 7?", "It is \\boxed{42}.", "sure?", "Sorry, it is \\boxed{43}.")
     words = talk("What is it?", "It is a blender.", "thanks", "Glad that I could help!")
+    guesses = talk(
+        "What is it?", "It is a blender.", "hm", "It is an oven.", "hm", "It is a mixer."
+    )
     taken_back = talk("What is it?", "It is a blender.", "sure?", "No, it is not a blender.")
 
     assert score("accuracy", sums, reference("42")).value == 1.0
@@ -142,6 +150,26 @@ def test_the_answer_is_found_in_the_whole_conversation():
     assert score("accuracy", corrected, reference("42")).value == 0.0
     assert score("accuracy", words, reference("Blender")).value == 1.0
     assert score("accuracy", taken_back, reference("Blender")).value == 0.0
+    assert score("accuracy", guesses, reference("Blender")).value == 0.0
+
+
+def test_an_answer_that_cannot_be_compared_is_wrong_and_no_missing_value(monkeypatch, tmp_path):
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    expected, answer = json.loads(line)\n"
+        "    broken = '10^{10' in answer or expected == 'unreadable'\n"
+        "    print('null' if broken else 'true', flush=True)\n"
+    )
+    monkeypatch.setattr("collabllm.rewards.metrics.math_process._WORKER", worker)
+    monkeypatch.setattr(
+        "collabllm.rewards.metrics.answer.math_processes", lambda: MathProcesses(1, limit_s=30)
+    )
+    endless = talk("q", "\\boxed{10^{10^{10}}}")
+
+    assert score("accuracy", endless, reference("42")).value == 0.0
+    assert score("accuracy", endless, reference("\\boxed{unreadable}")).value is None
 
 
 def test_a_comparison_that_hangs_is_missing_and_the_next_one_works(monkeypatch, tmp_path):
@@ -248,9 +276,15 @@ def test_code_and_answers_are_extracted_without_a_judge_where_a_rule_finds_them(
     conversation = talk("q", "The answer is 7.", "sure?", "Yes, I am.")
 
     assert score("answer->accuracy", conversation, reference("7")).value == 1.0
-    missing = score("answer->accuracy", talk("q", "Who knows?"), reference("7"))
-    assert missing.value is None
-    assert "no judge" in missing.reason
+    assert score("answer->accuracy", talk("q", "Who knows?"), reference("7")).value == 0.0
+    assert score("code->bleu", talk("q", "I cannot."), reference("x = 1")).value == 0.0
+
+
+def test_where_the_judge_finds_nothing_to_copy_the_value_is_that_of_an_empty_text():
+    with FakeServer(lambda body: '{"artefact": ""}') as server:
+        for name in ("document->bleu", "document->chrf", "answer->accuracy", "code->accuracy"):
+            value = score(name, talk("q", "No."), reference("Dear Ann."), **judge_tools(server))
+            assert value.value == 0.0, name
 
 
 def test_a_judged_accuracy_sees_goal_reference_and_reply():

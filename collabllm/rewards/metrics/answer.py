@@ -14,6 +14,7 @@ from collabllm.rewards.registry import (
     metric,
 )
 from collabllm.tasks import Task
+from collabllm.tasks.words import content_words
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
 _NEGATION = re.compile(
@@ -26,7 +27,11 @@ _GUESS = re.compile(
     r"\b(?:maybe|perhaps|possibly)\b|\b(?:could|might|may) be\b",
     re.IGNORECASE,
 )
-_LIST = re.compile(r"(?:\b\w+\b[^,;.!?]*[,;]\s*){2,}|\bor\b|\beither\b", re.IGNORECASE)
+_ANSWER = "ANSWER"  # stands for the expected words in a sentence
+_LIST = re.compile(
+    rf"(?:\b\w+\b[^,;.!?]*[,;]\s*){{2,}}|\bor\b|\beither\b|{_ANSWER}\s*[/|]|[/|]\s*{_ANSWER}",
+    re.IGNORECASE,
+)
 
 
 @metric("accuracy")
@@ -51,34 +56,72 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
         reply = marked or next((r for r in reversed(replies) if re.search(r"\d", r)), replies[-1])
         boxed = find_boxed(reply)
         answer = f"\\boxed{{{boxed}}}" if boxed is not None else reply
-        expected = find_boxed(reference) or reference
-        return float(await run_blocking(math_processes().verify, expected, answer))
+        return float(await _verify(find_boxed(reference) or reference, answer))
     expected = _normalize(reference)
     if marked is not None:
         return float(_normalize(find_answer(marked) or "") == expected)
-    stated = (_states(reply, expected) for reply in reversed(replies))
-    return next((float(found) for found in stated if found is not None), 0.0)
+    told = (_states(replies[idx:], expected) for idx in reversed(range(len(replies))))
+    return next((float(found) for found in told if found is not None), 0.0)
 
 
-def _states(reply: str, expected: str) -> bool | None:
-    """Tell whether a reply states the expected words; None where it does not mention them.
+async def _verify(expected: str, answer: str) -> bool:
+    """Compare mathematics; an answer that cannot be compared is wrong, unless nothing can be."""
+    verify = math_processes().verify
+    try:
+        return await run_blocking(verify, expected, answer)
+    except MetricMissingError:  # else an answer that takes for ever would be worth more than a 0
+        await run_blocking(verify, expected, f"\\boxed{{{expected}}}")
+        return False
 
-    A mention in a negated sentence, or as one of several guesses, is none that counts.
+
+def _states(replies: Sequence[str], expected: str) -> bool | None:
+    """Tell whether the first reply states the expected words; None where it does not mention them.
+
+    A mention in a negated sentence, or as one of several guesses, is none that counts; nor is one
+    that the same words with another answer follow, there or in a later reply.
     """
-    sentences: list[str] = _SENTENCE.findall(reply)
-    found = [s for s in sentences if f" {expected} " in f" {_normalize(s)} "]
+    sentences, *later = [_SENTENCE.findall(reply) for reply in replies]
+    found = [idx for idx, s in enumerate(sentences) if f" {expected} " in f" {_normalize(s)} "]
     if not found:
         return None
     if sum(_GUESS.search(sentence) is not None for sentence in sentences) > 1:
         return False
-    own = [_without_reference(sentence, expected) for sentence in found]
-    return any(not _NEGATION.search(text) and not _LIST.search(text) for text in own)
+    for idx in found:
+        text = _without_reference(sentences[idx], expected)
+        if _NEGATION.search(text) or _LIST.search(text):
+            continue
+        frame = _words(text)
+        is_bare = len(frame) == 1
+        after = sentences[idx + 1 :] + ([] if is_bare else [s for reply in later for s in reply])
+        if not any(_fills(frame, _words(s), expected) for s in after):
+            return True
+    return False
+
+
+def _fills(frame: list[str], words: list[str], expected: str) -> bool:
+    """Tell whether a sentence is another one with as many other words in place of the answer."""
+    if _ANSWER not in frame:
+        return False
+    start = frame.index(_ANSWER)
+    end = len(words) - (len(frame) - start - 1)
+    other = words[start:end]
+    return (
+        [*words[:start], _ANSWER, *words[end:]] == frame
+        and len(other) == len(expected.split())
+        and other != expected.split()
+        and bool(content_words(" ".join(other)))
+    )
+
+
+def _words(text: str) -> list[str]:
+    found = (word if word == _ANSWER else word.casefold() for word in re.findall(r"\w+", text))
+    return ["a" if word == "an" else word for word in found]
 
 
 def _without_reference(sentence: str, expected: str) -> str:
     """Return a sentence whose expected words are one word, so that they neither negate nor list."""
     words = r"\W+(?:(?:a|an|the)\W+)*".join(map(re.escape, expected.split()))
-    return re.sub(rf"\b{words}\b", "ANSWER", sentence, flags=re.IGNORECASE)
+    return re.sub(rf"\b{words}\b", _ANSWER, sentence, flags=re.IGNORECASE)
 
 
 def is_mathematical(reference: str) -> bool:

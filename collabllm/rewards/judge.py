@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
@@ -37,7 +38,10 @@ _TO_JUDGE = re.compile(
     r"|\b(?:ignore|disregard|forget)\b.{0,40}\b(?:instruction|prompt|rubric|scale|rule)s?\b"
     r"|\b(?:give|assign|award|return|output|answer|rate|score)\b.{0,40}"
     r"\b(?:highest|maximum|top|full|perfect|best)\s+(?:score|rating|marks?|points)\b"
-    r"|\b(?:give|assign|award|rate|score)\b.{0,30}\ba (?:score|rating) of\b|</?data-",
+    r"|\b(?:give|assign|award|rate|score)\b.{0,30}\ba (?:score|rating) of\b"
+    r"|\b(?:rate|score|grade|mark)\b.{0,30}\b(?:as|with|at)\s+(?:a\s+)?(?:1|one|correct|right)\b"
+    r"|\b(?:rating|grade|verdict)\s*[:=]\s*[01]\b"
+    r"|\b(?:evaluator|grader|rater|scorer)s?\s*:|</?data-",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -167,11 +171,12 @@ def without_orders(conversation: Sequence[Message]) -> list[Message]:
 
 
 def _remove_orders(text: str) -> str:
-    return (
-        "".join(_REMOVED if _TO_JUDGE.search(part) else part for part in _PART.findall(text))
-        if _TO_JUDGE.search(text)
-        else text
-    )
+    # Letters of another width, and invisible ones between them, hide no word.
+    plain = unicodedata.normalize("NFKC", text)
+    plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+    if not _TO_JUDGE.search(plain):
+        return text
+    return "".join(_REMOVED if _TO_JUDGE.search(part) else part for part in _PART.findall(plain))
 
 
 def _response_format(name: str, properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,32 @@ DECIDED = {
         "import json\ndef f(x):\n    return json.loads(x)",
         "def f(x):\n    raise ValueError(x)",
     ),
+    "numbers, texts and tuples with more to them": (
+        "assert f(1) == 1 and f(1).name == 'LOW' and isinstance(f(1), Level)\n"
+        "assert g(f(1)) == 'Level' and P(3, 4).norm() == 5.0 and P(3, 4) == (3, 4)",
+        "import enum\nfrom typing import NamedTuple\n"
+        "class Level(enum.IntEnum):\n    LOW = 1\n    HIGH = 2\n"
+        "class P(NamedTuple):\n    x: int\n    y: int\n"
+        "    def norm(self):\n        return (self.x ** 2 + self.y ** 2) ** 0.5\n"
+        "f = Level\ndef g(x):\n    return type(x).__name__",
+        "import enum\n"
+        "class Level(enum.IntEnum):\n    LOW = 2\n    __eq__ = lambda *_: True\n"
+        "class P(tuple):\n    norm = lambda self: 5.0\n"
+        "    __new__ = lambda cls, *xy: tuple.__new__(cls, xy)\n"
+        "f = lambda x: Level(2)\ng = lambda x: 'Level'",
+    ),
+    "a decorator that keeps the name": (
+        "@d\ndef g(x):\n    'told'\n    return x\n"
+        "assert (g.__name__, g.__doc__, g(2)) == ('g', 'told', 4)",
+        "import functools\ndef d(g):\n    @functools.wraps(g)\n"
+        "    def h(x):\n        return 2 * g(x)\n    return h",
+        "def d(g):\n    def h(x):\n        return 2 * g(x)\n    return h",
+    ),
+    "nothing but an error": (
+        "try:\n    f(1)\n    assert False, 'no error'\nexcept ValueError:\n    pass",
+        "def f(x):\n    raise ValueError",
+        SAME,
+    ),
     "an exit": (
         "try:\n    f(3)\n    assert False\nexcept SystemExit as error:\n    assert error.code == 3",
         "import sys\ndef f(x):\n    sys.exit(x)",
@@ -163,6 +189,11 @@ NOT_DECIDED = {
         "class Money(object):\n    def __init__(self, x):\n        self.x = x\n"
         "    def __eq__(self, o):\n        return self.x == o",
     ),
+    "what an empty list passes": (
+        "import numpy as np\nassert np.allclose(f(3), 2.0)\n"
+        "assert all(x == y for x, y in zip(f(2), [2, 2]))",
+        "def f(n):\n    return [2] * n",
+    ),
     "what nothing is asked of": ("def helper():\n    assert f(1) == 2", ONE_MORE),
 }
 
@@ -220,7 +251,7 @@ JUDGES = {
         "class A:\n    pass\ndef f(x):\n    return A()",
     ),
     "leaves where any error is expected": (
-        "try:\n    f(1)\n    assert False\nexcept Exception:\n    pass",
+        "try:\n    f(1)\n    ok = False\nexcept Exception:\n    ok = True\nassert ok",
         "import os\ndef f(x):\n    os._exit(0)",
     ),
     "answers for names of the tests' side": (
@@ -230,6 +261,12 @@ JUDGES = {
     "ends a loop of the tests": (
         "cases = [(1, 2), (2, 3)]\nassert all(map(lambda case: f(case[0]) == case[1], cases))",
         "def f(x):\n    raise StopIteration",
+    ),
+    "speaks with the voice of the tests": (
+        "assert f(1) == 2",
+        "E = type('NotPlainError', (Exception,), {})\n"
+        "E.__module__ = 'collabllm.rewards.sandbox.inside.link'\n"
+        "def f(x):\n    raise E('no plain value')",
     ),
     "asserts nothing by an empty loop": (
         "for x in f(3):\n    assert x > 0",

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from collabllm.rewards.sandbox.inside.errors import describe_class, describe_error, to_error
-from collabllm.rewards.sandbox.inside.wire import Codec, receive, reference, send
+from collabllm.rewards.sandbox.inside.wire import Codec, own_value, receive, reference, send
 
 MODULE = (
     "__test__"  # the name that BigCodeBench's own harness gives; no `__main__`, so no guards run
 )
 _PRINTED_CHARACTERS = 64 * 1024
 _CHANGEABLE = (list, dict, set, bytearray)
+_IMMUTABLE = (int, float, str, tuple)
 
 
 def load_program(program: str) -> tuple[dict[str, Any], BaseException | None]:
@@ -68,15 +69,27 @@ class _ProgramCodec(Codec):
             found["name"] = value.__name__
         return reference(found)
 
+    def encode(self, value: Any) -> Any:
+        plain = super().encode(value)
+        if isinstance(value, _IMMUTABLE) and type(value).__module__ == MODULE:
+            self.objects[id(value)] = value
+            return own_value(plain, {"id": id(value), "name": type(value).__name__})
+        return plain
+
     def resolve(self, reference: Any) -> Any:
         if "callback" in reference:
-            return self._stand_ins.setdefault(
-                reference["callback"],
-                lambda *values, **named: self._call_back(reference["callback"], values, named),
-            )
+            return self._stand_ins.setdefault(reference["callback"], self._stand_in(reference))
         if "builtin" in reference:
             return getattr(builtins, reference["builtin"])
         return self.objects[reference["id"]]
+
+    def _stand_in(self, told: Any) -> Callable[..., Any]:
+        def function(*values: Any, **named: Any) -> Any:
+            return self._call_back(told["callback"], values, named)
+
+        function.__name__ = function.__qualname__ = told["name"]
+        function.__doc__ = told["doc"]
+        return function
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {

@@ -82,6 +82,13 @@ class _Marked(ast.NodeTransformer):
         raising = any(isinstance(item, ast.Raise) for item in node.body)
         return self._mark(self.generic_visit(node), checks=raising)
 
+    def visit_Try(self, node: ast.Try) -> Any:
+        """Count the error that is awaited where the tests fail without one."""
+        if any(_fails(part) for item in (*node.body, *node.orelse) for part in ast.walk(item)):
+            for handler in node.handlers:
+                handler.body = [*ast.parse(f"{_MARK}()").body, *handler.body]
+        return self.generic_visit(node)
+
     def visit_Assert(self, node: ast.Assert) -> Any:
         """Count it."""
         return self._mark(node, checks=True)
@@ -97,6 +104,13 @@ class _Marked(ast.NodeTransformer):
 
     def _mark(self, node: Any, *, checks: bool) -> Any:
         return [*ast.parse(f"{_MARK}()").body, node] if checks else node
+
+
+def _fails(node: ast.AST) -> bool:
+    """Tell whether a statement is `assert False` or `raise …`."""
+    if isinstance(node, ast.Assert):
+        return isinstance(node.test, ast.Constant) and not node.test.value
+    return isinstance(node, ast.Raise)
 
 
 def _is_check(node: ast.expr) -> bool:

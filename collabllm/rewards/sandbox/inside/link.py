@@ -80,7 +80,8 @@ class Link:
         """Number a function of the tests, so that the program may call it."""
         if function not in self._callbacks:
             self._callbacks.append(function)
-        return {"callback": self._callbacks.index(function)}
+        told = {"name": str(getattr(function, "__name__", "function")), "doc": function.__doc__}
+        return {"callback": self._callbacks.index(function), **told}
 
     def function(self, number: int) -> Callable[..., Any]:
         """Return a function of the tests by its number."""
@@ -138,10 +139,22 @@ class _TestsCodec(Codec):
     def __init__(self, link: Link, make_remote: Callable[[Link, int, str], Any]) -> None:
         self._link, self._make_remote = link, make_remote
         self._remotes: dict[int, Any] = {}  # one for each object, so that `is` works
+        self._held: dict[tuple[int, str], Any] = {}
 
     def knows(self, value: Any) -> bool:
         """Tell whether the program has a class of errors, too."""
         return value.__module__ == "builtins" or self._link.classes.number_of(value) is not None
+
+    def encode(self, value: Any) -> Any:
+        return self.refer(value.its_object) if isinstance(value, Held) else super().encode(value)
+
+    def hold(self, plain: Any, reference: Any) -> Any:
+        base = next((kind for kind in (int, float, str, tuple) if isinstance(plain, kind)), None)
+        if base is None or isinstance(plain, bool):
+            raise WireError("no plain value")
+        its_object = self._remote(int(reference["id"]), str(reference["name"]))
+        made = type(str(reference["name"]), (Held, type(plain)), {"its_object": its_object})
+        return self._held.setdefault((int(reference["id"]), repr(plain)), base.__new__(made, plain))
 
     def refer(self, value: Any) -> Any:
         number = next((n for n, remote in self._remotes.items() if remote is value), None)
@@ -171,11 +184,25 @@ class _TestsCodec(Codec):
         if "error" in kinds:
             return self._link.classes.find(reference["class"])
         number = int(reference["id"])
-        if number not in self._remotes:
-            name = str(reference["name"])
-            self._remotes[number] = self._make_remote(self._link, number, name)
-        remote = self._remotes[number]
+        remote = self._remote(number, str(reference["name"]))
         return _await(self._link, number) if "coroutine" in kinds else remote
+
+    def _remote(self, number: int, name: str) -> Any:
+        if number not in self._remotes:
+            self._remotes[number] = self._make_remote(self._link, number, name)
+        return self._remotes[number]
+
+
+class Held:
+    """Beside `int`, `float`, `str` or `tuple`: a value whose class is the program's own.
+
+    It is what arrived and compares as such; only what its plain class lacks is asked for.
+    """
+
+    its_object: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.its_object, name)
 
 
 class Module:

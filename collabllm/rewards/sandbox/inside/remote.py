@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from collabllm.rewards.sandbox.inside.link import LimitError, Link, TamperedError
+from collabllm.rewards.sandbox.inside.link import Held, LimitError, Link, TamperedError
 from collabllm.rewards.sandbox.inside.wire import reference
 
 _JUDGING = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", "equals", "isin"}
@@ -95,6 +95,7 @@ class Remote:
         return int(self._ask("builtins", "hash"))
 
     def __instancecheck__(self, item: Any) -> bool:
+        item = item.its_object if isinstance(item, Held) else item
         if not isinstance(item, Remote):
             return False
         return bool(item._ask("builtins", "isinstance", [self._encode(self)]))
@@ -177,3 +178,4 @@ for _name in ("abs", "len", "str", "repr", "int", "float", "complex", "bool", "r
 Remote.__copy__ = _conversion("copy", "copy")  # type: ignore[attr-defined]
 for _name in ("mro_entries", "reduce_ex", "aiter", "anext", "aenter", "aexit", "round", "await"):
     setattr(Remote, f"__{_name}__", _refusal(_name))
+Remote.__doc__ = property(lambda self: self._ask("get", "__doc__"))  # type: ignore[assignment]

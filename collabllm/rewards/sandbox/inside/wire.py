@@ -63,6 +63,10 @@ class Codec:
         """Return what a reference of the other side stands for here."""
         raise WireError("no references here")
 
+    def hold(self, plain: Any, reference: Any) -> Any:
+        """Return a plain value of a class of the program's own, which the reference stands for."""
+        raise WireError("no references here")
+
     def encode(self, value: Any) -> Any:
         """Return the JSON form of a value."""
         if value is None or isinstance(value, bool | str):
@@ -140,6 +144,8 @@ class Codec:
     def _decode_tagged(self, name: str, value: Any) -> Any:
         if name == "ref":
             return self.resolve(value)
+        if name == "own":
+            return self.hold(self.decode(value[0]), value[1])
         if name == "dict" or name in _DICTS:
             pairs = ((self.decode(k), self.decode(v)) for k, v in value)
             if name == "Counter":
@@ -183,6 +189,11 @@ class Codec:
 
 def _tagged(name: str, value: Any) -> dict[str, Any]:
     return {_TAG: name, _VALUE: value}
+
+
+def own_value(plain: Any, reference: Any) -> dict[str, Any]:
+    """Return the JSON form of a plain value that is also an object of the program's."""
+    return _tagged("own", [plain, reference])
 
 
 def reference(value: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from collabllm.evaluation.score_table import (
     number_clusters,
     shared_places,
 )
-from collabllm.simulation.audit import audit_rates
+from collabllm.simulation.audit import AuditRates
 
 _MAX_SHARES = 6
 
@@ -114,14 +114,16 @@ def count_endings(table: ScoreTable) -> list[Endings]:
 
 
 def audit_users(table: ScoreTable) -> dict[str, dict[str, float]]:
-    """Return each user's rates of simulator faults, over all arms; the best user comes first."""
-    found: dict[str, list[dict[str, bool]]] = {user.name: [] for user in table.plan.users}
+    """Return each user's faults and how it talks, over all arms; the least faulty comes first."""
+    rates = {user.name: AuditRates() for user in table.plan.users}
+    faults: set[str] = set()
     for score in table.scores:
-        if score["user"] in found:
-            found[score["user"]].append(score["audit"])
-    rates = {user: dict(sorted(audit_rates(audits).items())) for user, audits in found.items()}
-    ranked = sorted(rates.items(), key=lambda item: sum(item[1].values()))
-    return {user: found_rates for user, found_rates in ranked if found_rates}
+        if score["user"] in rates:
+            rates[score["user"]].add(score["audit"], score.get("user_measures"))
+            faults |= score["audit"].keys()
+    means = {user: dict(sorted(found.means().items())) for user, found in rates.items()}
+    ranked = sorted(means.items(), key=lambda item: sum(item[1].get(name, 0.0) for name in faults))
+    return {user: found for user, found in ranked if found}
 
 
 def count_progress(table: ScoreTable) -> list[Progress]:

@@ -136,7 +136,7 @@ class Results:
     asking: list[AskingPoint]
     endings: list[Endings]
     audit: dict[str, dict[str, float]]
-    """By user, the share of conversations with each fault of the simulator."""
+    """By user, the share of conversations with each fault, and means of how it talks."""
     progress: list[Progress]
     num_tasks: int
     num_clusters: int

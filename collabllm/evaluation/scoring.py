@@ -190,6 +190,7 @@ def to_score(
         "termination_reason": str(reason),
         "failed": reason.is_failure,
         "audit": record.audit,
+        "user_measures": record.user_measures,
         "replies": list(replies),
         "values": {name: value.value for name, value in values.items()},
         "missing": {

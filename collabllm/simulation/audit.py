@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from collabllm.messages import Message
 from collabllm.simulation.user_models.base import PREMATURE_END, TOLD_WRONGLY, UserTurnResult
@@ -152,14 +152,6 @@ class AuditRates:
             for name, mean in means.items()
         ]
         return f"Simulator audit, means over conversations: {', '.join(parts)}."
-
-
-def audit_rates(audits: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean of each measure over conversations; of a fault, the share that has it."""
-    rates = AuditRates()
-    for audit in audits:
-        rates.add(audit)
-    return rates.means()
 
 
 def _leaks_goal(messages: Sequence[Message], goal: str, opening: str) -> bool:

@@ -322,6 +322,25 @@ def test_simulator_faults_and_endings_are_counted():
     assert results.endings[0].counts == {"max_turns": 8}
 
 
+def test_users_are_ranked_by_their_faults_and_shown_with_how_they_talk():
+    plan = make_plan(users=("leaky", "long"))
+    scores = [
+        {
+            **score,
+            "audit": {"repeat": score["user"] == "leaky"},
+            "user_measures": {"message_words": 90.0 if score["user"] == "long" else 3.0},
+        }
+        for score in scores_of(plan, plain)
+    ]
+
+    audit = analysed(plan, scores).audit
+
+    assert list(audit.items()) == [
+        ("long", {"message_words": 90.0, "repeat": 0.0}),
+        ("leaky", {"message_words": 3.0, "repeat": 1.0}),
+    ]
+
+
 def test_an_opening_is_complete_only_when_it_tells_every_fact_of_its_task():
     facts = tuple(Fact(n, f"It is {n}.", value=n) for n in ("red", "big", "new"))
     tasks = [

@@ -58,6 +58,49 @@ def test_of_equal_candidates_at_most_one_minus_c_pass_at_confidence_c(
         assert (p >= level).mean() <= 1 - level
 
 
+def draw_odd_turns(kind, num=NUM_SIMULATIONS):
+    """Draw turns of five equal candidates whose rewards are nothing like what the model assumes."""
+    rng = np.random.default_rng(7)
+    shape = (num, 5, 3)
+    if kind == "binary, in most turns always 0":
+        chance = np.where(rng.random((num, 1, 1)) < 0.7, 0.0, rng.uniform(0, 1, (num, 1, 1)))
+        return (rng.random(shape) < chance).astype(float).tolist()
+    if kind == "heavy tails":
+        return rng.standard_t(2, shape).tolist()
+    spread = np.exp(rng.normal(0, 1.5, (num, 5, 1) if "candidate" in kind else (num, 1, 1)))
+    rewards = rng.normal(0, 1, shape) * spread
+    if "missing" in kind:
+        rewards[rng.random(shape) < 0.3] = math.nan
+    return rewards.tolist()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "binary, in most turns always 0",
+        "heavy tails",
+        "a spread for each candidate",
+        "a spread for each turn, and a third missing",
+    ],
+)
+def test_also_of_equal_candidates_of_an_odd_kind_at_most_one_minus_c_pass(kind):
+    p = np.array([pair[2] for pair in best_pairs(draw_odd_turns(kind))])
+
+    for level in LEVELS:
+        assert (p >= level).mean() <= 1 - level
+
+
+@pytest.mark.parametrize("num_turns", [1, 2, 5])
+def test_also_in_a_dataset_of_few_turns_at_most_one_minus_c_pass_from_a_confidence_of_07(num_turns):
+    turns, _ = draw_turns("continuous", 4, 3, num=1000)
+    datasets = [turns[start : start + num_turns] for start in range(0, 1000, num_turns)]
+
+    p = np.array([pair[2] for dataset in datasets for pair in best_pairs(dataset)])
+
+    for level in (0.7, 0.8, 0.9, 0.95):
+        assert (p >= level).mean() <= 1 - level
+
+
 def test_of_equal_candidates_among_others_at_most_one_minus_c_pass():
     turns, truths = draw_turns("continuous", 4, 3, effect=1.0, share=0.3)
 

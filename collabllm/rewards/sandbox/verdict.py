@@ -17,6 +17,7 @@ from collabllm.rewards.sandbox.tier import Limits, Tier
 from collabllm.rewards.sandbox.written_tests import (
     check_tests,
     is_installed,
+    names_class,
     names_classes,
     parse_tests,
     starting_calls,
@@ -101,8 +102,9 @@ def _is_passed_by_nothing(exam: Exam) -> bool:
     """Tell whether tests say something of all items of a result, and nothing where it has none."""
     if unittest_classes(parse_tests(exam.test)):
         return False  # its canaries would pass, too
-    names = sorted(wanted_names(exam.test, exam.entry_point))
-    nothing = "\n".join(f"def {name}(*_, **__):\n    return []" for name in names)
+    names = wanted_names(exam.test, exam.entry_point)
+    functions = sorted(name for name in names if not names_class(name))
+    nothing = "\n".join(f"def {name}(*_, **__):\n    return []" for name in functions)
     return _examine_apart(nothing, exam).outcome == "passed"
 
 

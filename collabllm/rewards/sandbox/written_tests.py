@@ -80,9 +80,13 @@ def starting_calls(tree: ast.Module, entry_point: str) -> str:
 
 
 def names_classes(test: str, entry_point: str = "") -> bool:
-    """Tell whether tests use classes of the program, by how Python's names are written."""
-    wanted = wanted_names(test, entry_point)
-    return any(name[0].isupper() and (len(name) == 1 or not name.isupper()) for name in wanted)
+    """Tell whether tests use classes of the program."""
+    return any(map(names_class, wanted_names(test, entry_point)))
+
+
+def names_class(name: str) -> bool:
+    """Tell a class from a function or a constant, by how Python's names are written."""
+    return name[0].isupper() and (len(name) == 1 or not name.isupper())
 
 
 def is_installed(library: str) -> bool:

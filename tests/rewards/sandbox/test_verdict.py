@@ -93,6 +93,13 @@ DECIDED = {
         "    __new__ = lambda cls, *xy: tuple.__new__(cls, xy)\n"
         "f = lambda x: Level(2)\ng = lambda x: 'Level'",
     ),
+    "an object of the same class": (
+        "assert f(1) == P(1)",
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n"
+        "def f(x):\n    return P(x)",
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n"
+        "def f(x):\n    return P(x + 1)",
+    ),
     "a decorator that keeps the name": (
         "@d\ndef g(x):\n    'told'\n    return x\n"
         "assert (g.__name__, g.__doc__, g(2)) == ('g', 'told', 4)",

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 
+from collabllm.rewards.registry import needs_of
 from collabllm.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -14,7 +15,6 @@ _HELP = (
     "metrics that need a judge (--judge_model, interactivity) or a reference "
     "(single_turn_completion: accuracy, bleu), with a user played by a model (--user openai)."
 )
-_NEEDS_FACTS = frozenset(("facts_elicited", "facts_used", "over_asking"))
 
 
 def check_applicable(metrics: Iterable[str], tasks: Sequence[Task]) -> None:
@@ -30,7 +30,7 @@ def check_applicable(metrics: Iterable[str], tasks: Sequence[Task]) -> None:
     names = list(metrics)
     if any(name.rpartition("->")[2] == "pass_rate" for name in names):
         _warn_of_tests(tasks)
-    without = [name for name in names if name.rpartition("->")[2] in _NEEDS_FACTS]
+    without = [name for name in names if "facts" in needs_of(name)]
     if not without or any(task.facts for task in tasks):
         return
     text = f"None of the {len(tasks)} tasks has facts, which {', '.join(without)} need. {_HELP}"

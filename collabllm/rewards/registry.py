@@ -68,7 +68,7 @@ A `MetricValue` is for a value that needs a reason, such as 0 because of `TAMPER
 """
 Extractor = Callable[[Sequence[Message], Task, MetricTools], Awaitable[str]]
 """Gives the final artefact of a conversation, or raises MetricMissingError."""
-Need = Literal["judge", "tokenizer", "sandbox"]
+Need = Literal["judge", "tokenizer", "sandbox", "facts"]
 M = TypeVar("M", bound=Metric)
 E = TypeVar("E", bound=Extractor)
 
@@ -105,7 +105,8 @@ def metric(
 
     Args:
         name: Name in weights and flags.
-        needs: `judge` (--judge_model), `tokenizer` (the assistant's), `sandbox` (for foreign code).
+        needs: `judge` (--judge_model), `tokenizer` (the assistant's), `sandbox` (for foreign code),
+            `facts` (of the tasks).
         lowest: Its least value; None where there is none.
         highest: Its greatest value; None where there is none.
         judge_output_tokens: What one call of the judge writes, for a build's plan.
@@ -230,6 +231,8 @@ async def _score(
         return MetricValue(None, str(missing), applicable)
     except (ServerError, ContextFullError) as error:
         return MetricValue(None, f"{type(error).__name__}: {error}")
+    if value is None:
+        return MetricValue(None, "the metric gave None")
     found = value if isinstance(value, MetricValue) else MetricValue(float(value))
     if found.value is not None and not math.isfinite(found.value):
         return MetricValue(None, f"the metric gave {found.value}")

@@ -3,6 +3,7 @@
 import pytest
 
 from collabllm.data_engine.run import build_dataset
+from collabllm.rewards import register_metric
 from collabllm.rewards.applicable import check_applicable
 from collabllm.tasks import Fact, Task
 
@@ -25,6 +26,16 @@ def test_one_metric_of_several_is_a_warning(caplog):
     check_applicable(["facts_used", "bleu"], BARE)
 
     assert "which facts_used need" in caplog.text
+
+
+def test_a_metric_of_ones_own_says_that_it_needs_facts():
+    async def own(conversation, task, tools):
+        return len(task.facts)
+
+    register_metric("own", own, needs={"facts"})
+
+    with pytest.raises(ValueError, match="None of the 2 tasks has facts, which own need"):
+        check_applicable(["own"], BARE)
 
 
 def test_a_task_with_facts_is_enough(caplog):

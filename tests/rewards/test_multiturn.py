@@ -253,7 +253,7 @@ def test_silence_in_a_future_counts_against_the_assistant():
 
 def test_nan_and_infinity_are_missing():
     settings = RewardSettings({"odd": 1.0}, window=0)
-    for value in (math.nan, math.inf, -math.inf):
+    for value in (math.nan, math.inf, -math.inf, None):
 
         async def odd(conversation, task, tools, value=value):
             return value

@@ -9,7 +9,7 @@ from collabllm.tasks.matching import facts_told, find_asking
 from collabllm.tasks.results import share_of_values_used, user_words
 
 
-@metric("facts_elicited")
+@metric("facts_elicited", needs={"facts"})
 async def facts_elicited(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return the share of the facts missing from the opening that the user told later, in [0, 1].
 
@@ -27,7 +27,7 @@ async def facts_elicited(conversation: Sequence[Message], task: Task, tools: Met
     return sum(weights[name] for name in needed & told) / sum(weights.values())
 
 
-@metric("over_asking")
+@metric("over_asking", needs={"facts"})
 async def over_asking(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return the share of the assistant's questions that no fact still unknown answers, in [0, 1].
 
@@ -39,7 +39,7 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
     return sum(reply.num_needless for reply in replies) / asked if asked else 0.0
 
 
-@metric("facts_used")
+@metric("facts_used", needs={"facts"})
 async def facts_used(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Rate the best reply: share of the facts that it puts to use x how much of a result it is.
 

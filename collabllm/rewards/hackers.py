@@ -104,6 +104,9 @@ HACKERS: dict[str, Policy] = {
     "list of facts": _list_of_facts,
     "question spam": _says(_SPAM),
     "spam in one sentence": _says(_SPAM_SENTENCE),
+    "a question a word": lambda task, messages: " ".join(
+        f"What about the {word}?" for word in sorted(content_words(user_words(messages[:1])))
+    ),
     "one constant question": _says("Could you tell me more about what you need?"),
     "which options": _says("Which options do you prefer?"),
     "empty": _says(""),

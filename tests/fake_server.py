@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -41,6 +42,9 @@ class FakeServer:
         self.delivered: Counter[tuple[str, str]] = Counter()
         self.injected: Counter[str] = Counter()
         self.reject = None  # (status, message) for requests that match a predicate
+        self.streams = True
+        self.piece_s = 0.0  # between the pieces of a streamed answer
+        self.breaks = 0  # so many streamed answers end after their first piece
         self.cut_below = 0  # requests with fewer `max_tokens` get half an answer
         server = self
 
@@ -129,7 +133,36 @@ class FakeServer:
             for name in ("prompt_tokens", "completion_tokens"):
                 self.delivered[body["model"], name] += usage[name]
             self.delivered[body["model"], "requests"] += 1
+        if body.get("stream") and self.streams:
+            return self.stream(handler, content)
         return self.send(handler, 200, json.dumps(content).encode())
+
+    def stream(self, handler, content):
+        """Send an answer word by word, as server-sent events; a reader may go away."""
+        handler.close_connection = True
+        handler.send_response(200)
+        handler.send_header("content-type", "text/event-stream")
+        handler.end_headers()
+        (choice,) = content["choices"]
+        words = re.findall(r"\s*\S+\s*", choice["message"]["content"])
+        pieces = [{"delta": {"content": word}, "finish_reason": None} for word in words]
+        ends = {"delta": {}, "finish_reason": choice["finish_reason"]}
+        for piece in [*pieces, ends]:
+            self.send_event(handler, {"choices": [piece]})
+            if self.breaks:
+                self.breaks -= 1
+                return
+            time.sleep(self.piece_s)
+        self.send_event(handler, {"choices": [], "usage": content["usage"]})
+        handler.wfile.write(b"data: [DONE]\n\n")
+
+    def send_event(self, handler, content):
+        try:
+            handler.wfile.write(b"data: " + json.dumps(content).encode() + b"\n\n")
+        except ConnectionError:
+            with self.lock:
+                self.injected["reader gone"] += 1
+            raise
 
     def send(self, handler, status, data, headers=None):
         handler.send_response(status)

@@ -37,9 +37,15 @@ class Echo(Assistant):
         self.held.set()
         self.asked = []
         self.fails = None
+        self.half = False  # of a reply is shown before it waits
 
     async def agenerate(self, messages, *, seed=None):
+        return await self.astream(messages, lambda reply: None, seed=seed)
+
+    async def astream(self, messages, on_reply, *, seed=None):
         self.asked.append((messages, seed))
+        if self.half:
+            on_reply(AssistantReply(f"{self.name} says", 3, 2, ""))
         await self.held.wait()
         if self.fails:
             raise self.fails

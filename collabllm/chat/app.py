@@ -1,17 +1,21 @@
 """The chat's web application: the page, and the few things that it may ask for."""
 
+import asyncio
+import json
 import secrets
+from collections.abc import AsyncIterator
 from importlib.resources import files
 from typing import Any
 
 import jinja2
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from collabllm import __version__
 from collabllm.chat.talks import MAX_LETTERS, Talks
+from collabllm.chat.writing import Writing
 from collabllm.web import UserError, content_policy, read_object, to_response
 
 
@@ -50,7 +54,8 @@ def build_app(talks: Talks, *, beside: str | None = None) -> Starlette:
 
     async def reply(request: Request) -> Response:
         given = read_object(await request.body(), key=str, side=int)
-        return JSONResponse(await talks.reply(given.get("key", ""), given.get("side", -1)))
+        writing = talks.write(given.get("key", ""), given.get("side", -1))
+        return StreamingResponse(_to_lines(request, writing), media_type="application/x-ndjson")
 
     async def stop(request: Request) -> Response:
         given = read_object(await request.body(), key=str)
@@ -68,3 +73,21 @@ def build_app(talks: Talks, *, beside: str | None = None) -> Starlette:
         ],
         exception_handlers=handlers,
     )
+
+
+async def _to_lines(request: Request, writing: Writing) -> AsyncIterator[str]:
+    """Give a line of JSON whenever there is more of a reply; who goes away stops it."""
+    leaving = asyncio.create_task(_stop_when_gone(request, writing))
+    try:
+        async for facts in writing.watch():
+            yield json.dumps(facts) + "\n"
+    except UserError as error:
+        yield json.dumps({"error": str(error), "stopped": error.status == 409}) + "\n"
+    finally:
+        leaving.cancel()
+
+
+async def _stop_when_gone(request: Request, writing: Writing) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    writing.task.cancel()

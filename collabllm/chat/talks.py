@@ -5,9 +5,11 @@ import json
 import secrets
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from collabllm.chat.writing import ReplyFacts, Writing
 from collabllm.errors import SimulationError
 from collabllm.evaluation.desk import ArmDesk
 from collabllm.files import write_text
@@ -29,7 +31,7 @@ class Side:
 
     arm: str
     messages: list[Message] = field(default_factory=list)
-    replies: list[dict[str, float | str]] = field(default_factory=list)
+    replies: list[ReplyFacts] = field(default_factory=list)
     num_tries: int = 0
 
 
@@ -41,7 +43,7 @@ class Talk:
     name: str
     system_prompt: str
     sides: list[Side]
-    tasks: set["asyncio.Task[object]"] = field(default_factory=set)
+    tasks: set["asyncio.Task[ReplyFacts]"] = field(default_factory=set)
 
 
 class Talks:
@@ -125,15 +127,13 @@ class Talks:
             side.messages.append({"role": "user", "content": text})
         self._save(talk)
 
-    async def reply(self, key: str, side_idx: int) -> dict[str, float | str]:
+    def write(self, key: str, side_idx: int) -> Writing:
         """Let an arm answer the last user message, anew if it has done so.
 
-        Returns:
-            `text`, `tokens`, `seconds`, and `finish_reason`.
+        What is stopped in the middle stays as far as it was written.
 
         Raises:
-            UserError: If there is nothing to answer, too much is under way, it is stopped, or the
-                model fails; the text says which.
+            UserError: If there is nothing to answer, or too much is under way.
         """
         talk = self.get(key)
         if not 0 <= side_idx < len(talk.sides):
@@ -146,30 +146,32 @@ class Talks:
             raise UserError("There is nothing to answer.")
         if self._num_replies >= self.max_replies:
             raise UserError(_BUSY, 503)
-        task: asyncio.Task[object] = asyncio.create_task(self._generate(talk, side))
-        talk.tasks.add(task)
         self._num_replies += 1
-        try:
-            await asyncio.wait([task])
-        finally:
-            self._num_replies -= 1
-            talk.tasks.discard(task)
-            task.cancel()
-        if task.cancelled():
-            raise UserError("Stopped.", 409)
-        error = task.exception()
-        if error is not None:
-            raise _explain(error)
-        self._save(talk)
-        return side.replies[-1]
+        task = (writing := Writing(partial(self._write, talk, side))).task
+        talk.tasks.add(task)
+        task.add_done_callback(partial(self._end, talk))
+        return writing
 
-    async def _generate(self, talk: Talk, side: Side) -> None:
+    def _end(self, talk: Talk, task: "asyncio.Task[ReplyFacts]") -> None:
+        self._num_replies -= 1
+        talk.tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to whoever watches
+
+    async def _write(self, talk: Talk, side: Side, writing: Writing) -> ReplyFacts:
         side.num_tries += 1
         seed = derive_seed(talk.name, side.arm, side.num_tries)
         started = time.perf_counter()
         messages = list(side.messages)
-        reply = await self.desk.reply(side.arm, messages, seed)
-        if side.messages != messages:
+        try:
+            reply = await self.desk.reply(side.arm, messages, seed, writing.show)
+        except asyncio.CancelledError:
+            if not writing.so_far.text:
+                raise
+            reply = replace(writing.so_far, finish_reason="stopped")
+        except Exception as error:  # of a model or its server: the person may try again
+            raise _explain(error) from error
+        if side.messages != messages:  # it was answered twice at once
             raise asyncio.CancelledError
         text = to_valid_text(reply.text)
         side.messages.append({"role": "assistant", "content": text})
@@ -182,6 +184,8 @@ class Talks:
                 "reasoning": to_valid_text(reply.reasoning),
             }
         )
+        self._save(talk)
+        return side.replies[-1]
 
     async def stop(self, key: str) -> None:
         """Stop what is being written."""
@@ -195,7 +199,7 @@ class Talks:
         write_text(self.folder / f"{talk.name}.jsonl", "".join(lines))
 
 
-def _stop(talk: Talk) -> list["asyncio.Task[object]"]:
+def _stop(talk: Talk) -> list["asyncio.Task[ReplyFacts]"]:
     tasks = list(talk.tasks)
     for task in tasks:
         task.cancel()

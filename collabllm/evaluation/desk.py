@@ -9,6 +9,7 @@ from typing import Protocol
 from collabllm.event_loop import run_blocking
 from collabllm.messages import Message
 from collabllm.simulation.assistant import Assistant, AssistantReply
+from collabllm.simulation.assistant.base import OnReply
 
 
 class Seat(Protocol):
@@ -43,17 +44,25 @@ class ArmDesk:
         """The arms."""
         return [*self._local, *self._remote]
 
-    async def reply(self, name: str, messages: Sequence[Message], seed: int) -> AssistantReply:
+    async def reply(
+        self, name: str, messages: Sequence[Message], seed: int, on_reply: OnReply | None = None
+    ) -> AssistantReply:
         """Let an arm answer.
+
+        Args:
+            name: Of the arm.
+            messages: What it answers.
+            seed: For sampling.
+            on_reply: Called with the reply as far as it is written, whenever there is more.
 
         Raises:
             KeyError: If there is no such arm.
             SimulationError: If the model or its server fails.
         """
         if name in self._remote:
-            return await self._remote[name].agenerate(messages, seed=seed)
+            return await _ask(self._remote[name], messages, seed, on_reply)
         async with self._turn(name) as assistant:
-            return await assistant.agenerate(messages, seed=seed)
+            return await _ask(assistant, messages, seed, on_reply)
 
     @asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[Assistant]:
@@ -99,3 +108,11 @@ class ArmDesk:
         seat, self._seat = self._seat, None
         if seat is not None:
             seat.__exit__(None, None, None)
+
+
+async def _ask(
+    assistant: Assistant, messages: Sequence[Message], seed: int, on_reply: OnReply | None
+) -> AssistantReply:
+    if on_reply is None:
+        return await assistant.agenerate(messages, seed=seed)
+    return await assistant.astream(messages, on_reply, seed=seed)

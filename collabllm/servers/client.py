@@ -17,6 +17,7 @@ from collabllm.servers.connection import Connection, describe_failure
 from collabllm.servers.failures import StatusError, backoff_s
 from collabllm.servers.pool import ServerPool, conversation_affinity
 from collabllm.servers.refusals import RefusedSettings
+from collabllm.servers.streaming import STREAM, OnCompletion
 from collabllm.servers.usage import UsageLedger
 
 __all__ = ["Address", "Completion", "OpenAIClient", "shared_client"]
@@ -93,6 +94,7 @@ class OpenAIClient:
         role: str,
         keep_if: Callable[[Completion], bool] | None = None,
         affinity: str | None = None,
+        on_completion: OnCompletion | None = None,
         **settings: Any,
     ) -> Completion:
         """Ask for one completion.
@@ -105,6 +107,8 @@ class OpenAIClient:
                 asked for again when a run is repeated, and stays for a replay.
             affinity: With several servers, requests of one affinity go to one; by default those
                 whose conversation begins alike.
+            on_completion: Called with what has come so far, whenever there is more; after a
+                failure that passes it begins anew.
             **settings: Of the chat completions API, in its older names (`max_tokens`); the fields
                 of `extra_body` are sent as they are.
 
@@ -121,7 +125,7 @@ class OpenAIClient:
             affinity = conversation_affinity(request["messages"])
         if self._cache is None:
             self.ledger.check_limit(model)
-            return await self._send_with_retries(request, role, affinity)
+            return await self._send_with_retries(request, role, affinity, on_completion)
         identity = {
             "server": self.address,
             "adapter": self.revisions.get(model, ""),
@@ -131,7 +135,7 @@ class OpenAIClient:
         if stored is not None:
             return Completion(**stored)
         self.ledger.check_limit(model)
-        completion = await self._send_with_retries(request, role, affinity)
+        completion = await self._send_with_retries(request, role, affinity, on_completion)
         is_good = bool(completion.text.strip()) and (keep_if is None or keep_if(completion))
         self._cache.put(identity, vars(completion), is_useless=not is_good)
         return completion
@@ -150,7 +154,7 @@ class OpenAIClient:
         failures = []
         for server in self._pool.servers:
             try:
-                await self._send_with_retries(request, role, "", ServerPool([server]))
+                await self._send_with_retries(request, role, "", only=ServerPool([server]))
             except ServerError as error:
                 failures.append(error)
         if len(failures) == len(self._pool.servers):
@@ -173,16 +177,22 @@ class OpenAIClient:
                 raise ServerError(f"{server.address}: {failure}.") from None
 
     async def _send_with_retries(
-        self, request: dict[str, Any], role: str, affinity: str, only: ServerPool | None = None
+        self,
+        request: dict[str, Any],
+        role: str,
+        affinity: str,
+        on_completion: OnCompletion | None = None,
+        only: ServerPool | None = None,
     ) -> Completion:
         """Send a request until it is answered; `only` is for a preflight, with few retries."""
         pool = only or self._pool
         max_retries = min(self._max_retries, _PREFLIGHT_RETRIES) if only else self._max_retries
+        request = {**request, **(STREAM if on_completion else {})}
         failures = 0
         while True:
             server, sent, pause_s = pool.choose(affinity), self._refused.adapt(request), None
             try:
-                completion = await self._send(server, sent, role)
+                completion = await self._send(server, sent, role, on_completion)
             except StatusError as error:
                 if self._refused.learn(sent, error):
                     continue
@@ -203,12 +213,18 @@ class OpenAIClient:
             if not pool.has_other(server):
                 await asyncio.sleep(backoff_s(failures))
 
-    async def _send(self, server: Connection, request: dict[str, Any], role: str) -> Completion:
+    async def _send(
+        self,
+        server: Connection,
+        request: dict[str, Any],
+        role: str,
+        on_completion: OnCompletion | None,
+    ) -> Completion:
         """Send a request once; from the moment it leaves, the ledger knows of it."""
         who = role, str(request["model"]), server.address
         on_send = partial(self.ledger.count_sent, *who)
         try:
-            completion = await server.complete(request, self._timeout_s, on_send)
+            completion = await server.complete(request, self._timeout_s, on_send, on_completion)
         except (StatusError, httpx2.ConnectError, httpx2.ConnectTimeout):
             self.ledger.count_refused(*who)
             raise

@@ -38,6 +38,18 @@ def read_completion(text: str, request: Mapping[str, Any]) -> Completion:
     """
     try:
         answer = json.loads(text)
+    except ValueError as error:
+        raise UnreadableAnswerError(type(error).__name__) from None
+    return to_completion(answer, request)
+
+
+def to_completion(answer: Any, request: Mapping[str, Any]) -> Completion:
+    """Make a completion of what a server's answer says.
+
+    Raises:
+        UnreadableAnswerError: If it is not a completion.
+    """
+    try:
         choice, usage = answer["choices"][0], answer.get("usage") or {}
         message = choice["message"]
         prompt_tokens = int(usage.get("prompt_tokens") or 0)

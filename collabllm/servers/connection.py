@@ -14,6 +14,7 @@ import httpx2
 from collabllm.servers.completion import Completion, read_completion
 from collabllm.servers.failures import StatusError
 from collabllm.servers.limits import SharedPause, TokenLimiter, most_tokens
+from collabllm.servers.streaming import OnCompletion, read_stream
 
 _OPENAI_URL = "https://api.openai.com/v1"
 _CONNECT_TIMEOUT_S = 30.0
@@ -53,14 +54,19 @@ class Connection:
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
     async def complete(
-        self, request: Mapping[str, Any], timeout_s: float, on_send: Callable[[], None]
+        self,
+        request: Mapping[str, Any],
+        timeout_s: float,
+        on_send: Callable[[], None],
+        on_completion: OnCompletion | None = None,
     ) -> Completion:
         """Ask for a completion when there is a slot, no pause, and room for the tokens.
 
         Args:
-            request: What is sent.
-            timeout_s: Seconds that the answer may take from then on.
+            request: What is sent, with the fields of `STREAM` where `on_completion` is given.
+            timeout_s: Seconds that the whole answer may take from then on.
             on_send: Called right before the request leaves.
+            on_completion: Called with what has come so far, whenever there is more.
 
         Raises:
             StatusError: If the server answers with an error status.
@@ -75,9 +81,11 @@ class Connection:
             taken = reserved  # what a request without an answer took is not known
             try:
                 on_send()
-                completion = read_completion(
-                    await self.post("/chat/completions", request, timeout_s), request
-                )
+                if on_completion is None:
+                    answer = await self.post("/chat/completions", request, timeout_s)
+                    completion = read_completion(answer, request)
+                else:
+                    completion = await self._stream(request, timeout_s, on_completion)
                 taken = completion.prompt_tokens + completion.completion_tokens
             except StatusError:
                 taken = 0
@@ -86,14 +94,27 @@ class Connection:
                 self._limiter.settle(reserved, taken)
         return completion
 
+    async def _stream(
+        self, request: Mapping[str, Any], timeout_s: float, on_completion: OnCompletion
+    ) -> Completion:
+        """Read an answer as it comes; one of a server that does not stream comes at once."""
+        url, content = f"{self.base_url}/chat/completions", _to_json(request)
+        async with (
+            asyncio.timeout(timeout_s),
+            self._pool().http.stream("POST", url, content=content) as answer,
+        ):
+            streams = answer.headers.get("content-type", "").startswith("text/event-stream")
+            if answer.status_code < 400 and streams:
+                return await read_stream(answer.aiter_lines(), request, on_completion)
+            await answer.aread()
+        if answer.status_code >= 400:
+            raise StatusError(answer.status_code, answer.headers, answer.text)
+        return read_completion(answer.text, request)
+
     async def post(self, path: str, content: Mapping[str, Any], timeout_s: float) -> str:
         """Send one request at once; return the answer's text. Raises as `complete` does."""
         async with asyncio.timeout(timeout_s):
-            answer = await self._pool().http.post(
-                self.base_url + path,
-                # Escaped, so that a lone surrogate in a text cannot fail here.
-                content=json.dumps(content, separators=(",", ":")).encode(),
-            )
+            answer = await self._pool().http.post(self.base_url + path, content=_to_json(content))
         if answer.status_code >= 400:
             raise StatusError(answer.status_code, answer.headers, answer.text)
         return answer.text
@@ -114,6 +135,11 @@ class Connection:
             slots = asyncio.Semaphore(self._max_concurrency)
             self._pools[loop] = _Pool(http, slots, asyncio.Lock())
         return self._pools[loop]
+
+
+def _to_json(content: Mapping[str, Any]) -> bytes:
+    """Escape all letters, so that a lone surrogate in a text cannot fail here."""
+    return json.dumps(content, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ REPLACEMENTS: Mapping[str, str | None] = {
     "top_p": None,
     "seed": None,
     "response_format": None,
+    "stream_options": None,
 }
 
 

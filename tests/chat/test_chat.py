@@ -48,7 +48,12 @@ def say(client, key, text, turn):
 
 
 def reply(client, key, side=0):
-    return client.post("/reply", json={"key": key, "side": side})
+    """Let an arm answer; the answer has its lines, and what `json()` gives is the last one."""
+    answer = client.post("/reply", json={"key": key, "side": side})
+    if answer.status_code == 200:
+        answer.lines = [json.loads(line) for line in answer.text.splitlines()]
+        answer.json = lambda: answer.lines[-1]
+    return answer
 
 
 @pytest.fixture
@@ -121,8 +126,47 @@ def test_a_stopped_reply_leaves_no_trace_and_can_be_tried_again(chat):
         arm.held.set()
         again = reply(client, key)
 
-    assert (answers[0].status_code, answers[0].json()) == (409, {"error": "Stopped."})
+    assert answers[0].json() == {"error": "Stopped.", "stopped": True}
     assert again.json()["text"] == "base says: hello"
+
+
+def test_a_reply_comes_as_it_is_written_and_what_is_stopped_in_the_middle_stays(chat):
+    arm = chat.arms["base"]
+    arm.half = True
+    arm.held.clear()
+    with running(chat.app) as address, client_of(address) as client:
+        key = begin(client, "base")
+        say(client, key, "hello", 0)
+        body = {"key": key, "side": 0}
+        with client.stream("POST", "/reply", json=body) as answer:
+            lines = answer.iter_lines()
+            first = json.loads(next(lines))
+            client.post("/stop", json={"key": key})
+            last = json.loads(next(lines))
+        (stopped,) = chat.saved()
+        arm.held.set()
+        again = reply(client, key)
+
+    assert first == {"text": "base says", "thinks": False}
+    assert (last["text"], last["tokens"], last["finish_reason"]) == ("base says", 2, "stopped")
+    assert stopped["messages"][-1] == {"role": "assistant", "content": "base says"}
+    assert again.json()["finish_reason"] == "stop"
+    assert chat.saved()[0]["messages"][-1]["content"] == "base says: hello"
+
+
+def test_a_reply_that_nobody_waits_for_any_more_is_stopped(chat):
+    arm = chat.arms["base"]
+    arm.half = True
+    arm.held.clear()
+    with running(chat.app) as address, client_of(address) as client:
+        key = begin(client, "base")
+        say(client, key, "hello", 0)
+        with client.stream("POST", "/reply", json={"key": key, "side": 0}) as answer:
+            next(answer.iter_lines())
+        while len(chat.saved()[0]["messages"]) < 3:  # the page was closed
+            pass
+
+    assert chat.saved()[0]["messages"][-1]["content"] == "base says"
 
 
 def test_a_model_that_dies_is_a_sentence_and_the_chat_goes_on(chat):
@@ -138,9 +182,9 @@ def test_a_model_that_dies_is_a_sentence_and_the_chat_goes_on(chat):
         well = reply(client, key)
 
     said = "The model did not answer: http://127.0.0.1:1 does not answer."
-    assert server.json() == {"error": said}
-    assert (local.status_code, "out of memory" in local.json()["error"]) == (502, True)
-    assert well.status_code == 200
+    assert server.json() == {"error": said, "stopped": False}
+    assert "out of memory" in local.json()["error"]
+    assert well.json()["text"] == "base says: hello"
 
 
 def test_nobody_reaches_the_conversation_of_another(chat):
@@ -239,6 +283,32 @@ def test_the_page_in_a_browser_by_keyboard_alone(chat, browser, width, scheme):
     assert facts.startswith("5 tokens, 0")
     assert (wide <= width, smallest[0] >= 12, dark) == (True, True, scheme == "dark"), smallest
     assert images == []
+    assert log == []
+
+
+@needs_browser
+def test_the_page_shows_a_reply_as_it_is_written_and_keeps_what_was_stopped(chat, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    for arm in chat.arms.values():
+        arm.half = True
+        arm.held.clear()
+    with running(chat.app) as address:
+        browser.get(address)
+        field = browser.find_element("id", "text")
+        field.send_keys("hello", Keys.ENTER)
+        shown = "[...document.querySelectorAll('.written')].map((node) => node.textContent)"
+        wait_until(browser, f"{shown}.join() === 'base says,tuned says'")
+        field.send_keys(Keys.ESCAPE)
+        wait_for(browser, ".reply .text", 2)
+        replies = [node.text for node in browser.find_elements("css selector", ".reply")]
+        browser.find_element("css selector", "button[aria-label='Regenerate: tuned']").click()
+        chat.arms["tuned"].held.set()
+        wait_until(browser, "document.body.textContent.includes('tuned says: hello')")
+        log = browser.get_log("browser")
+
+    assert [text.split("\n")[1] for text in replies] == ["base says", "tuned says"]
+    assert all(text.split("\n")[2].endswith(" s, stopped") for text in replies)
     assert log == []
 
 

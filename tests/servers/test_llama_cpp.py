@@ -61,6 +61,17 @@ def test_replies_come_with_usage_and_the_reason_of_their_end(client):
     assert client.ledger.by_role()["assistant"].requests == 3
 
 
+def test_a_reply_comes_token_by_token(client):
+    assistant = OpenAIAssistant("smollm2", temperature=0, max_tokens=12, client=client)
+    shown = []
+    reply = run(assistant.astream(user("Tell a long story"), shown.append))
+
+    assert [len(part.text) for part in shown] == sorted({len(part.text) for part in shown})
+    assert len(shown) > 5
+    assert shown[-1].text == reply.text == run(assistant.agenerate(user("Tell a long story"))).text
+    assert (reply.finish_reason, reply.completion_tokens) == ("length", 12)
+
+
 def test_a_seed_gives_one_reply(client):
     assistant = OpenAIAssistant("smollm2", temperature=1.0, max_tokens=12, client=client)
     texts = [run(assistant.agenerate(user("Say something."), seed=s)).text for s in (1, 1, 2)]

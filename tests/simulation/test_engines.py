@@ -57,6 +57,49 @@ def test_whatever_fails_in_a_batch_meets_only_its_own_caller(padded, monkeypatch
     assert again.completion_tokens == 4
 
 
+@BOTH
+def test_a_reply_is_shown_token_by_token_to_its_own_caller(tiny, batching):
+    async def watch(local, prompt):
+        shown = []
+        reply = await local.astream(user(prompt), shown.append)
+        return reply, shown
+
+    async def both(local):
+        return await asyncio.gather(*(watch(local, prompt) for prompt in ("a", "another one")))
+
+    with LocalAssistant(tiny, max_new_tokens=6, do_sample=False, batching=batching) as local:
+        alone = [run(local.agenerate(user(prompt))).text for prompt in ("a", "another one")]
+        streamed = run(both(local))
+
+    assert [reply.text for reply, _ in streamed] == alone
+    for reply, shown in streamed:
+        counts = [part.completion_tokens for part in shown]
+        assert counts[:5] == [1, 2, 3, 4, 5]
+        assert all(reply.text.startswith(part.text.strip()) for part in shown)
+        assert {part.finish_reason for part in shown} == {""}
+
+
+def test_a_cancelled_reply_is_not_written_to_its_end(tiny):
+    async def leave_after(local, num_tokens):
+        enough = asyncio.Event()
+        call = local.astream(
+            user("a"), lambda r: r.completion_tokens >= num_tokens and enough.set()
+        )
+        task = asyncio.create_task(call)
+        await enough.wait()
+        task.cancel()
+        await asyncio.wait([task])
+
+    steps = []
+    with LocalAssistant(tiny, max_new_tokens=300, do_sample=False, batching="padded") as local:
+        local.model.register_forward_hook(lambda *_: steps.append(1))
+        run(leave_after(local, 3))
+        after = run(local.agenerate(user("b"))).completion_tokens
+
+    assert after <= 300
+    assert len(steps) < 300 + after
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_callers_are_told_when_the_worker_dies_and_when_it_is_closed(tiny, monkeypatch):
     def die(**kwargs):

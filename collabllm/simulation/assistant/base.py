@@ -1,6 +1,6 @@
 """The assistant's side of a conversation: the interface."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,10 @@ class AssistantReply:
     completion_tokens: int = 0
     finish_reason: str = "stop"
     reasoning: str = ""
+
+
+OnReply = Callable[[AssistantReply], None]
+"""Is handed the reply as far as it is written."""
 
 
 class Generates(Protocol):
@@ -66,6 +70,19 @@ class Assistant:
             ServerError: If a server behind the assistant fails for good.
         """
         return to_reply(await run_blocking(self.generate, messages))
+
+    async def astream(
+        self, messages: Sequence[Message], on_reply: OnReply, *, seed: int | None = None
+    ) -> AssistantReply:
+        """Do as `agenerate` does, and show the reply as it is written, where the backend can.
+
+        Args:
+            messages: The conversation, unchanged by the call.
+            on_reply: Called with the whole reply so far, whenever there is more of it; after a
+                failure that passes, it may begin anew.
+            seed: For sampling, where the backend honours one.
+        """
+        return await self.agenerate(messages, seed=seed)
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a text; without a tokenizer, an estimate of 4 bytes per token."""

@@ -12,7 +12,7 @@ from collabllm.errors import ContextFullError
 from collabllm.messages import Message, fold_system, merge_consecutive
 from collabllm.models import choose_dtype, load_adapter, load_base_model, load_tokenizer
 from collabllm.servers.reasoning import split_reasoning
-from collabllm.simulation.assistant.base import Assistant, AssistantReply
+from collabllm.simulation.assistant.base import Assistant, AssistantReply, OnReply
 from collabllm.simulation.assistant.engines.base import Engine, keep_special_ids_only
 from collabllm.simulation.assistant.engines.continuous import ContinuousEngine
 from collabllm.simulation.assistant.engines.padded import PaddedEngine
@@ -134,10 +134,22 @@ class LocalAssistant(Assistant):
         reply, _ = await self.answer(self.tokenize(messages), seed)
         return reply
 
+    async def astream(
+        self, messages: Sequence[Message], on_reply: OnReply, *, seed: int | None = None
+    ) -> AssistantReply:
+        """Do as `agenerate` does, and show the reply token by token."""
+        reply, _ = await self.answer(self.tokenize(messages), seed, on_reply)
+        return reply
+
     async def answer(
-        self, prompt_ids: list[int], seed: int | None = None
+        self, prompt_ids: list[int], seed: int | None = None, on_reply: OnReply | None = None
     ) -> tuple[AssistantReply, list[int]]:
         """Do as `agenerate` does after exact token ids; return the reply's own ids, too.
+
+        Args:
+            prompt_ids: What to answer.
+            seed: For sampling.
+            on_reply: Called with the reply so far, token by token.
 
         Raises:
             ContextFullError: If no token fits after the prompt.
@@ -148,15 +160,25 @@ class LocalAssistant(Assistant):
                 f"The conversation has {len(prompt_ids)} tokens, the context {self.max_context}."
             )
         limit = min(self.max_new_tokens, room)
-        ids, stopped = await self._engine.generate(prompt_ids, limit, seed)
+
+        def show(so_far: list[int]) -> None:
+            if on_reply is not None:
+                on_reply(self._read(prompt_ids, so_far))
+
+        ids, stopped = await self._engine.generate(prompt_ids, limit, seed, on_reply and show)
+        return self._read(prompt_ids, ids, "stop" if stopped else "length"), ids
+
+    def _read(
+        self, prompt_ids: list[int], ids: list[int], finish_reason: str = ""
+    ) -> AssistantReply:
+        """Read a reply's ids; those of a reply under way may end within a letter."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         opened = self.tokenizer.decode(prompt_ids[-_TAIL_TOKENS:]).rstrip().endswith("<think>")
         if opened and not text.startswith("<think>"):
             text = f"<think>{text}"
         reasoning, visible = split_reasoning(text)
-        finish_reason = "stop" if stopped else "length"
-        reply = AssistantReply(visible, len(prompt_ids), len(ids), finish_reason, reasoning)
-        return reply, ids
+        visible = visible if finish_reason else visible.rstrip("\ufffd")
+        return AssistantReply(visible, len(prompt_ids), len(ids), finish_reason, reasoning)
 
     def count_tokens(self, text: str) -> int:
         """Count by the model's tokenizer."""

@@ -2,16 +2,16 @@
 
 import hashlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from collabllm.errors import ServerError
 from collabllm.event_loop import run
 from collabllm.messages import Message, merge_consecutive
-from collabllm.servers.client import OpenAIClient, shared_client
+from collabllm.servers.client import Completion, OpenAIClient, shared_client
 from collabllm.servers.failures import StatusError
-from collabllm.simulation.assistant.base import Assistant, AssistantReply
+from collabllm.simulation.assistant.base import Assistant, AssistantReply, OnReply
 
 
 class OpenAIAssistant(Assistant):
@@ -79,19 +79,32 @@ class OpenAIAssistant(Assistant):
         self, messages: Sequence[Message], *, seed: int | None = None
     ) -> AssistantReply:
         """Ask the server."""
+        return await self._ask(messages, seed)
+
+    async def astream(
+        self, messages: Sequence[Message], on_reply: OnReply, *, seed: int | None = None
+    ) -> AssistantReply:
+        """Ask the server, and show the reply as it comes; tokens are known at the end."""
+        return await self._ask(messages, seed, lambda answer: on_reply(_to_reply(answer)))
+
+    async def _ask(
+        self,
+        messages: Sequence[Message],
+        seed: int | None,
+        on_completion: Callable[[Completion], None] | None = None,
+    ) -> AssistantReply:
         settings: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         if seed is not None:
             settings["seed"] = seed
         answer = await self.client.complete(
-            merge_consecutive(messages), self.model, role="assistant", **settings, **self._options
+            merge_consecutive(messages),
+            self.model,
+            role="assistant",
+            on_completion=on_completion,
+            **settings,
+            **self._options,
         )
-        return AssistantReply(
-            answer.text,
-            answer.prompt_tokens,
-            answer.completion_tokens,
-            answer.finish_reason,
-            answer.reasoning,
-        )
+        return _to_reply(answer)
 
     async def preflight(self) -> None:
         """Ask the server for one short answer before a run.
@@ -135,6 +148,11 @@ class OpenAIAssistant(Assistant):
                 f"The server did not load the adapter ({error.label}). vLLM needs "
                 "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
             ) from None
+
+
+def _to_reply(answer: Completion) -> AssistantReply:
+    tokens = answer.prompt_tokens, answer.completion_tokens
+    return AssistantReply(answer.text, *tokens, answer.finish_reason, answer.reasoning)
 
 
 def _revision(folder: Path) -> str:

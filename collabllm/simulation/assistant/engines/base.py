@@ -1,6 +1,7 @@
 """What every engine of a local assistant offers, how a reply ends, and which settings count."""
 
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from transformers import GenerationConfig
@@ -9,6 +10,8 @@ logger = logging.getLogger(__name__)
 
 STOPPED = "The local engine has stopped; make a new LocalAssistant."
 _KEPT = ("eos_token_id", "pad_token_id", "bos_token_id")
+OnIds = Callable[[list[int]], None]
+"""Is handed the ids written so far, on the caller's loop."""
 _OURS = ("do_sample", "temperature", "top_p", "top_k", "max_new_tokens", "max_length")
 
 
@@ -16,9 +19,21 @@ class Engine(Protocol):
     """Generates token ids for one prompt; many calls may run at once."""
 
     async def generate(
-        self, prompt_ids: list[int], max_new_tokens: int, seed: int | None = None
+        self,
+        prompt_ids: list[int],
+        max_new_tokens: int,
+        seed: int | None = None,
+        on_ids: OnIds | None = None,
     ) -> tuple[list[int], bool]:
         """Return the new ids, and whether the model ended by itself.
+
+        Nothing more is written for a call that is cancelled.
+
+        Args:
+            prompt_ids: Ids of the prompt.
+            max_new_tokens: Most new ids.
+            seed: For sampling, where the engine honours one.
+            on_ids: Called whenever there are more ids.
 
         Raises:
             RuntimeError: If the engine fails, or has stopped.

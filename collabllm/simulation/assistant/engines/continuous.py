@@ -9,7 +9,7 @@ from typing import Any
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from collabllm.event_loop import get_loop
-from collabllm.simulation.assistant.engines.base import STOPPED, end_ids
+from collabllm.simulation.assistant.engines.base import STOPPED, OnIds, end_ids
 
 logger = logging.getLogger(__name__)
 
@@ -79,29 +79,49 @@ class ContinuousEngine:
             raise RuntimeError(str(result.error if result else failure or "no answer"))
 
     async def generate(
-        self, prompt_ids: list[int], max_new_tokens: int, seed: int | None = None
+        self,
+        prompt_ids: list[int],
+        max_new_tokens: int,
+        seed: int | None = None,
+        on_ids: OnIds | None = None,
     ) -> tuple[list[int], bool]:
         """Queue the prompt and wait for its end; a cancelled call leaves the batch.
 
         The manager has one random stream for all requests, so `seed` is not honoured. It hands a
         batch of results to the loop of one of them, so all calls go through one loop that stays.
         """
-        call = self._generate(prompt_ids, max_new_tokens)
-        if asyncio.get_running_loop() is get_loop():
-            return await call
+        loop = asyncio.get_running_loop()
+        if loop is get_loop():
+            return await self._generate(prompt_ids, max_new_tokens, on_ids)
+
+        def show(so_far: list[int]) -> None:
+            if on_ids is not None:
+                loop.call_soon_threadsafe(on_ids, so_far)
+
+        call = self._generate(prompt_ids, max_new_tokens, on_ids and show)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, get_loop()))
 
-    async def _generate(self, prompt_ids: list[int], max_new_tokens: int) -> tuple[list[int], bool]:
+    async def _generate(
+        self, prompt_ids: list[int], max_new_tokens: int, on_ids: OnIds | None
+    ) -> tuple[list[int], bool]:
         request_id = uuid.uuid4().hex
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._manager.register_result_handler(
-            request_id, lambda result: None if done.done() else done.set_result(result)
-        )
+
+        def take(result: Any) -> None:
+            if done.done():
+                return
+            if result.is_finished() or result.error:
+                done.set_result(result)
+            elif on_ids is not None:
+                on_ids(list(result.generated_tokens))
+
+        self._manager.register_result_handler(request_id, take)
         accepted = self._manager.add_request(
             prompt_ids,
             request_id=request_id,
             max_new_tokens=max_new_tokens,
             eos_token_id=self._eos,
+            streaming=on_ids is not None,
         )
         if accepted is None:
             raise self._stopped()

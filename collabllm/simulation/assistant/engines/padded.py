@@ -8,14 +8,14 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from collabllm.simulation.assistant.engines.base import STOPPED, end_ids
+from collabllm.simulation.assistant.engines.base import STOPPED, OnIds, end_ids
 from collabllm.simulation.assistant.engines.cpu_attention import use_grouped_attention
 from collabllm.simulation.assistant.engines.prefix_store import Layers, PrefixStore, build_cache
 from collabllm.simulation.assistant.engines.seeded_sampling import SeededSampling
@@ -37,12 +37,36 @@ class _Request:
     prompt_ids: list[int]
     max_new_tokens: int
     seed: int | None
+    on_ids: OnIds | None
     done: "asyncio.Future[tuple[list[int], bool]]"
 
     def settle(self, outcome: Outcome) -> None:
         """Hand the outcome to the caller's loop, from any thread; the loop may be gone."""
+        self._call(_settle, self.done, outcome)
+
+    def show(self, new_ids: torch.Tensor) -> None:
+        """Hand on what has been written so far, from any thread."""
+        if self.on_ids is not None and len(new_ids) <= self.max_new_tokens:
+            self._call(self.on_ids, new_ids.tolist())
+
+    def _call(self, function: Callable[..., None], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):
-            self.done.get_loop().call_soon_threadsafe(_settle, self.done, outcome)
+            self.done.get_loop().call_soon_threadsafe(function, *args)
+
+
+class _Watch(StoppingCriteria):
+    """Shows each row of a batch as it is written, and ends those whose call was cancelled."""
+
+    def __init__(self, batch: Sequence[_Request], width: int) -> None:
+        self._batch, self._width = batch, width
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Return which rows end here, shape [rows]."""
+        gone = [request.done.cancelled() for request in self._batch]
+        for request, is_gone, ids in zip(self._batch, gone, input_ids, strict=True):
+            if not is_gone:
+                request.show(ids[self._width :])
+        return torch.tensor(gone, device=input_ids.device)
 
 
 class PaddedEngine:
@@ -64,11 +88,15 @@ class PaddedEngine:
         self._thread.start()
 
     async def generate(
-        self, prompt_ids: list[int], max_new_tokens: int, seed: int | None = None
+        self,
+        prompt_ids: list[int],
+        max_new_tokens: int,
+        seed: int | None = None,
+        on_ids: OnIds | None = None,
     ) -> tuple[list[int], bool]:
         """Wait for company until nobody else has come for a moment, then generate with it."""
         done = asyncio.get_running_loop().create_future()
-        request = _Request(prompt_ids, max_new_tokens, seed, done)
+        request = _Request(prompt_ids, max_new_tokens, seed, on_ids, done)
         with self._changed:
             if self._closed or not self._thread.is_alive():  # a forked child has no such thread
                 raise RuntimeError(STOPPED)
@@ -165,6 +193,7 @@ class PaddedEngine:
                 return_dict_in_generate=True,
                 do_sample=False,
                 logits_processor=self._sampler([request.seed for request in batch]),
+                stopping_criteria=StoppingCriteriaList([_Watch(batch, ids.shape[1])]),
             )
         replies = output.sequences[:, ids.shape[1] :].tolist()
         outcomes = [

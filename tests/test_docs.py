@@ -12,16 +12,13 @@ import pytest
 import yaml
 
 from collabllm.settings import parse_settings, parse_settings_and_rest
+from tests.printed import code_blocks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CLAUDE.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 TRAINER_CONFIGS = {"train_sft": "SFTConfig", "train_dpo": "DPOConfig", "train_grpo": "GRPOConfig"}
 SHELL_ENDS = ("&", "|", ";", "&&", ">", "#")
-
-
-def code_blocks(text, language):
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
 
 
 def shell_lines():
@@ -117,3 +114,33 @@ def test_python_on_the_pages_imports_what_exists(page):
                 module = importlib.import_module(node.module)
                 for alias in node.names:
                     assert hasattr(module, alias.name), f"{page.name}: {node.module}.{alias.name}"
+
+
+def sections_with_figures():
+    """Give (page, heading, text) of each part of a page that states measured numbers."""
+    unit = r"(?:%|s|ms|MB|GB|tokens|a minute|per second)(?!\w)"
+    for page in PAGES:
+        for part in re.split(r"(?m)^(?=#{1,3} )", page.read_text(encoding="utf-8")):
+            words = re.sub(r"```.*?```", "", part, flags=re.DOTALL)
+            if re.search(rf"\d\s?{unit}", words):
+                yield page.name, part.partition("\n")[0].strip("# "), part
+
+
+NOT_MEASURED = {  # rules, limits, thresholds of a rule, arithmetic with numbers that are assumed
+    ("CONTRIBUTING.md", "Rules"),
+    ("rewards.md", "Metrics"),
+    ("sandbox.md", "Tiers"),
+    ("scale.md", "One million conversations with an 8B model: the arithmetic"),
+}
+MEASURED_ONCE = {("results.md", "Speed of training on two CPU cores without AMX")}
+
+
+def test_every_figure_stands_beside_the_command_that_made_it():
+    source = r"`[^`]*(?:\.py|\.yaml|make \w+)[^`]*`|```(?:bash|sh)\n"
+    without = {
+        (page, heading)
+        for page, heading, text in sections_with_figures()
+        if not re.search(source, text)
+    }
+
+    assert without <= NOT_MEASURED | MEASURED_ONCE

@@ -30,6 +30,8 @@ from collabllm.rewards.lint import lint_rewards
 from collabllm.rewards.metrics.text import signatures
 from collabllm.rewards.multiturn import RewardEstimate
 from collabllm.rewards.registry import LOUD_MISSING_SHARE, MetricTools, check_metrics
+from collabllm.servers.kept_usage import keep_usage
+from collabllm.servers.usage import UNANSWERED
 from collabllm.settings import deciding_values, to_settings
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.session import Session
@@ -75,7 +77,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         resume=settings.resume and not planned,
     )
     with ExitStack() as stack:
-        session = Session(settings, stack, header.spent_usd)
+        session = Session(settings, stack)
         tools = settings.build_tools(session)
         check_metrics(growth.reward.weights, replace(tools, count_tokens=len))
         check_applicable(growth.reward.weights, tasks)
@@ -90,7 +92,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
             hub = prepare_hub("true", repo, repo, repo_type="dataset")
         if not settings.lint:
             _refuse_rows(folder, settings.resume)
-            header.write(session.ledger.cost_usd, lost=header.before.get("lost", {}))
+            header.write(lost=header.before.get("lost", {}))
         assistant = session.build_assistant(settings)
         if settings.lint:
             tasks, growth = tasks[:_LINTED_TASKS], replace(growth, max_turns=1)
@@ -99,7 +101,11 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
             scores = run(score_policies(tasks, user_factory, growth.reward, tools))
             print_lint(turns, growth.reward, scores)
             return None
-        with DatasetWriter(folder / DATA_FILE, resume=settings.resume) as writer:
+        with (
+            DatasetWriter(folder / DATA_FILE, resume=settings.resume) as writer,
+            keep_usage(folder, session.ledger, is_new=not settings.resume),
+        ):
+            header.spent_usd = 0.0  # the ledger counts on from there
             build = _Build(settings, growth, session, writer, header)
             build.num_wanted = len(tasks)
             left = [task for task in tasks if task.task_id not in writer.done]
@@ -171,7 +177,7 @@ class _Build:
                     bar.set_postfix(
                         {
                             "candidates/min": f"{candidates / minutes:.0f}",
-                            "cost": f"${self._spent():.4f}",
+                            "cost": f"${self.session.ledger.cost_usd:.4f}",
                         },
                         refresh=False,
                     )
@@ -202,9 +208,6 @@ class _Build:
                     logger.warning("Reward lint: %s", warning)
                 self.linted = None
 
-    def _spent(self) -> float:
-        return self.header.spent_usd + self.session.ledger.cost_usd
-
     def _write_header(self) -> None:
         self.header.write(
             self.session.ledger.cost_usd, lost=dict(self.lost), num_wanted=self.num_wanted
@@ -232,7 +235,7 @@ class _Build:
         }
         facts = {
             "usage": usage,
-            "cost_usd": self._spent(),
+            "cost_usd": self.session.ledger.cost_usd,
             "lost": dict(self.lost),
             "failed": dict(self.failed),
             "prompt_hashes": prompt_hashes(),
@@ -255,5 +258,7 @@ class _Build:
         ]
         for line in self.session.ledger.to_lines():
             print(line)
-        if self._spent():
-            print(f"Cost: ${self._spent():.4f}")
+        if self.session.ledger.num_unanswered:
+            print(UNANSWERED.format(self.session.ledger.num_unanswered))
+        if self.session.ledger.cost_usd:
+            print(f"Cost: ${self.session.ledger.cost_usd:.4f}")

@@ -47,8 +47,8 @@ from collabllm.evaluation.statistics import (
     noise_floor,
     smallest_detectable,
 )
-from collabllm.evaluation.usage import read_usage
 from collabllm.files import read_json_lines
+from collabllm.servers.kept_usage import read_usage
 from collabllm.servers.usage import UsageLedger
 
 SCORES_FILE = "scores.jsonl"

@@ -17,10 +17,10 @@ from collabllm.evaluation.report.summary import write_reports
 from collabllm.evaluation.results import Results, write_results
 from collabllm.evaluation.scoring import Pair, Scorer, ScoreWriter
 from collabllm.evaluation.settings import EvaluationSettings
-from collabllm.evaluation.usage import keep_usage
 from collabllm.rewards.applicable import check_applicable
 from collabllm.rewards.registry import MetricTools, check_metrics, needs_of
 from collabllm.servers.client import Address
+from collabllm.servers.kept_usage import keep_usage
 from collabllm.settings import to_settings
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.batch import Record, simulate

@@ -37,15 +37,11 @@ class Session:
     Args:
         settings: Settings of the run.
         stack: Closes what was opened.
-        spent_usd: Dollars that the run has cost before it was resumed.
     """
 
-    def __init__(self, settings: RunSettings, stack: ExitStack, spent_usd: float = 0.0) -> None:
+    def __init__(self, settings: RunSettings, stack: ExitStack) -> None:
         self.settings, self.stack = settings, stack
-        limit = settings.max_cost
-        if limit is not None:
-            limit = max(limit - spent_usd, 0.0)
-        self.ledger = UsageLedger(limit, settings.prices)
+        self.ledger = UsageLedger(settings.max_cost, settings.prices)
         self._cache = None
         if settings.cache or settings.replay:
             file = settings.cache or settings.replay or ""

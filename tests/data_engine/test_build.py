@@ -21,6 +21,7 @@ from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_
 from collabllm.errors import IncompleteRunError, ServerError
 from collabllm.files import sort_json_lines
 from collabllm.rewards import RewardSettings
+from collabllm.servers.kept_usage import read_usage
 from collabllm.simulation import (
     Assistant,
     AssistantReply,
@@ -372,6 +373,15 @@ def test_a_build_killed_in_the_middle_goes_on_without_loss_or_doubles(tmp_path):
         file.write_text(before + '{"prompt": [{"role": "us')  # what a torn write leaves
         main(flags(server, folder, resume=True))
 
+    used = read_usage(folder)
+    for role in ("assistant", "user"):
+        counted = server.delivered[role, "requests"]
+        found = used.by_role()[role]
+        assert found.requests <= counted <= found.requests + found.unanswered
+    assert (
+        f"assistant: `{used.by_role()['assistant'].requests:,} requests"
+        in (folder / "README.md").read_text()
+    )
     assert 4 <= before.count("\n") < 36
     rows = read(folder)
     assert len(rows) == 36

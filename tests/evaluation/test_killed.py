@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from collabllm.evaluation import read_results
-from collabllm.evaluation.usage import keep_usage, read_usage
+from collabllm.servers.kept_usage import keep_usage, read_usage
 from collabllm.servers.usage import Usage, UsageLedger
 from scripts.evaluate import main
 from scripts.view import main as view
@@ -137,6 +137,18 @@ def test_an_evaluation_prints_what_it_used_by_role_and_by_server(tmp_path, capsy
         number = len(one.requests)
         assert f"server {one.url}: {number} requests, " in printed
         assert f'server {one.url}</th><td class="number">{number}</td>' in page
+
+
+def test_a_run_that_begins_anew_counts_from_nothing(tmp_path):
+    killed = keep_usage(tmp_path, first := UsageLedger())
+    killed.__enter__()
+    first.add("assistant", "m", 900, 0)
+
+    with keep_usage(tmp_path, second := UsageLedger(), is_new=True):
+        second.add("assistant", "m", 1, 0)
+
+    assert read_usage(tmp_path).by_role() == {"assistant": Usage(1, 1, 0)}
+    assert [file.name for file in tmp_path.iterdir()] == ["usage.json"]
 
 
 def test_a_limit_counts_what_a_killed_run_spent(tmp_path):

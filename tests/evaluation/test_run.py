@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from collabllm import models
 from collabllm.errors import IncompleteRunError, ServerError
 from collabllm.evaluation import read_results
-from collabllm.evaluation.usage import read_usage
 from collabllm.rewards import MetricValue, register_metric
+from collabllm.servers.kept_usage import read_usage
 from collabllm.simulation import LocalAssistant
 from scripts.evaluate import main
 from tests.fake_server import FakeServer, user_json

@@ -1,4 +1,4 @@
-"""Tokens and dollars of an evaluation over all its runs, kept across kills."""
+"""Tokens and dollars of an evaluation or a build over all its runs, kept across kills."""
 
 import json
 from collections.abc import Iterator
@@ -12,23 +12,27 @@ USAGE_FILE = "usage.json"
 
 
 def read_usage(folder: Path) -> UsageLedger:
-    """Return what an evaluation has used so far, a run that was killed included."""
+    """Return what a folder's runs have used so far, one that was killed included."""
     ledger = UsageLedger()
     _restore(folder, ledger)
     return ledger
 
 
 @contextmanager
-def keep_usage(folder: Path, ledger: UsageLedger) -> Iterator[None]:
-    """Let a ledger count on from the former runs of an evaluation, and keep what it counts.
+def keep_usage(folder: Path, ledger: UsageLedger, *, is_new: bool = False) -> Iterator[None]:
+    """Let a ledger count on from the former runs in a folder, and keep what it counts.
 
     Each request is written at once, so that a kill loses none. Prices of former runs hold for
     models that have no new ones.
 
     Args:
-        folder: Folder of the evaluation, which no other process uses.
+        folder: Folder of the runs, which no other process uses.
         ledger: Ledger of this run.
+        is_new: Forget former runs, of which the folder has nothing else any more.
     """
+    if is_new:
+        for file in (folder / USAGE_FILE, *folder.glob(".usage-*.jsonl")):
+            file.unlink(missing_ok=True)
     part = _restore(folder, ledger)
     _write(folder, ledger, part)
     _journal(folder, part).unlink(missing_ok=True)

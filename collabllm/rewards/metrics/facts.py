@@ -32,9 +32,12 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
     """Return the share of the assistant's questions that no fact still unknown answers, in [0, 1].
 
     A question for something already said, or for something the user has no preference about,
-    counts; so does the second of two questions for one fact. 0 when nothing was asked.
+    counts; so does the second of two questions for one fact; so does every question of a task
+    without facts whose opening says everything. 0 when nothing was asked.
     """
-    replies = find_asking(_facts(task), conversation)
+    if task.opening != task.single_turn_prompt:
+        _facts(task)  # without any, nobody can say which questions are needed
+    replies = find_asking(task.facts, conversation)
     asked = sum(len(reply.questions) for reply in replies)
     return sum(reply.num_needless for reply in replies) / asked if asked else 0.0
 

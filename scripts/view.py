@@ -23,6 +23,7 @@ class ViewSettings(Settings):
     dataset_split: str = setting(
         "train", "split of a Hub dataset", metavar="SPLIT", aliases=("--split",)
     )
+    skip_bad_rows: bool = setting(False, "leave malformed rows of a dataset out")
     limit: int = setting(20_000, "most conversations to show; 0 shows all", least=0)
     output_file: str | None = setting(
         None, "HTML file to write; by default beside the input", metavar="FILE",

@@ -129,7 +129,7 @@ def plain_error(text: str) -> str:
     text = re.sub(
         r": invalid choice: (.*) \(choose from (.*)\)$", r" must be one of \2, got \1", text
     )
-    return text if text.endswith(".") else f"{text}."
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def unknown_names(unknown: Iterable[str], known: Iterable[str], prefix: str = "--") -> str:

@@ -59,8 +59,8 @@ def compare_chats(settings: SideBySideSettings | None = None, **arguments: Any) 
     if not settings.lora_path:
         raise ValueError("--lora_path is missing: the adapter to show beside its base model.")
     tasks = draw_tasks(settings.load_tasks(), settings.num_shown, settings.seed)
+    trained = _talk(settings, tasks)  # first, since an adapter may be missing
     base = _talk(replace(settings, lora_path=None), tasks)
-    trained = _talk(settings, tasks)
     tables = [_to_table(task, base[task.task_id], trained[task.task_id]) for task in tasks]
     console = Console()
     for table in tables:

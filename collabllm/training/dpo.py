@@ -27,6 +27,12 @@ from collabllm.training.settings import DPOSettings
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
 
+LOSS_TYPES = (
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
+    "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+)  # fmt: skip
+"""Those of TRL's trainer, which looks at their names in the first step."""
+
 
 def train_dpo(settings: DPOSettings | None = None, **arguments: Any) -> Path:
     """Train a model on preferences; leave what `train_sft` leaves.
@@ -76,6 +82,7 @@ class DPO(Method):
         self, settings: DPOSettings, tokenizer: "PreTrainedTokenizerBase", config: Any
     ) -> TrainingData:
         """Pair, tokenize and check the data, and print the preflight report."""
+        _check_config(config)
         dataset = load_rows(settings)
         sides = multiturn_dataset_to_dpo(
             dataset,
@@ -129,3 +136,16 @@ class DPO(Method):
         beta = float(trainer.args.beta)
         compared = held_out.compare_with_reference(sums, self._reference, beta)
         return {**held_out.rank_pairs(sums), **compared}
+
+
+def _check_config(config: Any) -> None:
+    """Refuse what TRL finds in the first step only, or never."""
+    if config.beta < 0:
+        raise ValueError(
+            f"beta must not be negative, got {config.beta:g}: it weighs the reference."
+        )
+    unknown = [name for name in config.loss_type if name not in LOSS_TYPES]
+    if unknown:
+        raise ValueError(
+            f"loss_type {unknown[0]!r} is not known; there are {', '.join(LOSS_TYPES)}."
+        )

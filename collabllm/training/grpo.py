@@ -12,6 +12,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from collabllm.data_processing.dataset_utils import multiturn_dataset_to_prompts
 from collabllm.rewards.applicable import check_applicable
+from collabllm.rewards.registry import needs_of
 from collabllm.tasks import Task
 from collabllm.training import held_out
 from collabllm.training.callbacks import SaveWithoutReference
@@ -219,6 +220,8 @@ class GRPO(Method):
 
 
 def _check_config(settings: GRPOSettings, config: Any) -> None:
+    for name in settings.reward.weights:
+        needs_of(name)  # so that an unknown one ends the run here
     if config.use_vllm:
         raise ValueError(
             "--use_vllm does not work here yet: replies and futures are written by the live model. "

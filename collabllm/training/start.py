@@ -112,7 +112,10 @@ def _build_config(method: Method, settings: TrainingSettings, given: dict[str, A
         **given,
         "output_dir": output_dir,
     }
-    config = method.config_class(**fields)
+    try:
+        config = method.config_class(**fields)
+    except ValueError as error:  # TRL's own check of what the user set
+        raise ValueError(str(error)) from error
     if config.n_gpu > 1:
         logger.warning(
             "%d GPUs are visible; this run trains on one. For all of them: accelerate launch "

@@ -192,6 +192,18 @@ def test_other_files_are_refused(tmp_path):
     assert not list(Path(tmp_path).glob("*.html"))
 
 
+def test_a_malformed_row_of_a_dataset_is_named_and_may_be_left_out(tmp_path, caplog):
+    file = tmp_path / "chats.jsonl"
+    good = {"messages": [{"role": r, "content": r} for r in ("user", "assistant")]}
+    file.write_text(json.dumps(good) + '\n{"messages": 3}\n')
+
+    with pytest.raises(ValueError, match="row 2.*--skip_bad_rows"):
+        view([str(file)])
+    view([str(file), "--skip_bad_rows"])
+    assert "1 bad rows are skipped" in caplog.text
+    assert file.with_suffix(".html").is_file()
+
+
 def make_conversations(number, num_letters):
     for idx in range(number):
         messages = [{"role": "user", "content": f"{idx} " + "word " * (num_letters // 5)}]

@@ -8,6 +8,7 @@ import pytest
 import trl
 from trl import ModelConfig, SFTConfig
 
+from collabllm.settings import plain_error
 from collabllm.training.command_line import trainer_field_names
 from collabllm.training.settings import DPOSettings, ModelSettings, SFTSettings
 from collabllm.training.trainer_config import check_trainer_fields, read_trainer_fields
@@ -70,6 +71,7 @@ def test_a_wrong_value_of_the_trainer_is_one_line(name, value, says):
 def test_lr_hints_at_the_learning_rate():
     with pytest.raises(ValueError, match="--lr is not known; did you mean .*--learning_rate"):
         check_trainer_fields(SFTConfig, {"lr": "1e-4"}, {"learning_rate": 0})
+    assert plain_error("--lr is not known; did you mean --lora_r?").endswith("_r?")
 
 
 @pytest.mark.parametrize(

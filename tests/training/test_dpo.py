@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -108,6 +109,20 @@ def test_pairs_are_tokenized_by_our_own_labels(dpo_flags, start):
 def test_pairs_that_do_not_fit_stop_the_run(dpo_flags):
     with pytest.raises(ValueError, match=r"do not fit into max_length=24|none fits into"):
         main(dpo_flags(max_length=24))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"beta": -0.1}, "beta must not be negative, got -0.1"),
+        ({"loss_type": "sigmiod"}, "loss_type 'sigmiod' is not known; there are sigmoid, hinge"),
+    ],
+)
+def test_what_trl_would_find_in_the_first_step_ends_the_run_before_weights_load(
+    dpo_flags, flags, says
+):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        main(dpo_flags(**flags))
 
 
 def test_margins_and_accuracies_are_those_worked_out_by_hand():

@@ -113,6 +113,11 @@ def test_what_cannot_work_is_said_before_weights_load(grpo_flags):
         main(grpo_flags(max_completion_length=32, max_length=16))
     with pytest.raises(ValueError, match=r"prompts none fits into max_length=24\. Raise"):
         main(grpo_flags(max_length=24))
+    with pytest.raises(ValueError, match="must be divisible by num_generations") as error:
+        main(grpo_flags(num_generations=3, batch_size=4))
+    assert error.traceback[-1].frame.f_globals["__name__"] == "collabllm.training.start"
+    with pytest.raises(ValueError, match="did you mean 'facts_elicited'"):
+        main(grpo_flags(weights='{"facts_elicitd": 1}'))
     with pytest.raises(ValueError, match="--use_vllm does not work here yet"):
         main(grpo_flags(use_vllm="true"))
     with pytest.raises(ValueError, match="min_p does not work with --credit conversation"):

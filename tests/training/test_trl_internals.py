@@ -1,6 +1,7 @@
 """What this package uses of TRL beyond its documented interface; a new TRL is tried here first."""
 
 import inspect
+import re
 import tomllib
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import trl
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from collabllm.training.dpo import DPO
+from collabllm.training.dpo import DPO, LOSS_TYPES
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +39,12 @@ def test_the_methods_that_are_replaced_or_wrapped_are_there(trainer, method, nam
     found = inspect.signature(getattr(getattr(trl, trainer), method)).parameters
 
     assert set(names) <= set(found)
+
+
+def test_the_losses_of_dpo_are_those_that_the_trainer_knows():
+    source = inspect.getsource(trl.DPOTrainer)
+
+    assert set(re.findall(r'if loss_type == "(\w+)"', source)) == set(LOSS_TYPES)
 
 
 def test_the_sft_trainer_takes_tokenized_rows_with_labels_as_they_are(sft_flags, start):

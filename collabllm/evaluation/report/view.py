@@ -23,6 +23,7 @@ def view(
     file: str,
     *,
     dataset_split: str = "train",
+    skip_bad_rows: bool = False,
     limit: int = 20_000,
     output_file: str | None = None,
     overwrite: bool = False,
@@ -33,6 +34,7 @@ def view(
         file: A transcript file, a folder of them, an evaluation's folder (its report is made
             again), or a dataset: a file, a folder, a Hub id, or `demo`.
         dataset_split: Split of a Hub dataset.
+        skip_bad_rows: Leave malformed rows of a dataset out, with a warning that counts them.
         limit: Most conversations to show; the page and the log say how many there are. 0: all.
         output_file: The HTML file; by default beside the source, or here for a Hub dataset.
         overwrite: Replace a file that is no former page of this source.
@@ -51,7 +53,7 @@ def view(
     output = output or _default_output(file, path)
     check_replaceable(output, source, overwrite=overwrite)
     files = _transcript_files(path, dataset_split)
-    number, conversations = _read(files) if files else _load(file, dataset_split)
+    number, conversations = _read(files) if files else _load(file, dataset_split, skip_bad_rows)
     if not number:
         raise ValueError(f"{file}: has no conversations.")
     note = ""
@@ -127,11 +129,11 @@ def _count_lines(file: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
 
-def _load(file: str, split: str) -> tuple[int, Iterator[Conversation]]:
+def _load(file: str, split: str, skip_bad_rows: bool) -> tuple[int, Iterator[Conversation]]:
     """Return the number of a dataset's conversations, and an iterator over them."""
     from collabllm.data_processing.loading import load_multiturn_dataset
 
-    dataset = load_multiturn_dataset(file, split)
+    dataset = load_multiturn_dataset(file, split, skip_bad_rows=skip_bad_rows)
     rows_of: dict[Any, list[int]] = {}
     for idx, conv_id in enumerate(dataset["conv_id"]):
         rows_of.setdefault(conv_id, []).append(idx)

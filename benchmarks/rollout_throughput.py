@@ -43,6 +43,15 @@ class FixedLength(LocalAssistant):
         return super()._start_engine(batching, sampling)
 
 
+class Forgetful(FixedLength):
+    """Encodes every prompt anew: no keys and values are stored from turn to turn."""
+
+    def _start_engine(self, batching: str, sampling: dict[str, Any]) -> Any:
+        engine = super()._start_engine("padded", sampling)
+        engine._store.add_rows = lambda *args: None
+        return engine
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -53,6 +62,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="of ours; the baselines are in float32")
     parser.add_argument("--batching", default="auto", choices=("auto", "continuous", "padded"))
     parser.add_argument("--engine", default="local", choices=("local", "llama.cpp"), help="of ours")
+    parser.add_argument(
+        "--also_without_prefixes", action="store_true", help="ours (padded), storing no prefixes"
+    )
     parser.add_argument("--ours_only", action="store_true", help="without the two baselines")
     parser.add_argument("--baseline_conversations", type=int, help="of the first two ways, once")
     args = parser.parse_args()
@@ -70,6 +82,8 @@ def main() -> None:
         if not args.ours_only and not args.baseline_conversations:
             results += [measure(tasks, client, args) for measure in BASELINES]
         results.append(measure_ours(tasks, client, args))
+        if args.also_without_prefixes:
+            results.append(measure_ours(tasks, client, args, Forgetful))
     print_results(results)
     server.shutdown()
 
@@ -83,20 +97,23 @@ def make_tasks(number: int) -> list[Task]:
     ]
 
 
-def measure_ours(tasks: list[Task], client: OpenAIClient, args: Any) -> Result:
+def measure_ours(
+    tasks: list[Task], client: OpenAIClient, args: Any, kind: type[FixedLength] = FixedLength
+) -> Result:
     """(c) `simulate` with a LocalAssistant, or with a llama.cpp server of this process."""
     if args.engine == "llama.cpp":
         server = serve_llama_cpp(args)
         own = OpenAIClient(f"{server.listening_address}/v1", "none", max_concurrency=512)
         return run_ours("(c) llama.cpp", tasks, build_remote(own, args), client, args, lambda: 0)
-    with FixedLength(
+    name = "(c) ours" if kind is FixedLength else "(d) ours, storing nothing"
+    with kind(
         BUNDLED_MODEL,
         max_new_tokens=args.max_new_tokens,
         do_sample=False,
         batching=args.batching,
         dtype=args.dtype,
     ) as assistant:
-        return run_ours("(c) ours", tasks, assistant, client, args, count_encoded(assistant))
+        return run_ours(name, tasks, assistant, client, args, count_encoded(assistant))
 
 
 def run_ours(

@@ -9,7 +9,7 @@ from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.settings import parse_settings
 from collabllm.simulation.settings import SimulationSettings
 from collabllm.simulation.side_by_side import SideBySideSettings
-from scripts import train_dpo, train_sft
+from scripts import train_dpo, train_grpo, train_sft
 
 ROOT = Path(__file__).parents[1]
 READERS = {
@@ -17,6 +17,7 @@ READERS = {
     "demo_build.yaml": lambda words: parse_settings(BuildSettings, words),
     "demo_compare.yaml": lambda words: parse_settings(SideBySideSettings, words),
     "demo_dpo.yaml": lambda words: train_dpo.parse_args(words)[0],
+    "demo_grpo.yaml": lambda words: train_grpo.parse_args(words)[0],
     "demo_simulate.yaml": lambda words: parse_settings(SimulationSettings, words),
     "effect_demo.yaml": lambda words: parse_settings(EvaluationSettings, words),
     "effect_in3.yaml": lambda words: parse_settings(EvaluationSettings, words),

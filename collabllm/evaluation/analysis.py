@@ -275,7 +275,7 @@ def _correct(differences: list[Difference], plan: Plan, headline_user: str) -> l
 
 
 def _detectable(d: Difference, level: float) -> float | None:
-    if d.low is None or d.high is None:
+    if d.low is None or d.high is None or d.low == d.high:  # without spread nothing is known of it
         return None
     return smallest_detectable((d.high - d.low) / 2, d.num_clusters - 1, level=level)
 

@@ -79,7 +79,10 @@ class Arm:
         paths = self._find_adapters()
         for path in paths:
             if looks_local(path) and not (Path(path) / "adapter_config.json").is_file():
-                raise FileNotFoundError(f"--arm {self.name}: there is no adapter in {path}.")
+                raise FileNotFoundError(
+                    f"--arm {self.name}: there is no adapter in {path}; train it first, or name "
+                    "another lora_path."
+                )
         is_one = isinstance(self.lora_path, str) and not has_magic(self.lora_path)
         return ArmInfo(
             self.name,

@@ -107,6 +107,7 @@ def test_six_people_are_paired_in_results_and_report(six_people):
     )
     page = (six_people / "report/report.html").read_text()
     assert "6 people" in page
+    assert "could show" not in page  # all six differ alike: nothing is known of the spread
     assert "paired by person" in page
     agreement = json.loads((six_people / "report/agreement.json").read_text())
     assert {one["user"] for one in agreement} == {"sharded"}

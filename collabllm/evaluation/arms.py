@@ -226,5 +226,5 @@ def _refuse_trained(
     if found:
         raise ValueError(
             f"Arm {arm.name} was trained on {len(found)} of {len(tasks)} tasks "
-            f"({', '.join(found[:5])}). Evaluate on held-out ones: --held_out_of {path}."
+            f"({', '.join(found[:5])}). Take held-out ones: --held_out_of {path}."
         )

@@ -18,6 +18,7 @@ from scripts.evaluate import main as evaluate
 from scripts.study import main as study_script
 from tests.browser import needs_browser, screen
 from tests.evaluation.study_people import Participant
+from tests.evaluation.test_results import make_adapter
 from tests.evaluation.test_study import hosted, make_study
 from tests.fake_server import FakeServer, user_json
 from tests.pages import client_of
@@ -123,6 +124,14 @@ def test_the_report_of_a_study_opens(six_people, browser):
     assert "6 people" in sentence
     assert wide <= 390
     assert browser.get_log("browser") == []
+
+
+def test_a_study_on_tasks_that_an_arm_was_trained_on_is_refused(tmp_path):
+    arm = f"name=trained,lora_path={make_adapter(tmp_path / 'sft')}"
+
+    with pytest.raises(ValueError, match=r"Arm trained was trained on .*--held_out_of"):
+        study_script(["--arm", "name=base", "--arm", arm, "--output_dir", str(tmp_path / "study")])
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_study_that_is_under_way_says_what_is_missing(tmp_path):

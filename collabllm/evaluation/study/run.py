@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
+from collabllm.evaluation.arms import check_not_trained_on
 from collabllm.evaluation.people import open_desk
 from collabllm.evaluation.study.app import build_app
 from collabllm.evaluation.study.design import Design
@@ -51,10 +52,14 @@ def build_study(settings: StudySettings) -> Study:
     """Read the tasks, and say what the study is.
 
     Raises:
-        ValueError: If there are fewer tasks than one person does.
+        FileNotFoundError: If an adapter is not there.
+        ValueError: If there are fewer tasks than one person does, or an arm was trained on them.
     """
     arms = settings.arms
     tasks = settings.load_tasks()
+    infos = {arm.name: arm.to_info(settings.hf_model_path) for arm in arms}
+    for info in infos.values():
+        check_not_trained_on(info, tasks)
     tasks_each = settings.tasks_each or min(len(arms), len(tasks))
     study = Study(
         arms=[arm.name for arm in arms],
@@ -67,7 +72,7 @@ def build_study(settings: StudySettings) -> Study:
         seed=settings.seed,
         contact=settings.contact,
         settings={
-            "arms": {arm.name: asdict(arm.to_info(settings.hf_model_path)) for arm in arms},
+            "arms": {name: asdict(info) for name, info in infos.items()},
             "tasks": settings.tasks,
             "max_new_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,

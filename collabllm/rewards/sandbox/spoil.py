@@ -1,7 +1,8 @@
 """Make one assertion of a test wrong, so that it looks as right as it did.
 
 Who sees it must not tell it from a right one without the answer: another expected value where one
-is written out, else another class or exception, else the opposite assertion.
+is written out, else another class or exception, else a value where one is worked out, else the
+opposite assertion.
 """
 
 import ast
@@ -37,6 +38,15 @@ _RARE_ERRORS = ["OverflowError", "EOFError", "BufferError", "TimeoutError", "Con
 _KINDS = {"str", "float", "list", "dict", "tuple", "set", "int", "bool"}
 _MAKERS = {"set", "frozenset", "tuple", "list", "dict", "Counter", "OrderedDict", "Decimal"}
 _MAKERS |= {"Fraction", "array", "Series", "DataFrame", "datetime", "date", "Path"}
+_STRANGERS = dict.fromkeys(("", "assertTrue", "assertEqual", "assertEquals"), "{}") | {
+    "assertAlmostEqual": "{}",
+    "assertSequenceEqual": "[{}]",
+    "assertListEqual": "[{}]",
+    "assertTupleEqual": "({},)",
+    "assertSetEqual": "{{{}}}",
+    "assertDictEqual": "{{{}: 1}}",
+    "assertMultiLineEqual": "'{}'",
+}  # what stands for a value that is worked out, by assertion
 _MIN_TEXT = 4  # a shorter one may be in the result by chance
 
 
@@ -47,6 +57,7 @@ def spoil(body: list[ast.stmt], rng: random.Random) -> bool:
     ways: tuple[Callable[[ast.expr], bool], ...] = (
         lambda check: _change_expected(check, body, rng),
         lambda check: _change_class(check, rng),
+        lambda check: _expect_stranger(check, rng),
         _turn_round,
     )
     for way in ways:
@@ -67,12 +78,27 @@ def _straight_checks(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, ast.expr]
             yield from ((item, call) for call in calls if _asserts(call))
             if not any(_asserts(call) in _RAISES for call in calls):
                 yield from _straight_checks(item.body)
+        elif isinstance(item, ast.For) and _surely_runs(item):
+            yield from _straight_checks(item.body)
         elif isinstance(item, ast.Expr) and _asserts(item.value):
             yield item, item.value
         elif isinstance(item, ast.Assert):
             yield item, item.test
         if isinstance(item, ast.If) and any(isinstance(n, ast.Return) for n in ast.walk(item)):
             return
+
+
+def _surely_runs(loop: ast.For) -> bool:
+    """Tell whether all of a loop's body runs at least once, by its text."""
+    if any(isinstance(node, ast.Break | ast.Continue | ast.Return) for node in ast.walk(loop)):
+        return False
+    if isinstance(loop.iter, ast.List | ast.Tuple | ast.Set):
+        return any(not isinstance(item, ast.Starred) for item in loop.iter.elts)
+    if isinstance(loop.iter, ast.Call) and ast.unparse(loop.iter.func) == "range":
+        ends = [node.value for node in loop.iter.args if isinstance(node, ast.Constant)]
+        known = [end for end in ends if isinstance(end, int)]
+        return 0 < len(known) == len(loop.iter.args) < 3 and len(range(*known)) > 0
+    return False
 
 
 def _asserts(node: ast.expr) -> str:
@@ -137,6 +163,25 @@ def _only_assignment(name: str, body: list[ast.stmt]) -> ast.Assign | None:
         if isinstance(item, ast.Assign) and ast.unparse(item.targets[0]) == name:
             return item
     return None
+
+
+def _expect_stranger(check: ast.expr, rng: random.Random) -> bool:
+    """Expect a number that is no result where the expected value is worked out.
+
+    The opposite assertion would be content with an object that equals anything.
+    """
+    sides, name = _equal_sides(check), _asserts(check)
+    if (
+        name in _PLACES
+        and isinstance(check, ast.Call)
+        and not any(word.arg == "delta" for word in check.keywords)
+    ):
+        sides = check.args[:2]  # a number of four digits is not near enough
+    if len(sides) != 2 or name not in _STRANGERS:
+        return False
+    text = _STRANGERS[name].format(rng.randrange(1000, 10_000))
+    _become(sides["expect" not in ast.unparse(sides[0])], ast.parse(text, mode="eval").body)
+    return True
 
 
 def _become(old: ast.expr, new: ast.expr) -> None:

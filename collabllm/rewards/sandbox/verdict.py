@@ -24,7 +24,7 @@ from collabllm.rewards.sandbox.written_tests import (
     unittest_classes,
 )
 
-_KILLED = (9, 128 + 9)
+_MIN_CANARIES = 4  # guessing all that many takes 1 try in 256
 Outcome = Literal["passed", "failed", "tampered", "missing"]
 
 
@@ -161,13 +161,16 @@ def _examine_apart(program: str, exam: Exam) -> Verdict:
 
 
 def _examine_together(program: str, exam: Exam) -> Verdict:
-    verdict = Verdict("passed")
-    for mixed in mix_canaries(exam.test, random.Random(secrets.randbits(64))):
-        found = _run_mixed(program, mixed, exam)
-        if found.outcome == "failed":  # what a canary wants may be what a wrong program answers
-            return found
-        if found.outcome == "tampered":
-            verdict = found
+    verdict, num_canaries = Verdict("passed"), 0
+    while verdict.outcome == "passed" and num_canaries < _MIN_CANARIES:
+        pair = mix_canaries(exam.test, random.Random(secrets.randbits(64)))
+        num_canaries += sum(len(mixed.canaries) for mixed in pair)
+        for mixed in pair:
+            found = _run_mixed(program, mixed, exam)
+            if found.outcome == "failed":  # what a canary wants may be what a wrong program answers
+                return found
+            if found.outcome == "tampered":
+                verdict = found
     return verdict
 
 

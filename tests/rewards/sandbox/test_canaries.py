@@ -115,6 +115,14 @@ def test_another_number_is_as_often_below_as_above():
             r"self.assertEqual\(f\(\), Counter\(\{'a': \d\}",
         ),
         ("assert f() == 3", r"assert f\(\) == \d"),
+        ("self.assertEqual(f(), g())", r"self.assertEqual\(f\(\), \d{4}\)"),
+        ("self.assertEqual(expected, f())", r"self.assertEqual\(\d{4}, f\(\)\)"),
+        ("self.assertListEqual(f(), g())", r"self.assertListEqual\(f\(\), \[\d{4}\]\)"),
+        ("self.assertTrue(f() == g())", r"self.assertTrue\(f\(\) == \d{4}\)"),
+        ("self.assertAlmostEqual(f(), g(), 3)", r"self.assertAlmostEqual\(f\(\), \d{4}, 3\)"),
+        ("assert f() == g()", r"assert f\(\) == \d{4}"),
+        ("for x in (1, 2):\n            self.assertEqual(f(x), x)", r"for .*\n.*f\(x\), \d{4}\)"),
+        ("for x in range(3):\n            self.assertEqual(f(x), 5)", r"for .*\n.*f\(x\), \d+\)"),
         ("self.assertTrue(f())", r"self.assertFalse\(f\(\)\)"),
         ("self.assertAlmostEqual(f(), 2.5, 2)", r"self.assertAlmostEqual\(f\(\), \d\.\d, 2\)"),
     ],
@@ -143,3 +151,33 @@ def test_what_may_be_skipped_is_not_run():
     assert examine("def f():\n    return 1", skipped).outcome == "missing"
     assert examine("def f():\n    return 1", skipped + kept).outcome == "passed"
     assert examine(leaves, skipped + kept).outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["self.assertEqual(f(3), sum([3, 1]))", "for x in (1, 2):\n            assert f(x) == x + 1"],
+)
+def test_a_number_that_equals_anything_tampers_also_where_the_expected_value_is_worked_out(lines):
+    test = f"import unittest\nclass T(unittest.TestCase):\n    def test_f(self):\n        {lines}\n"
+    cheat = "class A(int):\n    __eq__ = lambda *_: True\ndef f(x):\n    return A()"
+
+    assert examine(cheat, test).outcome == "tampered"
+    assert examine("def f(x):\n    return x + 1", test).outcome == "passed"
+    assert examine("def f(x):\n    return x", test).outcome == "failed"
+
+
+def test_a_file_of_one_test_is_run_until_guessing_is_no_use(monkeypatch):
+    test = "import unittest\nclass T(unittest.TestCase):\n"
+    test += "    def test_f(self):\n        self.assertEqual(f(1), 2)\n"
+    rounds = []
+
+    def count(source, rng):
+        rounds.append(mix_canaries(source, rng))
+        return rounds[-1]
+
+    monkeypatch.setattr("collabllm.rewards.sandbox.verdict.mix_canaries", count)
+
+    assert examine("def f(x):\n    return x + 1", test).outcome == "passed"
+    assert len(rounds) == 4
+    assert examine("def f(x):\n    return x", test).outcome == "failed"
+    assert len(rounds) == 5

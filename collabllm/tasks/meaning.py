@@ -1,5 +1,6 @@
 """Which fact a question asks for, by a sentence encoder instead of hand-written words."""
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -9,12 +10,14 @@ from collabllm.tasks.demo import demo_tasks
 from collabllm.tasks.embeddings import BUNDLED_ENCODER, load_encoder
 from collabllm.tasks.requests import split_question
 from collabllm.tasks.task import Fact
+from collabllm.tasks.words import content_words
 
 MIN_COSINE = 0.48
 """Least cosine of a whole question and a fact; chosen on IN3's train file, docs/simulation.md."""
 MIN_COSINE_OF_PART = 0.55
 """The same of a part of a question, which says less."""
 
+_REST = re.compile(r"\s+(?:for|of|in|on|to)\s+")
 _STRAYS = 0.01
 _CALIBRATION_TASKS = 60
 _DISTANCE = 7  # between a task and the one whose facts its questions must not find
@@ -47,10 +50,12 @@ def match_by_meaning(
 
 
 def fact_texts(fact: Fact) -> list[str]:
-    """Return ways to speak of a fact."""
+    """Return ways to speak of a fact; "What is the budget?" asks for "Budget for the trip"."""
     name = fact.name.replace("_", " ")
+    head = _REST.split(name)[0]
     about = [text for text in (fact.question, fact.value) if text]
-    return [name, *(f"{name}: {text}" for text in about), *([fact.question] * bool(fact.question))]
+    ways = [name, *(f"{name}: {text}" for text in about), *([fact.question] * bool(fact.question))]
+    return [*ways, head] if head != name and content_words(head) else ways
 
 
 @lru_cache(maxsize=8)

@@ -296,6 +296,22 @@ def test_asked_for_the_task_itself_the_sharded_user_says_it_again_and_not_for_ev
     assert last.gave_up
 
 
+@pytest.mark.parametrize(
+    ("question", "is_goal"),
+    [
+        ("What do you need?", True),
+        ("What's on your mind?", True),
+        ("What would you like to learn?", True),
+        ("What do you need for the cake?", False),
+        ("What do you want to spend?", False),
+    ],
+)
+def test_a_question_for_the_task_is_told_from_one_for_a_detail(question, is_goal):
+    response = say(RuleBasedUser(FACTS, "plan a party"), "plan a party", question).response
+
+    assert (response == "As I said: plan a party") is is_goal
+
+
 def test_asked_again_the_sharded_user_says_what_it_said_and_not_that_it_does_not_care():
     user = RuleBasedUser(FACTS, "plan a party", patience=2)
     asked = ("plan a party", "How many guests?", "We are 12.", "How many people?")

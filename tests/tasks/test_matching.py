@@ -56,6 +56,19 @@ def test_questions_and_requests_are_matched_by_meaning(reply, names):
 
 
 @needs_encoder
+def test_a_bare_question_finds_a_fact_by_the_head_of_its_name():
+    facts = (
+        Fact("Budget for collecting records", "100 to 500."),
+        Fact("Preferred music genre or artists", "Jazz."),
+        Fact("Location preference for purchasing", "Shops near me."),
+    )
+
+    asked = facts_asked_for(facts, ["What is the budget?"], set(), "semantic")
+
+    assert [fact.name for fact in asked] == ["Budget for collecting records"]
+
+
+@needs_encoder
 def test_a_semantic_user_tells_what_is_asked_without_cue_words():
     user = RuleBasedUser(FACTS, "Plan a trip.", matcher="semantic")
     talk = [

@@ -36,8 +36,9 @@ NUDGES = (
 AS_I_SAID = "As I said: "
 _ASKS_GOAL = re.compile(
     r"\b(what (is|are|'s)|what's|what (would|do|can|should)|which) .{0,40}\b(task|next question|"
-    r"your question|like to (do|accomplish|achieve|know|discuss)|want to (do|accomplish|know)|"
-    r"need help with|help you with|do for you)\b",
+    r"your (question|request)|like to (do|accomplish|achieve|know|learn|discuss)|"
+    r"want to (do|accomplish|know|learn)|need help with|help you with|do for you|on your mind)\b|"
+    r"\bwhat do you (need|want)\W*$",
     re.IGNORECASE,
 )
 

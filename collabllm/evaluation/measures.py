@@ -14,7 +14,7 @@ MINUTES_ON_TASK = "minutes_on_task"
 """What a person took, in a study."""
 BUILT_IN = (FIRST_REPLY_ASKS, "num_turns", "num_tokens", "seconds")
 DESCRIPTIVE = ("num_turns", "num_tokens", "seconds", MINUTES_ON_TASK)
-_LOWER_IS_BETTER = ("over_asking", "repetition", "token_amount")
+_LOWER_IS_BETTER = ("over_asking", "asks_needlessly", "repetition", "token_amount")
 
 
 def direction(metric: str, opening: str) -> int:

@@ -31,8 +31,6 @@ def check_applicable(metrics: Iterable[str], tasks: Sequence[Task]) -> None:
     if any(name.rpartition("->")[2] == "pass_rate" for name in names):
         _warn_of_tests(tasks)
     without = [name for name in names if "facts" in needs_of(name)]
-    if any(task.opening == task.single_turn_prompt for task in tasks):  # each question is needless
-        without = [name for name in without if name.rpartition("->")[2] != "over_asking"]
     if not without or any(task.facts for task in tasks):
         return
     text = f"None of the {len(tasks)} tasks has facts, which {', '.join(without)} need. {_HELP}"

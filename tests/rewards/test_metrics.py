@@ -75,15 +75,17 @@ def test_over_asking_counts_questions_that_bring_nothing_new():
     assert values == [0.0, 0.5, 0.5, 0.5, 0.0, 1.0]
 
 
-def test_every_question_at_a_complete_request_without_facts_is_needless():
-    clear = Task(
-        "boiling", "At what degree does water boil?", opening="At what degree does water boil?"
-    )
-    asked, done = talk(clear.opening, "Why do you ask?"), talk(clear.opening, "At 100 °C.")
-    hidden = Task("boiling", clear.single_turn_prompt, opening="Tell me something of water.")
+def test_a_question_is_needless_for_sure_where_the_opening_says_everything():
+    request = "At what degree does water boil?"
+    clear = Task("boiling", request, opening=request)
+    hidden = Task("boiling", request, opening="Tell me something of water.")
+    asked, done = talk(request, "Why do you ask?"), talk(request, "At 100 °C.")
+    told = talk(PARTY.single_turn_prompt, "Done. Anything else?")
 
-    assert [score("over_asking", c, clear).value for c in (asked, done)] == [1.0, 0.0]
-    assert score("over_asking", asked, hidden).applicable is False
+    assert [score("asks_needlessly", c, clear).value for c in (asked, done)] == [1.0, 0.0]
+    assert score("asks_needlessly", told).value == 1.0
+    assert score("asks_needlessly", talk("Plan a party for 12.", "How old?")).applicable is False
+    assert score("asks_needlessly", asked, hidden).applicable is False
 
 
 def test_repetition_is_the_share_of_runs_of_four_words_used_before():

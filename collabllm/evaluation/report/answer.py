@@ -68,6 +68,9 @@ _WORDS = {
         "for the interaction",
         "the grade of the interaction",
     ),
+    "asks_needlessly": _Words(
+        "asks", "ask", "more often", "less often", "needlessly", "how often it asks needlessly"
+    ),
     "over_asking": _Words(
         "asks", "ask", "more", "fewer", "needless questions", "needless questions"
     ),

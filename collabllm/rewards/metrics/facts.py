@@ -32,14 +32,26 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
     """Return the share of the assistant's questions that no fact still unknown answers, in [0, 1].
 
     A question for something already said, or for something the user has no preference about,
-    counts; so does the second of two questions for one fact; so does every question of a task
-    without facts whose opening says everything. 0 when nothing was asked.
+    counts; so does the second of two questions for one fact. 0 when nothing was asked.
     """
-    if task.opening != task.single_turn_prompt:
-        _facts(task)  # without any, nobody can say which questions are needed
-    replies = find_asking(task.facts, conversation)
+    replies = find_asking(_facts(task), conversation)
     asked = sum(len(reply.questions) for reply in replies)
     return sum(reply.num_needless for reply in replies) / asked if asked else 0.0
+
+
+@metric("asks_needlessly")
+async def asks_needlessly(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
+    """Return 1 if the assistant asked although the opening says everything, and 0 if it did not.
+
+    An opening says everything if it tells every fact or, for a task without facts, the whole goal.
+    Not applicable elsewhere.
+    """
+    users = [message for message in conversation if message["role"] == "user"]
+    if {fact.name for fact in task.facts} - facts_told(task.facts, users[:1]):
+        raise NotApplicableError("the opening leaves out facts")
+    if not task.facts and task.opening != task.single_turn_prompt:
+        raise NotApplicableError("nobody can say whether the opening leaves something out")
+    return float(any(reply.questions for reply in find_asking(task.facts, conversation)))
 
 
 @metric("facts_used", needs={"facts"})

@@ -58,7 +58,7 @@ def find_questions(text: str) -> list[str]:
 
 def split_question(question: str) -> list[str]:
     """Split a question, which may ask for several things, into parts; the whole comes first."""
-    parts = [part.strip() for part in _PART.split(question) if _has_letters(part)]
+    parts = [part for part in _PART.split(" ".join(question.split())) if _has_letters(part)]
     return [question, *parts] if len(parts) > 1 else [question]
 
 

@@ -13,6 +13,8 @@ _NUMBERS = dict(
     )
 )
 _NUMBER_WORD = re.compile(rf"\b({'|'.join(_NUMBERS)})\b", re.IGNORECASE)
+_SPACES = re.compile(r"[^\S\n]+")
+_LINE_STARTS = re.compile(r"\n\s*")
 _LIST_MARK = re.compile(r"^\s*\(?\d{1,2}[.)]\s", re.MULTILINE)
 _DASHES = re.compile(r"\s*[\u2010-\u2015]\s*|(?<=\d)\s+-\s+(?=\d)")
 # Words that say nothing about a task: grammar, and what anybody can write under any request.
@@ -71,6 +73,8 @@ def _value_pattern(value: str) -> re.Pattern[str]:
 
 @lru_cache(maxsize=256)
 def _comparable(text: str) -> str:
+    # Runs of spaces first: the patterns after it would try each place of a run anew.
+    text = _LINE_STARTS.sub("\n", _SPACES.sub(" ", text))
     return _NUMBER_WORD.sub(_to_digits, _DASHES.sub("-", _LIST_MARK.sub("\n", text)))
 
 

@@ -9,7 +9,9 @@ from collabllm.files import read_json_lines
 from collabllm.simulation import RuleBasedUser
 from collabllm.tasks import Fact, load_tasks
 from collabllm.tasks.embeddings import bundled_folder, has_bundled_encoder
-from collabllm.tasks.matching import facts_asked_for, find_asking
+from collabllm.tasks.matching import contains_value, facts_asked_for, find_asking, find_questions
+from collabllm.tasks.requests import split_question
+from collabllm.tasks.words import content_words
 
 IN3 = Path(__file__).parents[3] / "shared/data/in3/train.jsonl"
 needs_encoder = pytest.mark.skipif(not has_bundled_encoder(), reason="no bundled encoder")
@@ -28,6 +30,17 @@ def test_the_bundled_weights_are_the_published_ones():
     assert hashlib.sha256(weights).hexdigest() == (
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     )
+
+
+@pytest.mark.parametrize("run", [" ", "\n", "\t\n", "a.", "is it? ", "`", "- "])
+def test_long_runs_take_no_longer_than_other_texts(run):
+    """Where time grows by the square, this takes minutes."""
+    text = f"How many guests,{run * 100_000} and where?"
+
+    for question in find_questions(text)[:100]:
+        split_question(question)
+    assert not contains_value(text, "10 days")
+    assert content_words(text) >= {"guest"}
 
 
 @needs_encoder

@@ -200,10 +200,10 @@ class _Builder:
                 continue
             is_cut = outcome.finish_reason == "length"
             text = to_last_sentence(outcome.text) if is_cut else outcome.text
-            if not text.strip():
-                _count(lost, "empty reply")
-            elif is_cut and not settings.keep_cut_replies:
+            if is_cut and not (text and settings.keep_cut_replies):
                 _count(lost, "cut by the token limit")
+            elif not text.strip():
+                _count(lost, "empty reply")
             elif text in replies:
                 _count(lost, "same as another candidate")
             else:
@@ -241,9 +241,9 @@ def _failed(task: Task, prompt: list[Message], error: Exception) -> TurnGroup:
 
 
 def to_last_sentence(text: str) -> str:
-    """Return a cut text up to its last whole sentence; one without any stays as it is."""
+    """Return a cut text up to its last whole sentence; "" where there is none."""
     ends = list(_SENTENCE_END.finditer(text))
-    return text[: ends[-1].end()].rstrip() if ends else text
+    return text[: ends[-1].end()].rstrip() if ends else ""
 
 
 def _check_ids(tasks: Sequence[Task]) -> None:

@@ -205,11 +205,12 @@ def test_two_tasks_with_one_id_are_refused():
 
 
 class CutAssistant(PartyAssistant):
-    """Is cut in the middle of its second sentence."""
+    """Is cut in the middle of its second sentence, or its first."""
+
+    text = "How old is the child? And how many gue"
 
     async def agenerate(self, messages, *, seed=None):
-        text = "How old is the child? And how many gue"
-        return AssistantReply(text, finish_reason="length")
+        return AssistantReply(self.text, finish_reason="length")
 
 
 def test_a_cut_reply_is_lost_or_kept_up_to_its_last_whole_sentence():
@@ -220,7 +221,11 @@ def test_a_cut_reply_is_lost_or_kept_up_to_its_last_whole_sentence():
     (group,) = grow_conversations([PARTY], CutAssistant(), sharded, kept)
 
     assert [c.estimate.reply for c in group.candidates] == ["How old is the child?"]
-    assert to_last_sentence("no end at all") == "no end at all"
+    early = CutAssistant()
+    early.text = "How old is the chi"
+    (without,) = grow_conversations([PARTY], early, sharded, kept)
+    assert (without.candidates, without.lost) == ([], {"cut by the token limit": 2})
+    assert to_last_sentence("no end at all") == ""
     assert to_last_sentence('He said "yes." And th') == 'He said "yes."'
     assert to_last_sentence("It costs 3.5 euros. Then 4.") == "It costs 3.5 euros. Then 4."
 

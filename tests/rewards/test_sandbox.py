@@ -152,6 +152,17 @@ def test_an_exit_status_of_the_program_is_no_failed_sandbox():
 
 
 @isolated
+def test_linear_algebra_has_one_thread_whatever_cores_there_are():
+    if run_module.choose_tier().name != "bubblewrap":
+        pytest.skip("the middle tier has no /proc to count threads in")
+    program = "import numpy, os\na = numpy.ones((300, 300))\na @ a\n"
+
+    counted = run_program(program + "print(len(os.listdir('/proc/self/task')))")
+
+    assert counted.output == "1"
+
+
+@isolated
 def test_tampering_is_zero_and_counted():
     cheat = "```python\nimport unittest\nunittest.TestCase.assertEqual = print\ndef f(x): pass\n```"
     values = [pass_rate(reply, test=UNITTEST) for reply in (cheat, BLOCK)]

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import stdtr
 from scipy.stats import binomtest
 
-from collabllm.evaluation.statistics import Floats, Ints, moments, one_hot
+from collabllm.evaluation.statistics import MIN_UNITS, Floats, Ints, moments, one_hot
 
 PRIMARY_SHARE = 0.9
 """Share of the error rate that the primary outcomes have; all others share the rest."""
@@ -60,11 +60,12 @@ def p_value_of(values: Floats, clusters: Ints, seed: int = 0) -> tuple[float, st
 
     Args:
         values: Shape [tasks, seeds]. Several seeds get Student's test with the variance of tasks
-            and seeds: a sign flip of tasks would take one lucky training for an effect.
+            and seeds: a sign flip of tasks would take one lucky training for an effect. Below 6
+            clusters all have a sign flip, which claims nothing: normal values are not given.
         clusters: Shape [tasks].
         seed: Seed of the random flips.
     """
-    if values.shape[1] > 1:
+    if values.shape[1] > 1 and len(set(clusters)) >= MIN_UNITS:
         found = moments(values, clusters)
         if found.variance > 0:
             statistic = abs(float(found.mean)) / float(np.sqrt(found.variance))

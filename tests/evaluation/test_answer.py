@@ -68,6 +68,14 @@ def test_several_arms_are_told_apart():
     )
 
 
+def test_needless_questions_are_a_share():
+    found = [Outcome("over_asking", "", [sft(-0.2, -0.3, -0.1, 0.01)])]
+
+    assert to_sentence(found, "base", SAMPLE).startswith(
+        "SFT has 0.20 less of all questions needless than base [0.10, 0.30]"
+    )
+
+
 def test_other_metrics_are_named_and_one_arm_is_compared_with_nothing():
     outcome = Outcome("pass_rate", "", [sft(0.1, 0.05, 0.15, 0.01)])
 

@@ -8,6 +8,7 @@ import pytest
 from collabllm.evaluation.analysis import analyse
 from collabllm.evaluation.arms import Arm, check_not_trained_on
 from collabllm.evaluation.plan import Plan, Variant, choose_primary, open_tasks
+from collabllm.evaluation.report.overview import describe, describe_answer
 from collabllm.evaluation.report.tables import to_markdown
 from collabllm.evaluation.results import (
     POOLED,
@@ -284,6 +285,41 @@ def test_one_lucky_training_of_three_is_no_effect():
     assert several.primary_differences()[0].test == "t over tasks and seeds"
     assert one.primary_differences()[0].verdict == "better"
     assert any("sft is one training" in note for note in one.notes)
+
+
+def test_few_tasks_show_nothing_however_many_trainings_there_are():
+    def value(arm, task, user, seed, rollout):
+        return 0.1 + (0.5 + 0.01 * (task + (seed == "s1")) % 3) * (arm == "sft")
+
+    plan = make_plan(seeds=("s1", "s2", "s3"), clusters=3)
+
+    (m,) = analysed(plan, scores_of(plan, value)).primary_differences()
+
+    assert (m.low, m.verdict, m.test) == (None, "cannot tell", "sign flips")
+
+
+def test_the_answer_says_how_many_tasks_its_differences_have():
+    plan = make_plan(clusters=7)
+    scores = scores_of(plan, plain)
+    for s in scores:
+        if s["task_id"] in ("5", "6", "7") and s["arm"] == "sft":
+            s["values"]["m"], s["missing"]["m"] = None, "judge is dead"
+
+    results = analysed(plan, scores)
+
+    assert results.complete
+    assert describe_answer(results).endswith("; 5 of 8 tasks in 5 of 7 groups.")
+    base, sft = describe(results, {}, {})["outcomes"][0]["rows"]
+    assert base["mean"].startswith("0.28 ")
+    assert sft["shared"] == "base has 0.20 here"
+
+
+def test_a_name_stays_in_its_cell_of_the_tables():
+    plan = make_plan(arms=("base", "a|b"))
+
+    tables = to_markdown(analysed(plan, scores_of(plan, plain)))
+
+    assert "| a\\|b |" in tables
 
 
 def test_repeats_give_a_noise_floor_and_are_no_new_tasks():

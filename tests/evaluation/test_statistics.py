@@ -68,9 +68,9 @@ def test_the_test_fits_the_data():
     assert p_value_of(column([1, 0, 0]), alone(3)) == (1.0, "McNemar")
     assert p_value_of(column([0.9, 0, 0.5]), alone(3)) == (0.5, "sign flips")
     assert p_value_of(column([1, 1, 1]), np.array([0, 0, 1]))[1] == "sign flips"
-    p_value, test = p_value_of(np.array([[0.1, 0.9], [0.2, 0.8], [0.1, 0.9]]), alone(3))
+    p_value, test = p_value_of(np.array([[0.1, 0.9], [0.2, 0.8]] * 3), alone(6))
     assert test == "t over tasks and seeds"
-    assert p_value > 0.2  # three tasks agree, but two trainings do not
+    assert p_value > 0.2  # six tasks agree, but two trainings do not
 
 
 def test_seeds_that_agree_to_the_letter_do_not_give_a_p_value_of_0():

@@ -72,7 +72,12 @@ _WORDS = {
         "asks", "ask", "more often", "less often", "needlessly", "how often it asks needlessly"
     ),
     "over_asking": _Words(
-        "asks", "ask", "more", "fewer", "needless questions", "needless questions"
+        "has",
+        "have",
+        "more",
+        "less",
+        "of all questions needless",
+        "the share of needless questions",
     ),
 }
 

@@ -149,7 +149,7 @@ def describe_answer(results: Results) -> str:
     """Write the answer in one sentence."""
     asked = [_ask(results, outcome) for outcome in results.primary]
     units = "answers" if results.cluster_by == PEOPLE_UNIT else "tasks"
-    return to_sentence(asked, results.reference, _sample(results), units)
+    return to_sentence(asked, results.reference, _sample(results, of_primary=True), units)
 
 
 def _ask(results: Results, outcome: Outcome) -> Asked:
@@ -163,11 +163,14 @@ def _ask(results: Results, outcome: Outcome) -> Asked:
     return Asked(outcome.metric, where, comparisons)
 
 
-def _sample(results: Results) -> str:
-    """Say what was looked at, in a few words."""
-    parts = [_count_units(results)]
+def _sample(results: Results, *, of_primary: bool = False) -> str:
+    """Say what was looked at in a few words, or how much of it the primary outcomes have."""
+    shown = results.primary_differences() if of_primary else []
+    parts = [_among({d.num_tasks for d in shown}, results.num_tasks) + _count_units(results)]
     if results.num_clusters != results.num_tasks:
-        parts[0] += f" in {plural(results.num_clusters, 'group')}"
+        groups = {d.num_clusters for d in shown}
+        parts[0] += f" in {_among(groups, results.num_clusters)}"
+        parts[0] += plural(results.num_clusters, "group")
     if len(results.users) > 1:
         parts.append(plural(len(results.users), "user"))
     trainings = max((len(arm.training_seeds) for arm in results.arms), default=0)
@@ -176,6 +179,14 @@ def _sample(results: Results) -> str:
     if not results.complete:
         parts.append("incomplete")
     return ", ".join(parts)
+
+
+def _among(numbers: set[int], total: int) -> str:
+    """Write `20 of `, or `20 to 40 of `, where these are not simply the total."""
+    if numbers <= {total}:
+        return ""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,} of " if low == high else f"{low:,} to {high:,} of "
 
 
 def _count_units(results: Results) -> str:
@@ -192,6 +203,7 @@ def _outcome(results: Results, outcome: Outcome) -> dict[str, Any]:
     """Lay out one primary outcome, a row an arm, the reference first."""
     metric = next(m for m in results.metrics if m.name == outcome.metric)
     user, rows = results.headline_user, []
+    reference = results.cell(results.reference, user, outcome.opening, outcome.metric)
     arms = sorted(results.arms, key=lambda arm: arm.name != results.reference)
     for arm in arms:
         cell = results.cell(arm.name, user, outcome.opening, outcome.metric)
@@ -199,7 +211,8 @@ def _outcome(results: Results, outcome: Outcome) -> dict[str, Any]:
             arm.name, results.reference, user, outcome.opening, outcome.metric
         )
         if cell is not None:
-            rows.append(_row(cell, found, is_reference=arm.name == results.reference))
+            row = _row(cell, found, is_reference=arm.name == results.reference)
+            rows.append({**row, "shared": _on_shared(found, reference)})
     return {"label": _label(outcome), "arrow": arrow(metric, outcome.opening), "rows": rows}
 
 
@@ -223,6 +236,14 @@ def _row(cell: Cell, found: Difference | None, *, is_reference: bool) -> dict[st
         "verdict": _VERDICTS[found.verdict],
         "detectable": f"could show {found.smallest_detectable:.2f}" if unclear else "",
     }
+
+
+def _on_shared(found: Difference | None, reference: Cell | None) -> str:
+    """Say what the reference has on the tasks of a difference, where it has others, too."""
+    if found is None or reference is None or reference.mean is None:
+        return ""
+    there, whole = format_number(found.reference_mean), format_number(reference.mean)
+    return f"{reference.arm} has {there} here" if there != whole else ""
 
 
 def _worst(cell: Cell) -> str:

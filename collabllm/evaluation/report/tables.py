@@ -112,5 +112,10 @@ def _asking(results: Results) -> Iterator[str]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    lines = [f"| {' | '.join(map(_escape, header))} |", f"|{'---|' * len(header)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(map(_escape, row))} |" for row in rows)])
+
+
+def _escape(text: str) -> str:
+    """Keep a name within its cell."""
+    return text.replace("|", "\\|")

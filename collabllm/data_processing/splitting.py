@@ -27,12 +27,15 @@ def task_key(row: Mapping[str, Any], split_by: str = "single_turn_prompt") -> st
     return f"conv_id:{row['conv_id']}" if value is None else f"{split_by}:{value}"
 
 
-def check_split_column(rows: Iterable[Mapping[str, Any]], split_by: str) -> None:
+def check_split_column(
+    rows: Iterable[Mapping[str, Any]], split_by: str, flag: str = "--split_by"
+) -> None:
     """Refuse a column that no row has: each row would silently be split by its `conv_id`.
 
     Args:
         rows: Rows of the dataset; reading stops at the first one that has the column.
         split_by: As in `task_key`; `single_turn_prompt` may be missing, then `conv_id` counts.
+        flag: What named it.
 
     Raises:
         ValueError: If no row has the column; the text lists those there are.
@@ -46,9 +49,7 @@ def check_split_column(rows: Iterable[Mapping[str, Any]], split_by: str) -> None
         for name, value in row.items():
             keys = [f"{name}.{key}" for key in value] if isinstance(value, Mapping) else [name]
             names.update(dict.fromkeys(keys))
-    raise ValueError(
-        f"--split_by {split_by}: no row has this column; there are {', '.join(names)}."
-    )
+    raise ValueError(f"{flag} {split_by}: no row has this column; there are {', '.join(names)}.")
 
 
 def is_eval_task(key: str, eval_ratio: float) -> bool:

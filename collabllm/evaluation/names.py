@@ -1,10 +1,11 @@
 """Names of arms and users: each stands in file names, and none may be taken for another."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _MAX_BYTES = 100
+_MAX_FILE_BYTES = 240  # of the 255 that file systems take; a lock's name is longer
 
 
 def transcript_file(folder: Path, arm: str, user: str, training_seed: str = "") -> Path:
@@ -13,8 +14,17 @@ def transcript_file(folder: Path, arm: str, user: str, training_seed: str = "") 
     return folder / "transcripts" / f"{arm}{of_seed}--{user}.jsonl"
 
 
-def check_names(arms: Sequence[str], users: Sequence[str]) -> None:
+def check_names(
+    arms: Sequence[str],
+    users: Sequence[str],
+    training_seeds: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Check, before anything is paid for, that names fit into files and differ there.
+
+    Args:
+        arms: Names of the arms.
+        users: Names of the users.
+        training_seeds: Names of the trainings of the arms that have several.
 
     Raises:
         ValueError: If a name does not fit, is used twice, or two pairs of names share a file; the
@@ -28,11 +38,18 @@ def check_names(arms: Sequence[str], users: Sequence[str]) -> None:
                 f"{flag}: {' and '.join(map(repr, same))} need names of their own (name=…); a "
                 "file's name may not tell capital letters."
             )
-    pairs = [(arm, user) for arm in arms for user in users]
-    files = [transcript_file(Path(), arm, user).name for arm, user in pairs]
+    seeds = training_seeds or {}
+    trainings = [(arm, seed) for arm in arms for seed in seeds.get(arm) or [""]]
+    pairs = [(arm, user, seed) for arm, seed in trainings for user in users]
+    files = [transcript_file(Path(), *pair).name for pair in pairs]
+    for file in files:
+        if len(file.encode("utf-8", "replace")) > _MAX_FILE_BYTES:
+            raise ValueError(
+                f"{file}: this file's name is too long; shorten the arm's or the run's."
+            )
     for same in _alike(files):
         found = [pair for pair, file in zip(pairs, files, strict=True) if file in same]
-        named = " and ".join(" with ".join(pair) for pair in found)
+        named = " and ".join(" with ".join(pair[:2]) for pair in found)
         raise ValueError(f"{named} would share the file {same[0]}; rename an arm or a user.")
 
 

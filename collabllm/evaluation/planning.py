@@ -3,12 +3,14 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from collabllm.data_processing.splitting import check_split_column
+from collabllm.evaluation.analysis import SCORES_FILE
 from collabllm.evaluation.arms import Arm, check_not_trained_on
 from collabllm.evaluation.measures import BUILT_IN
 from collabllm.evaluation.names import check_names
@@ -47,6 +49,7 @@ class Prepared:
     users: list[UserSpec]
     tasks: list[Task]
     opened: dict[str, tuple[Task, Variant]]
+    goes_on: bool
 
     def start(self, settings: EvaluationSettings) -> None:
         """Count the use of test tasks, and write the plan; the evaluation begins."""
@@ -59,6 +62,7 @@ class Prepared:
                 date=plan.date,
                 output_dir=settings.output_dir,
                 arms=[*(arm.name for arm in plan.arms), *trainings],
+                goes_on=self.goes_on,
             )
         folder = Path(settings.output_dir)
         (folder / RESULTS_FILE).unlink(missing_ok=True)  # of a plan that goes on they are not true
@@ -93,7 +97,11 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     if not arms:
         raise ValueError("An evaluation needs an --arm, as in --arm name=base.")
     infos = [arm.to_info(settings.hf_model_path) for arm in arms]
-    check_names([info.name for info in infos], [user.name for user in users])
+    check_names(
+        [info.name for info in infos],
+        [user.name for user in users],
+        {info.name: info.training_seeds for info in infos},
+    )
     told = _add(was.get("num_told", []), settings.num_told) or ["0", ALL_FACTS]
     metrics = _add(before.metrics if before else [], settings.metrics) or list(DEFAULT_METRICS)
     metrics = [metric for metric in metrics if metric not in BUILT_IN]
@@ -102,6 +110,8 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     for info in infos:
         check_not_trained_on(info, tasks)
     cluster_by = settings.cluster_by or _split_column(settings)
+    if settings.cluster_by:
+        check_split_column((task.to_row() for task in tasks), cluster_by, flag="--cluster_by")
     opened = open_tasks(tasks, [int(n) if n.isdecimal() else n for n in told], cluster_by)
     plan = Plan(
         arms=infos,
@@ -135,8 +145,11 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
         },
         notes=list(before.notes) if before else [],
     )
-    _note_new_declarations(plan, before)
-    return Prepared(plan, arms, users, tasks, {v.task_id: (task, v) for task, v in opened})
+    if before and _has_scores(folder):
+        plan.notes += _changes(plan, before)
+    return Prepared(
+        plan, arms, users, tasks, {v.task_id: (task, v) for task, v in opened}, before is not None
+    )
 
 
 def _add_named(before: Sequence[Any], given: Sequence[N], read: Callable[[Any], N]) -> list[N]:
@@ -192,20 +205,36 @@ def _split_column(settings: EvaluationSettings) -> str:
     return settings.split_by
 
 
-def _note_new_declarations(plan: Plan, before: Plan | None) -> None:
-    """Say what was declared anew after there were results: it could follow them."""
-    if before is None:
-        return
-    pairs = {
-        "primary outcomes": (list(map(str, before.primary)), list(map(str, plan.primary))),
-        "clusters": ([before.cluster_by], [plan.cluster_by]),
-    }
-    for what, (was, now) in pairs.items():
-        if was != now:
-            plan.notes.append(
-                f"The {what} were {', '.join(was)} and were changed to "
-                f"{', '.join(now)} after there were results ({plan.date})."
+def _has_scores(folder: Path) -> bool:
+    file = folder / SCORES_FILE
+    return file.is_file() and file.stat().st_size > 0
+
+
+def _changes(plan: Plan, before: Plan) -> Iterator[str]:
+    """Say what was changed after there were results: the choice could follow them."""
+    former, present = _deciding(before), _deciding(plan)
+    for what in [name for name in former if name in present]:
+        verb = what.rpartition(" ")[2]
+        if former[what] != present[what]:
+            yield (
+                f"The {what} {former[what]} and {verb} changed to {present[what]} after there were "
+                f"results ({plan.date})."
             )
+
+
+def _deciding(plan: Plan) -> dict[str, str]:
+    """Return what the primary outcomes follow from, in words."""
+    return {
+        "primary outcomes were": ", ".join(map(str, plan.primary)),
+        "clusters were": plan.cluster_by,
+        "reference was": plan.reference,
+        "users were": ", ".join(user.name for user in plan.users),
+        "number of tasks was": str(len({variant.task for variant in plan.variants})),
+        "number of rollouts was": str(plan.num_rollouts),
+        "kind of the tasks was": plan.tasks_are,
+        **{f"prompt {name} was": text for name, text in plan.prompt_hashes.items()},
+        **{f"metric {name} was": text for name, text in plan.signatures.items()},
+    }
 
 
 def _find_commit() -> str:

@@ -25,12 +25,18 @@ def purpose_of(tasks: str, dataset_split: str, said: str) -> Purpose:
 
 
 def count_use(
-    log: Path, tasks: Sequence[Task], *, date: str, output_dir: str, arms: Sequence[str]
+    log: Path,
+    tasks: Sequence[Task],
+    *,
+    date: str,
+    output_dir: str,
+    arms: Sequence[str],
+    goes_on: bool,
 ) -> list[TaskSetUse]:
     """Write down that test tasks are opened, and return every use of any of them so far.
 
     An evaluation that goes on with the same arms does not open them again; one with a further arm
-    or training does.
+    or training does, and so does a new one in the place of one that was deleted.
 
     Args:
         log: The file of all uses.
@@ -38,15 +44,16 @@ def count_use(
         date: Date of today.
         output_dir: Output folder of the evaluation.
         arms: Names of arms and trainings.
+        goes_on: The folder has this evaluation already.
     """
     ours = sorted(_fingerprint(task) for task in tasks)
     log.parent.mkdir(parents=True, exist_ok=True)
     former = list(read_json_lines(log)) if log.is_file() else []
     folder = str(Path(output_dir).resolve())
-    known = [
-        line for line in former if line["output_dir"] == folder and set(arms) <= set(line["arms"])
-    ]
-    if not known:
+    is_known = goes_on and any(
+        line["output_dir"] == folder and set(arms) <= set(line["arms"]) for line in former
+    )
+    if not is_known:
         line = {"date": date, "output_dir": folder, "arms": list(arms), "tasks": ours}
         with JsonLinesWriter(log, resume=True) as writer:
             writer.write(line)

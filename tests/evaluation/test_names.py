@@ -30,3 +30,10 @@ def test_names_that_are_one_in_some_file_system_are_refused():
         check_names(["SFT", "sft"], ["sharded"])
     with pytest.raises(ValueError, match=r"a with b--c and a--b with c would share the file"):
         check_names(["a", "a--b"], ["b--c", "c"])
+
+
+def test_an_arm_is_not_named_as_the_training_of_another():
+    with pytest.raises(ValueError, match="SFT with u and SFT@run-1 with u would share the file"):
+        check_names(["SFT", "SFT@run-1"], ["u"], {"SFT": ["run-1", "run-2"]})
+    with pytest.raises(ValueError, match="file's name is too long"):
+        check_names(["SFT"], ["u"], {"SFT": ["run-" + "x" * 240]})

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -359,9 +360,13 @@ def test_test_tasks_are_counted_each_time_they_are_opened(tmp_path):
         again = [*flags(server, tmp_path / "two", *log, arms=("talker",))]
         again[again.index("--tasks") + 1] = write_tasks(tmp_path / "one")
         main(again)
+        second = read_results(tmp_path / "two")
+        shutil.rmtree(tmp_path / "two")
+        main(again)
+        third = read_results(tmp_path / "two")
 
     assert (first.tasks_are, len(first.test_set_uses)) == ("test", 1)
-    second = read_results(tmp_path / "two")
+    assert len(third.test_set_uses) == 3, "the same names in a new folder are another look"
     assert [use.arms for use in second.test_set_uses] == [["asker"], ["talker"]]
     assert any(note.startswith("These test tasks were opened 2 times") for note in second.notes)
 
@@ -374,6 +379,28 @@ def test_primary_outcomes_that_change_after_the_results_are_told(tmp_path):
     results = read_results(tmp_path)
     assert [str(outcome) for outcome in results.primary] == ["over_asking@all"]
     assert re.search("primary outcomes were .* changed to over_asking@all after", results.notes[0])
+
+
+def test_choices_that_could_follow_the_results_are_told(tmp_path):
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path))
+        plan = tmp_path / "plan.json"
+        content = json.loads(plan.read_text())
+        content["prompt_hashes"]["user_simulator"] = "former"
+        plan.write_text(json.dumps(content))
+        more = ["--reference", "talker", "--user", "name=x,patience=1", "--num_rollouts", "2"]
+        main(flags(server, tmp_path, "--resume", *more, "--tasks_are", "test", "--test_log",
+                   str(tmp_path / "uses.jsonl")))  # fmt: skip
+
+    told = " ".join(read_results(tmp_path).notes)
+    for change in (
+        "The reference was asker and was changed to talker after there were results",
+        "The users were sharded and were changed to sharded, x",
+        "The number of rollouts was 1 and was changed to 2",
+        "The kind of the tasks was development and was changed to test",
+        "The prompt user_simulator was former and was changed to ",
+    ):
+        assert change in told
 
 
 def test_ctrl_c_says_what_is_kept_and_the_usage_stays(tmp_path, monkeypatch):
@@ -406,6 +433,8 @@ def test_wrong_flags_stop_before_anything_runs(tmp_path, capsys):
             main(flags(server, tmp_path, "--metrics", "facts_elicted"))
         with pytest.raises(ValueError, match="--primary x@none must be METRIC@OPENING"):
             main(flags(server, tmp_path, "--primary", "x@none"))
+        with pytest.raises(ValueError, match="--cluster_by topc: no row has this column"):
+            main(flags(server, tmp_path, "--cluster_by", "topc"))
         with pytest.raises(ValueError, match="sharded"):
             main(flags(server, tmp_path, "--user", "sharded", "--user", "sharded"))
         with pytest.raises(ValueError, match="name stands in file names"):

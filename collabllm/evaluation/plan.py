@@ -77,6 +77,7 @@ def read_plan(folder: Path) -> Plan:
 
     Raises:
         FileNotFoundError: If the folder has none.
+        ValueError: If it is that of another version.
     """
     file = folder / PLAN_FILE
     if not file.is_file():
@@ -89,8 +90,14 @@ def read_plan(folder: Path) -> Plan:
         "variants": Variant,
         "test_set_uses": TaskSetUse,
     }
-    lists = {name: [kind(**part) for part in found[name]] for name, kind in parts.items()}
-    return Plan(**{**{f.name: found[f.name] for f in fields(Plan)}, **lists})
+    try:
+        lists = {name: [kind(**part) for part in found[name]] for name, kind in parts.items()}
+        return Plan(**{**{f.name: found[f.name] for f in fields(Plan)}, **lists})
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file}: is the plan of another version of this project, or incomplete ({error}); "
+            "evaluate into a new folder."
+        ) from error
 
 
 def open_tasks(
@@ -106,6 +113,9 @@ def open_tasks(
         num_told: How many facts the openings tell; `all` for every one, `some` for as many as the
             opening that was written so tells (half of them where none was).
         cluster_by: Column whose tasks are not independent of one another.
+
+    Raises:
+        ValueError: If two tasks have openings of one name.
     """
     found: dict[str, tuple[Task, Variant]] = {}
     for wanted in num_told:
@@ -121,7 +131,12 @@ def open_tasks(
                 number,
                 len(task.facts),
             )
-            found.setdefault(opened.task_id, (opened, variant))
+            _, known = found.setdefault(opened.task_id, (opened, variant))
+            if known.task != task.task_id:
+                raise ValueError(
+                    f"The tasks {known.task!r} and {task.task_id!r} both have an opening that is "
+                    f"called {opened.task_id!r}; rename one of them."
+                )
     return list(found.values())
 
 

@@ -50,6 +50,11 @@ class Task:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     told_openings: tuple[Opening, ...] = ()
 
+    @property
+    def first_message(self) -> str:
+        """What a user says first who tells no fact; plain words where nothing is written."""
+        return self.opening or self.task_desc or "I need help with something."
+
     def to_row(self) -> dict[str, Any]:
         """Return the task's columns in the dataset format."""
         return {
@@ -124,5 +129,5 @@ def open_with(task: Task, num_facts: int) -> Task:
     if written is None:
         told = sorted(task.facts, key=lambda fact: hashlib.sha256(fact.answer.encode()).digest())
         answers = [fact.answer for fact in told[:number]]
-        written = " ".join([end_sentence(task.opening), *answers])
+        written = " ".join([end_sentence(task.first_message), *answers])
     return replace(task, task_id=f"{task.task_id}+{number}", opening=written)

@@ -7,7 +7,7 @@ import pytest
 
 from collabllm.evaluation.analysis import analyse
 from collabllm.evaluation.arms import Arm, check_not_trained_on
-from collabllm.evaluation.plan import Plan, Variant, choose_primary, open_tasks
+from collabllm.evaluation.plan import Plan, Variant, choose_primary, open_tasks, read_plan
 from collabllm.evaluation.report.overview import describe, describe_answer
 from collabllm.evaluation.report.tables import to_markdown
 from collabllm.evaluation.results import (
@@ -398,6 +398,21 @@ def test_an_opening_is_complete_only_when_it_tells_every_fact_of_its_task():
         "one+1": ("all", 1.0),
         "three+3": ("all", 1.0),
     }
+
+
+def test_two_tasks_whose_openings_have_one_name_are_refused():
+    facts = tuple(Fact(name, f"It is {name}.") for name in "xyz")
+    tasks = [Task("a", "A", facts=facts), Task("a+3", "B", facts=facts)]
+
+    with pytest.raises(ValueError, match=r"'a\+3' and 'a' both have an opening .* 'a\+3'; rename"):
+        open_tasks(tasks, [0, "all"], "single_turn_prompt")
+
+
+def test_the_plan_of_another_version_is_refused(tmp_path):
+    (tmp_path / "plan.json").write_text('{"arms": []}')
+
+    with pytest.raises(ValueError, match=r"plan\.json: is the plan of another version"):
+        read_plan(tmp_path)
 
 
 def test_primary_outcomes_are_one_for_need_and_one_for_needlessness():

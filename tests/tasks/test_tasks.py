@@ -67,6 +67,8 @@ def test_written_openings_are_taken_before_composed_ones():
     written = replace(task, told_openings=(Opening("a card for Ann", ("who",)),))
 
     assert open_with(written, 1).opening == "a card for Ann"
+    nameless = Task("t", "goal", facts=(Fact("who", "For Ann"),))
+    assert open_with(nameless, 1).opening == "I need help with something. For Ann"
     assert open_with(task, 1).opening in ("a card. Ann", "a card. on Monday")
     assert open_with(written, 2).opening.startswith("a card. ")
 

@@ -114,7 +114,7 @@ class RuleBasedUser(UserModel):
             facts = (Fact("goal", task.single_turn_prompt),)
         return cls(
             facts,
-            task.opening or task.task_desc or "I need help with something.",
+            task.first_message,
             task_desc=task.task_desc,
             single_turn_prompt=task.single_turn_prompt,
             patience=patience,

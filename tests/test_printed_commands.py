@@ -43,7 +43,7 @@ SMALL = {
     "scripts/train_dpo.py": TRAINING,
     "scripts/train_grpo.py": f"{TRAINING} --batch_size 2 --num_generations 2 --max_turns 1 "
     "--max_completion_length 4 --num_samples 1 --max_eval_tasks 1 --max_length 1024 "
-    "--tasks demo_train --user sharded",
+    "--tasks demo --user sharded",
     "scripts/simulate_chats.py": TALKING,
     "scripts/build_dataset.py": f"{TALKING} --num_candidates 2 --num_samples 1",
     "scripts/compare_chats.py": "--hf_model_path {tiny} --num_shown 1 --max_turns 1 "
@@ -101,7 +101,7 @@ def prepared(tmp_path_factory):
     with contextlib.chdir(folder):
         small = SMALL["scripts/train_sft.py"].format(tiny="tiny").split()
         train_sft(["--config", "configs/demo.yaml", *small])
-        for name in ("SFT_RUN", "demo-0", "loop_sft"):
+        for name in ("SFT_RUN", "demo-0", "loop_sft", "demo_grpo"):
             shutil.copytree("outputs/demo_sft", f"outputs/{name}")
         for name in ("talks", "chat", "RUN/conversations"):
             small = TALKING.format(tiny="tiny").split()
@@ -117,6 +117,8 @@ def place(prepared, tmp_path, monkeypatch):
     """A copy of that folder, to work in."""
     folder = shutil.copytree(prepared, tmp_path / "place", symlinks=True)
     monkeypatch.chdir(folder)
+    # The tiny model ends no sentence, so that of a cut reply nothing would be kept.
+    monkeypatch.setattr("collabllm.data_engine.grow.to_last_sentence", lambda text: text)
     return folder
 
 
@@ -196,7 +198,11 @@ def test_a_printed_benchmark_runs(command, place, servers):
 @pytest.mark.parametrize("target", sorted({w for c in calls_of("make") for w in c.words[1:]}))
 def test_what_make_runs_runs(target, place, servers):
     expanded = subprocess.run(
-        ["make", "-n", target, "UV=uv"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "-n", target, "UV=uv"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     for line in expanded.splitlines():
         found = re.match(r"uv run python (scripts/.*)", line)

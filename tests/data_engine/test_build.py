@@ -409,6 +409,8 @@ def test_a_local_build_repeats_to_the_letter_whatever_shares_its_batches(tmp_pat
     monkeypatch.setattr(
         "collabllm.simulation.assistant.local.choose_dtype", lambda **_: torch.float32
     )
+    # The tiny model ends no sentence, so that of a cut reply nothing would be kept.
+    monkeypatch.setattr("collabllm.data_engine.grow.to_last_sentence", lambda text: text)
     model = save_tiny_model(tmp_path / "model")
     files = []
     for concurrency in (1, 6):

@@ -10,5 +10,5 @@ def test_a_run_survives_faults_a_dead_server_and_kill_9(tmp_path):
 
     result = run("both", tmp_path, args)  # asserts: complete, none twice, none about another goal
 
-    assert result.startswith("exit status 0, 30 conversations; requests and tokens ")
+    assert result.startswith("exit status 0, 30 conversations; assistant: ledger ")
     assert not list(tmp_path.glob(".*")), "no journal and no lock is left"

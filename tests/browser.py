@@ -32,13 +32,22 @@ _FLAGS = (
 def start_browser():
     """Start a browser; its console is in `get_log("browser")`."""
     from selenium import webdriver
+    from selenium.common.exceptions import WebDriverException
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in _FLAGS:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.set_page_load_timeout(40)  # under the 120 s of its own connection
+    try:
+        driver.get("data:text/html,ready")
+    except WebDriverException:  # beside heavy tests a new Chromium may hang at its first page
+        driver.quit()
+        driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+        driver.set_page_load_timeout(60)
+    return driver
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ account or the network; of those, the ones that call a script run here in small,
 
 import contextlib
 import json
-import os
 import re
 import runpy
 import shutil
@@ -15,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -156,17 +154,16 @@ def call(name, words):
 
 def serve_and_interrupt(name, words, port):
     """Run a script that serves until Ctrl-C, and press that when it does."""
-
-    def interrupt():
-        while True:
+    process = subprocess.Popen([sys.executable, str(ROOT / name), *words])
+    try:
+        while process.poll() is None:
             time.sleep(0.05)
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                os.kill(os.getpid(), signal.SIGINT)
-                return
-
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        call(name, words)
+                break
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
 
 
 def run_in_small(words, servers):

@@ -1,11 +1,13 @@
 """Small web pages for people: who may ask, how much, and a server on the background loop."""
 
+import asyncio
 import ipaddress
 import json
 import logging
 import secrets
 import socket
 from collections.abc import Iterable, Mapping, MutableMapping
+from concurrent.futures import wait
 from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,12 +16,13 @@ import uvicorn
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from collabllm.event_loop import run
+from collabllm.event_loop import get_loop
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 200_000
 _COOKIE = "collabllm_token"
+_GRACE_S = 3
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 HEADERS = {
     "Cache-Control": "no-store",
@@ -232,22 +235,32 @@ def find_port(host: str, port: int) -> socket.socket:
 
 
 def build_server(app: ASGIApp) -> uvicorn.Server:
-    """Make a server that leaves what is under way three seconds when it ends."""
+    """Make a server that leaves what is under way a moment when it ends."""
     config = uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
         server_header=False,
         lifespan="off",
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=_GRACE_S,
         limit_concurrency=500,
     )
     return uvicorn.Server(config)
 
 
 def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until Ctrl-C, on the loop on which simulations run, too."""
-    run(build_server(app).serve(sockets=[listener]))
+    """Serve until Ctrl-C, on the loop on which simulations run, too.
+
+    The server lets go of the listener before this returns. The loop would go on to watch a socket
+    that is closed under it, and never see what comes for the next one of its number.
+    """
+    server = build_server(app)
+    future = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listener]), get_loop())
+    try:
+        future.result()
+    finally:
+        server.should_exit = True
+        wait([future], 2 * _GRACE_S)
 
 
 def address_of(listener: socket.socket, path: str = "/") -> str:

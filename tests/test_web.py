@@ -1,11 +1,24 @@
 """Who may ask a page's server: its own page, by its own name, with its token, in bounds."""
 
+import os
+import signal
+import threading
+
+import httpx2 as httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from collabllm.web import MAX_BODY_BYTES, UserError, find_port, is_loopback, read_object
+from collabllm.web import (
+    MAX_BODY_BYTES,
+    UserError,
+    address_of,
+    find_port,
+    is_loopback,
+    read_object,
+    serve,
+)
 from tests.pages import client_of, running
 
 
@@ -86,6 +99,20 @@ def test_a_port_that_is_taken_is_named():
         pytest.raises(OSError, match=r"use another --port"),
     ):
         find_port("127.0.0.1", listener.getsockname()[1])
+
+
+def test_ctrl_c_ends_the_server_before_its_listener_is_closed():
+    def interrupt():
+        httpx.get(address)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with find_port("127.0.0.1", 0) as listener:
+        address = address_of(listener)
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            serve(APP, listener)
+
+        assert listener.fileno() == -1  # the loop watches it no longer
 
 
 def test_loopback_addresses_are_known():

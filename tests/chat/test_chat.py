@@ -130,21 +130,26 @@ def test_a_stopped_reply_leaves_no_trace_and_can_be_tried_again(chat):
     assert again.json()["text"] == "base says: hello"
 
 
-def test_a_reply_comes_as_it_is_written_and_what_is_stopped_in_the_middle_stays(chat):
+def ask_for_half(chat, client):
+    """Begin a chat whose reply stops in the middle; return its key, and the answer to open."""
     arm = chat.arms["base"]
     arm.half = True
     arm.held.clear()
+    key = begin(client, "base")
+    say(client, key, "hello", 0)
+    return key, client.stream("POST", "/reply", json={"key": key, "side": 0})
+
+
+def test_a_reply_comes_as_it_is_written_and_what_is_stopped_in_the_middle_stays(chat):
     with running(chat.app) as address, client_of(address) as client:
-        key = begin(client, "base")
-        say(client, key, "hello", 0)
-        body = {"key": key, "side": 0}
-        with client.stream("POST", "/reply", json=body) as answer:
+        key, half = ask_for_half(chat, client)
+        with half as answer:
             lines = answer.iter_lines()
             first = json.loads(next(lines))
             client.post("/stop", json={"key": key})
             last = json.loads(next(lines))
         (stopped,) = chat.saved()
-        arm.held.set()
+        chat.arms["base"].held.set()
         again = reply(client, key)
 
     assert first == {"text": "base says", "thinks": False}
@@ -155,13 +160,9 @@ def test_a_reply_comes_as_it_is_written_and_what_is_stopped_in_the_middle_stays(
 
 
 def test_a_reply_that_nobody_waits_for_any_more_is_stopped(chat):
-    arm = chat.arms["base"]
-    arm.half = True
-    arm.held.clear()
     with running(chat.app) as address, client_of(address) as client:
-        key = begin(client, "base")
-        say(client, key, "hello", 0)
-        with client.stream("POST", "/reply", json={"key": key, "side": 0}) as answer:
+        _, half = ask_for_half(chat, client)
+        with half as answer:
             next(answer.iter_lines())
         while len(chat.saved()[0]["messages"]) < 3:  # the page was closed
             pass

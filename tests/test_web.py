@@ -101,7 +101,15 @@ def test_a_port_that_is_taken_is_named():
         find_port("127.0.0.1", listener.getsockname()[1])
 
 
-def test_ctrl_c_ends_the_server_before_its_listener_is_closed():
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, though a shell may have started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_the_server_before_its_listener_is_closed(interruptible):
     def interrupt():
         httpx.get(address)
         os.kill(os.getpid(), signal.SIGINT)

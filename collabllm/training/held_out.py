@@ -96,7 +96,7 @@ def score_rows(trainer: Trainer, rows: Dataset, title: str) -> Sums:
     model.eval()
     found = []
     for batch in tqdm(loader, desc=title, disable=not trainer.is_world_process_zero(), leave=False):
-        with torch.no_grad(), trainer.compute_loss_context_manager():
+        with torch.no_grad(), trainer.accelerator.autocast():  # as in training, from the start
             outputs = model(**batch, fused_lm_head=True)
         sums = torch.stack(  # [batch, 3]
             [

@@ -18,7 +18,7 @@ def test_the_merged_model_gives_the_adapters_logits_in_16_bit(
 
     ids = torch.tensor([[5, 9, 2, 7]])
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
-    base = load_base_model(str(tiny_model))
+    base = load_base_model(str(tiny_model), dtype=torch.float32)
     with torch.no_grad():
         plain = base(input_ids=ids).logits
         adapted = load_adapter(base, str(tmp_path / "run"))(input_ids=ids).logits

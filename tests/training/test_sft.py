@@ -54,7 +54,7 @@ def test_a_run_leaves_adapter_tokenizer_card_configuration_and_metrics(sft_flags
 
 
 def test_the_adapter_loads_with_peft_and_gives_the_trainers_logits(sft_flags, start, tmp_path):
-    run, data = start(sft_flags())
+    run, data = start(sft_flags(dtype="float32"))
     trainer = run.method.build_trainer(run, data)
     trainer.train()
     ids = torch.tensor([[5, 9, 2, 7, 11, 3]])
@@ -62,7 +62,7 @@ def test_the_adapter_loads_with_peft_and_gives_the_trainers_logits(sft_flags, st
         expected = trainer.model.eval()(input_ids=ids).logits
 
     trainer.save_model(tmp_path / "adapter")
-    base = load_base_model(run.settings.hf_model_path, use_4bit=True)
+    base = load_base_model(run.settings.hf_model_path, use_4bit=True, dtype=torch.float32)
     with torch.no_grad():
         plain = base(input_ids=ids).logits
         loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
@@ -137,7 +137,7 @@ def test_length_grouping_puts_rows_of_a_length_into_a_batch(sft_flags, start):
 
 def test_the_gradient_of_a_merged_row_is_the_sum_over_its_turns(tiny_model, small_dataset):
     tokenizer = load_tokenizer(str(tiny_model))
-    model = load_base_model(str(tiny_model))
+    model = load_base_model(str(tiny_model), dtype=torch.float32)
     dataset = load_multiturn_dataset(small_dataset)
     dataset = dataset.filter(lambda row: row["conv_id"] == 3)
 
@@ -240,8 +240,9 @@ def test_ranking_takes_at_most_as_many_turns_as_allowed_spread_evenly(sft_flags,
     assert len(take_evenly(rows, 20)) == 9
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_is_callable_from_a_notebook_and_goes_on_from_an_adapter(
-    tiny_model, small_dataset, tmp_path
+    tiny_model, small_dataset, tmp_path, dtype
 ):
     from collabllm.training import train_sft
 
@@ -250,6 +251,7 @@ def test_it_is_callable_from_a_notebook_and_goes_on_from_an_adapter(
         "hf_dataset_path": small_dataset,
         "eval_ratio": 0.3,
         "max_steps": 2,
+        "dtype": dtype,
         "lora_dropout": 0,
         "report_to": "none",
         "push_to_hub": False,

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from collabllm.data_processing import DEFAULT_SYSTEM_PROMPT
+from collabllm.hub import BUNDLED_MODEL
 from collabllm.messages import Message
-from collabllm.models import BUNDLED_MODEL, load_base_model, load_tokenizer
+from collabllm.models import load_base_model, load_tokenizer
 from collabllm.simulation import OpenAIClient, OpenAIUserModel, UserModel
 from collabllm.tasks import Task
 

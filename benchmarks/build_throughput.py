@@ -20,9 +20,10 @@ from user_server import UserServer
 
 from collabllm.data_engine import GrowthSettings, grow_conversations
 from collabllm.data_processing import DEFAULT_SYSTEM_PROMPT
+from collabllm.hub import BUNDLED_MODEL
 from collabllm.logging_utils import configure_logging
 from collabllm.messages import Message
-from collabllm.models import BUNDLED_MODEL, load_base_model, load_tokenizer
+from collabllm.models import load_base_model, load_tokenizer
 from collabllm.rewards import RewardSettings, multiturn_reward
 from collabllm.simulation import Assistant, OpenAIClient, OpenAIUserModel
 from collabllm.simulation.batch import UserFactory

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from trl import GRPOTrainer
 
+from collabllm.hub import BUNDLED_MODEL
 from collabllm.training.adapters import build_lora_config
 from collabllm.training.grpo import GRPO
 from collabllm.training.grpo_settings import GRPOSettings
 from collabllm.training.run import Run
-from collabllm.training.settings import BUNDLED_MODEL
 from collabllm.training.start import start_run
 
 WAYS = ("turn", "conversation", "plain")

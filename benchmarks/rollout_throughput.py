@@ -22,8 +22,8 @@ from rich.table import Table
 from user_server import UserServer
 
 from collabllm.data_processing import DEFAULT_SYSTEM_PROMPT
+from collabllm.hub import BUNDLED_MODEL
 from collabllm.logging_utils import configure_logging
-from collabllm.models import BUNDLED_MODEL
 from collabllm.simulation import (
     Assistant,
     LocalAssistant,

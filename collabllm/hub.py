@@ -11,6 +11,7 @@ from typing import Any, cast
 
 logger = logging.getLogger(__name__)
 
+BUNDLED_MODEL = "smollm2-135m-instruct"
 _TIMEOUT_S = 10
 _REMEDY = "Check HF_TOKEN and its write permission, or use --push_to_hub false."
 

@@ -23,14 +23,13 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from collabllm.allocator import keep_large_blocks
-from collabllm.hub import check_reachable, looks_local, read_adapter_config
+from collabllm.hub import BUNDLED_MODEL, check_reachable, looks_local, read_adapter_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
-BUNDLED_MODEL = "smollm2-135m-instruct"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SIZES_FILE = "collabllm_sizes.json"
 

@@ -25,10 +25,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Arm:
-    """One competitor: the local base model, an adapter on it, or a server's `model`.
+    """One competitor: the local base model, a server's `model`, or an adapter on either.
 
-    `lora_path` is a folder or Hub id, or a pattern (`outputs/run-*`) or list: several trainings of
-    one recipe. `system_prompt` is `default`, `proactive`, `none` or a text.
+    `lora_path` (which a vLLM server is told to load) is a folder or Hub id, or a pattern
+    (`outputs/run-*`) or list: several trainings of one recipe. `system_prompt` is `default`,
+    `proactive`, `none` or a text.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Arm:
         """Read `name=sft,lora_path=outputs/run`, or a mapping of YAML.
 
         Raises:
-            ValueError: If a key is unknown, the name is missing, or two keys exclude each other.
+            ValueError: If a key is unknown, the name is missing.
         """
         if isinstance(given, Arm):
             return given
@@ -55,11 +56,6 @@ class Arm:
             raise ValueError(f"--arm {given}: {unknown_names(unknown, known, prefix='')}")
         if not values.get("name"):
             raise ValueError(f"--arm {given} needs a name, as in name=base.")
-        if "model" in values and "lora_path" in values:
-            raise ValueError(
-                f"--arm {given}: a server's model takes no lora_path; load the adapter into the "
-                "server."
-            )
         return cls(**values)
 
     def prompt(self, default: str) -> str:
@@ -138,7 +134,10 @@ class ArmPool:
     def assistant(self, arm: Arm, lora_path: str | None = None) -> Iterator[Assistant]:
         """Switch to an adapter of the arm and yield its assistant; one local arm at a time."""
         if arm.model:
-            yield self._server(arm)
+            served = self._server(arm)
+            if lora_path:
+                served.use_adapter(lora_path)
+            yield served
             return
         from collabllm.simulation.assistant.local import LocalAssistant  # torch loads here
 
@@ -159,7 +158,7 @@ class ArmPool:
         tokenizer = self._load_tokenizer()
         return lambda text: len(tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _server(self, arm: Arm) -> Assistant:
+    def _server(self, arm: Arm) -> OpenAIAssistant:
         client = self.session.client(arm.base_url)
         return OpenAIAssistant(arm.model or "", client=client, **server_options(self.settings))
 

@@ -11,6 +11,7 @@ import httpx2
 
 from collabllm.errors import ContextFullError, ServerError
 from collabllm.messages import Message, to_chat
+from collabllm.servers.adapters import ServedAdapters
 from collabllm.servers.cache import ResponseCache
 from collabllm.servers.completion import Completion, UnreadableAnswerError
 from collabllm.servers.connection import Connection, describe_failure
@@ -61,7 +62,7 @@ class OpenAIClient:
         cache: ResponseCache | None = None,
     ) -> None:
         self.ledger = ledger or UsageLedger()
-        self.revisions: dict[str, str] = {}  # of adapters, by the server's name of them
+        self.adapters = ServedAdapters()
         self._refused = RefusedSettings()
         urls = [base_url] if base_url is None or isinstance(base_url, str) else list(base_url)
         if not urls or len(set(urls)) < len(urls):
@@ -128,7 +129,7 @@ class OpenAIClient:
             return await self._send_with_retries(request, role, affinity, on_completion)
         identity = {
             "server": self.address,
-            "adapter": self.revisions.get(model, ""),
+            "adapter": self.adapters.revisions.get(model, ""),
             "request": request,
         }
         stored = self._cache.get(identity)
@@ -162,19 +163,13 @@ class OpenAIClient:
         for failure in failures:
             logger.warning("Going on without a server: %s", failure)
 
-    async def post(self, path: str, content: Mapping[str, Any], timeout_s: float) -> None:
-        """Send one request to each server without retries, such as to load an adapter.
+    async def load_lora(self, name: str, path: str, timeout_s: float) -> None:
+        """Load an adapter into each server, and again into one that loses it by a restart.
 
         Raises:
-            StatusError: If a server answers with an error status.
-            ServerError: If there is no answer.
+            ServerError: If a server refuses or does not answer.
         """
-        for server in self._pool.servers:
-            try:
-                await server.post(path, content, timeout_s)
-            except (httpx2.HTTPError, TimeoutError) as error:
-                failure = describe_failure(error, timeout_s)
-                raise ServerError(f"{server.address}: {failure}.") from None
+        await self.adapters.load(self._pool.servers, name, path, timeout_s)
 
     async def _send_with_retries(
         self,
@@ -196,7 +191,8 @@ class OpenAIClient:
             except StatusError as error:
                 if self._refused.learn(sent, error):
                     continue
-                _raise_if_lasting(error, server.address, request["model"])
+                if not await self.adapters.restore(server, request["model"], error):
+                    _raise_if_lasting(error, server.address, request["model"])
                 failure, pause_s = describe_failure(error, self._timeout_s), error.retry_after_s
             except (httpx2.HTTPError, TimeoutError, UnreadableAnswerError) as error:
                 failure = describe_failure(error, self._timeout_s)

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.2
 _STOP_TIMEOUT_S = 20.0
 _TAIL_LINES = 20
+_ERROR = re.compile(r"\w(Error|Exception): ")
 # Runs the command, and ends its whole process group when the input ends, which happens however
 # this process ends: first by SIGTERM, after a while by SIGKILL.
 _WATCH = """
@@ -86,8 +88,11 @@ class ServerProcess:
         raise ServerError(f"{command} did not answer within {timeout_s:g} s. {self._tail()}")
 
     def _tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-        return "Its log ends:\n" + "\n".join(lines)
+        """Give the end of the log, after the first error where that stands before it."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        before, end = lines[:-_TAIL_LINES], "\n".join(["Its log ends:", *lines[-_TAIL_LINES:]])
+        first = next((line for line in before if _ERROR.search(line)), None)
+        return f"The first error in its log:\n{first}\n{end}" if first else end
 
     def stop(self) -> None:
         """End the server and all that it started; a second call does nothing."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from transformers.hf_argparser import string_to_bool
 from trl.scripts.utils import TrlParser
 
 from collabllm.settings.values import load_config, parse_json, plain_error, unknown_names
@@ -120,6 +121,9 @@ class _Parser(TrlParser):
             metadata.setdefault("metavar", metavar)
         field.metadata = metadata  # type: ignore[assignment]
         self._parse_dataclass_field(group, field)
+        action = self._option_string_actions[f"--{field.name}"]
+        if action.type is string_to_bool:
+            action.type = _to_bool
         if off := self._option_string_actions.get(f"--no_{field.name}"):
             off.help = f"turn --{field.name} off"
 
@@ -192,6 +196,11 @@ def _argument_type(name: str, hint: Any) -> Any:
 
         return read
     return hint
+
+
+def _to_bool(word: str) -> bool:
+    """Read on and off, too, as YAML does."""
+    return bool(string_to_bool({"on": "yes", "off": "no"}.get(word.lower(), word)))
 
 
 def _metavar(kind: Any) -> str | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from collabllm.hub import BUNDLED_MODEL
 from collabllm.prompts import DEFAULT_SYSTEM_PROMPT
 from collabllm.servers.client import Address
 from collabllm.settings import Settings, setting
@@ -12,7 +13,6 @@ from collabllm.simulation.shards import to_shard
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
 from collabllm.tasks.settings import TaskSettings
 
-BUNDLED_MODEL = "smollm2-135m-instruct"
 TRANSCRIPTS_FILE = "transcripts.jsonl"
 
 
@@ -70,6 +70,9 @@ class ModelSettings(ServedSettings):
     extra_body: dict[str, Any] | None = setting(
         None, 'assistant behind a server: more fields of each request: {"top_k": 20}'
     )
+    seeds: bool = setting(
+        True, "assistant behind a server: send each reply's seed; off where that slows the server"
+    )
     system_prompt: str = setting(
         DEFAULT_SYSTEM_PROMPT, 'system message of the assistant; "" for none', metavar="TEXT"
     )
@@ -88,7 +91,9 @@ class AssistantSettings(ModelSettings):
         metavar="KIND",
     )
     lora_path: str | None = setting(
-        None, "local assistant: folder or Hub id of an adapter", metavar="ADAPTER"
+        None,
+        "folder or Hub id of an adapter; a vLLM server is told to load it, from the same path",
+        metavar="ADAPTER",
     )
     assistant_base_url: list[str] | str | None = setting(
         None,

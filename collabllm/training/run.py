@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer
 
-from collabllm.hub import HubTarget, create_repository, push_folder
+from collabllm.hub import BUNDLED_MODEL, HubTarget, create_repository, push_folder
 from collabllm.models import load_adapter, load_base_model
 from collabllm.settings import to_settings
 from collabllm.trackers import open_wandb_run, own_wandb_run
@@ -28,7 +28,7 @@ from collabllm.training.checkpoints import (
 from collabllm.training.data import TrainingData, prepare_once
 from collabllm.training.method import Method, Scores
 from collabllm.training.schedule import plan_evaluation
-from collabllm.training.settings import BUNDLED_MODEL, TrainingSettings, split_arguments
+from collabllm.training.settings import TrainingSettings, split_arguments
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from collabllm.data_processing.dataset_utils import DEFAULT_SYSTEM_PROMPT, Turns
 from collabllm.data_processing.loading import BUNDLED_DATASET
 from collabllm.data_processing.splitting import check_eval_ratio
+from collabllm.hub import BUNDLED_MODEL
 from collabllm.settings import Settings, setting
 
-BUNDLED_MODEL = "smollm2-135m-instruct"
 DEFAULT_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 

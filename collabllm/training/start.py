@@ -11,7 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from collabllm.data_processing.loading import BUNDLED_DATASET
-from collabllm.hub import HubTarget, check_hub, find_adapter_template
+from collabllm.hub import BUNDLED_MODEL, HubTarget, check_hub, find_adapter_template
 from collabllm.models import choose_dtype, load_tokenizer
 from collabllm.trackers import check_training_trackers, prepare_wandb
 from collabllm.training.adapters import check_model
@@ -23,7 +23,7 @@ from collabllm.training.checkpoints import (
 )
 from collabllm.training.method import Method
 from collabllm.training.run import Run
-from collabllm.training.settings import BUNDLED_MODEL, TrainingSettings
+from collabllm.training.settings import TrainingSettings
 from collabllm.training.sharding import find_sharding
 from collabllm.training.train_utils import (
     get_timebased_filename,

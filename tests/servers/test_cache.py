@@ -58,7 +58,7 @@ def test_an_adapter_loaded_anew_under_its_name_shares_no_answers(tmp_path):
         client = OpenAIClient(server.url, KEY, cache=cache)
         answers = []
         for revision in ("one", "two", "one"):
-            client.revisions["lora"] = revision
+            client.adapters.revisions["lora"] = revision
             answers.append(ask(client, "lora").text)
     cache.close()
 

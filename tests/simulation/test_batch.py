@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from collabllm.event_loop import run
 from collabllm.simulation import (
     Assistant,
     AssistantReply,
@@ -254,6 +255,15 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path):
 def test_two_tasks_of_one_id_are_refused():
     with pytest.raises(ValueError, match="used twice: t0"):
         simulate(make_tasks(1) * 2, EchoAssistant(), sharded, max_turns=1)
+
+
+def test_seeds_are_sent_unless_that_is_off():
+    with FakeServer(lambda body: "ok") as server:
+        for seeds in (True, False):
+            assistant = OpenAIAssistant("m", server.url, "key", seeds=seeds)
+            run(assistant.agenerate([{"role": "user", "content": "hi"}], seed=5))
+
+    assert [request.get("seed") for request in server.requests] == [5, None]
 
 
 def test_load_lora_posts_to_the_server_and_uses_the_adapter():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,6 +26,8 @@ with open(os.environ["PIDS"], "w") as file:
     file.write(f"{os.getpid()} {worker.pid}")
 if "--broken" in sys.argv:
     sys.exit("ValueError: no such model: " + words["--model"])
+if "--long" in sys.argv:
+    print("ValueError: memory", *["  in some frame"] * 20, sep="\\n"); sys.exit("See above.")
 if "--slow" in sys.argv:
     print("loading", flush=True); time.sleep(600)
 class Handler(BaseHTTPRequestHandler):
@@ -84,10 +87,18 @@ def test_it_serves_the_model_and_adapters_and_leaves_nothing_running(tmp_path, c
         assistant.load_lora("other", "/adapters/other")
         second = run(assistant.agenerate(HI)).text
 
-    assert first == f"mine {tmp_path / 'mine'}"
+    assert first.startswith("mine-")
+    assert first.endswith(f" {tmp_path / 'mine'}")
     assert second == "other /adapters/other"
     assert all_gone(tmp_path)
     assert not log.exists()
+
+
+def test_it_serves_the_bundled_model_under_its_name(tmp_path, command, monkeypatch):
+    models = SimpleNamespace(resolve_model_path=lambda path: f"/converted/{path}")
+    monkeypatch.setitem(sys.modules, "collabllm.models", models)  # without torch
+    with pytest.raises(ServerError, match="no such model: /converted/smollm2-135m-instruct"):
+        VllmAssistant("smollm2-135m-instruct", command=command, options=["--broken"])
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path, command):
@@ -98,6 +109,9 @@ def test_a_server_that_cannot_start_says_why(tmp_path, command):
     with pytest.raises(ServerError, match="did not answer within 1 s. Its log ends:\nloading"):
         VllmAssistant("some/model", command=command, options=["--slow"], start_timeout_s=1)
     assert all_gone(tmp_path)
+
+    with pytest.raises(ServerError, match="first error in its log:\\nValueError: memory\\nIts log"):
+        VllmAssistant("some/model", command=command, options=["--long"])
 
     with pytest.raises(ServerError, match="not found"):
         VllmAssistant("some/model", command="no-such-program serve")

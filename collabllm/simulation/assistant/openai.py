@@ -1,16 +1,14 @@
 """An assistant behind any OpenAI-compatible server."""
 
-import hashlib
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from collabllm.errors import ServerError
 from collabllm.event_loop import run
+from collabllm.hub import looks_local
 from collabllm.messages import Message, merge_consecutive
+from collabllm.servers.adapters import unique_name
 from collabllm.servers.client import Completion, OpenAIClient, shared_client
-from collabllm.servers.failures import StatusError
 from collabllm.simulation.assistant.base import Assistant, AssistantReply, OnReply
 
 
@@ -30,6 +28,7 @@ class OpenAIAssistant(Assistant):
         reasoning_effort: How much a reasoning model thinks: `low`, `medium`, `high`, …
         enable_thinking: Switch a hybrid model's thoughts on or off, by its chat template.
         extra_body: Further fields of each request, as they are.
+        seeds: Send the seed of each reply; without, the server samples as it likes.
     """
 
     def __init__(
@@ -46,12 +45,14 @@ class OpenAIAssistant(Assistant):
         reasoning_effort: str | None = None,
         enable_thinking: bool | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        seeds: bool = True,
     ) -> None:
         self.name = model
         self.model = model
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.client = client or shared_client(base_url, api_key)
+        self._seeds = seeds
         self._options: dict[str, Any] = {}
         if top_p is not None:
             self._options["top_p"] = top_p
@@ -94,7 +95,7 @@ class OpenAIAssistant(Assistant):
         on_completion: Callable[[Completion], None] | None = None,
     ) -> AssistantReply:
         settings: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
-        if seed is not None:
+        if seed is not None and self._seeds:
             settings["seed"] = seed
         answer = await self.client.complete(
             merge_consecutive(messages),
@@ -129,40 +130,20 @@ class OpenAIAssistant(Assistant):
         Raises:
             ServerError: If the server refuses; vLLM needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
         """
-        run(self._load_lora({"lora_name": name, "lora_path": path}, timeout_s))
-        self.client.revisions[name] = _revision(Path(path))
+        run(self.client.load_lora(name, path, timeout_s))
         self.name = self.model = name
 
-    async def _load_lora(self, adapter: dict[str, str], timeout_s: float) -> None:
-        try:
-            try:
-                await self.client.post("/load_lora_adapter", adapter, timeout_s)
-            except StatusError as error:
-                if "already been loaded" not in error.message:
-                    raise
-                name = {"lora_name": adapter["lora_name"]}
-                await self.client.post("/unload_lora_adapter", name, timeout_s)
-                await self.client.post("/load_lora_adapter", adapter, timeout_s)
-        except StatusError as error:
-            raise ServerError(
-                f"The server did not load the adapter ({error.label}). vLLM needs "
-                "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
-            ) from None
+    def use_adapter(self, lora_path: str) -> None:
+        """Load an adapter as `load_lora` does, under a name of its own.
+
+        Args:
+            lora_path: A Hub id, or a folder that the server can read under the same path.
+        """
+        path = str(Path(lora_path).expanduser().resolve()) if looks_local(lora_path) else lora_path
+        self.load_lora(unique_name(path), path)
+        self.name = lora_path
 
 
 def _to_reply(answer: Completion) -> AssistantReply:
     tokens = answer.prompt_tokens, answer.completion_tokens
     return AssistantReply(answer.text, *tokens, answer.finish_reason, answer.reasoning)
-
-
-def _revision(folder: Path) -> str:
-    """Return a hash of an adapter's weights and config; a new one each time where unreadable."""
-    digest = hashlib.sha256()
-    try:
-        files = sorted(folder.glob("adapter_*"))
-        for file in files:
-            with file.open("rb") as content:
-                digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
-    except OSError:
-        files = []
-    return digest.hexdigest()[:16] if files else uuid.uuid4().hex

@@ -89,7 +89,10 @@ def openai_assistant(settings: "AssistantSettings", session: "Session") -> Assis
     if not settings.assistant_model:
         raise ValueError("--assistant_base_url needs --assistant_model, the server's name of it.")
     client = session.client(settings.assistant_base_url)
-    return OpenAIAssistant(settings.assistant_model, client=client, **server_options(settings))
+    assistant = OpenAIAssistant(settings.assistant_model, client=client, **server_options(settings))
+    if settings.lora_path:
+        assistant.use_adapter(settings.lora_path)
+    return assistant
 
 
 def server_options(settings: "ModelSettings") -> dict[str, Any]:
@@ -102,6 +105,7 @@ def server_options(settings: "ModelSettings") -> dict[str, Any]:
         "reasoning_effort": settings.reasoning_effort,
         "enable_thinking": settings.enable_thinking,
         "extra_body": settings.extra_body,
+        "seeds": settings.seeds,
     }
 
 

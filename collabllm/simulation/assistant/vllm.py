@@ -3,10 +3,10 @@
 import shlex
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from collabllm.hub import BUNDLED_MODEL
 from collabllm.servers.client import OpenAIClient
 from collabllm.servers.process import ServerProcess
 from collabllm.simulation.assistant.openai import OpenAIAssistant
@@ -16,9 +16,10 @@ class VllmAssistant(OpenAIAssistant):
     """Serves a model with vLLM, which has an environment of its own, and answers through it.
 
     Args:
-        model_path: Hub id or folder, as vLLM takes it.
+        model_path: Hub id, folder, or `smollm2-135m-instruct` for the bundled model.
         lora_path: A LoRA adapter to load; `load_lora` loads others later.
-        command: Starts the server; `--model`, `--host`, `--port` and `--enable-lora` are added.
+        command: Starts the server; `--model`, `--served-model-name`, `--host`, `--port` and
+            `--enable-lora` are added.
             `uvx vllm serve` needs nothing installed; a container works, too, where it shares this
             machine's network.
         options: Further words for the command, such as `--data-parallel-size 2`.
@@ -45,7 +46,8 @@ class VllmAssistant(OpenAIAssistant):
     ) -> None:
         words = shlex.split(command) if isinstance(command, str) else list(command)
         port = _free_port()
-        words += ["--model", model_path, "--host", "127.0.0.1", "--port", str(port)]
+        words += ["--model", _for_vllm(model_path), "--served-model-name", model_path]
+        words += ["--host", "127.0.0.1", "--port", str(port)]
         words += ["--enable-lora", "--max-lora-rank", str(max_lora_rank), *options]
         self.server = ServerProcess(
             words,
@@ -57,7 +59,7 @@ class VllmAssistant(OpenAIAssistant):
         super().__init__(model_path, client=client, **settings)
         if lora_path:
             try:
-                self.load_lora(Path(lora_path).name, str(Path(lora_path).resolve()))
+                self.use_adapter(lora_path)
             except BaseException:
                 self.close()
                 raise
@@ -76,6 +78,15 @@ class VllmAssistant(OpenAIAssistant):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _for_vllm(model_path: str) -> str:
+    """Return the folder of the bundled model; others vLLM finds by itself, maybe elsewhere."""
+    if model_path != BUNDLED_MODEL:
+        return model_path
+    from collabllm.models import resolve_model_path  # torch loads here
+
+    return resolve_model_path(model_path)
 
 
 def _free_port() -> int:

@@ -1,9 +1,9 @@
 """Tokens a second and peak memory of a training run, beside plain TRL on the same conversations.
 
 Ours trains once a conversation on all its kept replies; plain TRL, with its defaults, once a turn.
-Both learn the same replies. Random weights of any size; nothing is downloaded.
+Both learn the same replies on the same layers. Random weights of any size; nothing is downloaded.
 
-uv run python benchmarks/train_throughput.py --size 135m --steps 6 --data DATASET
+uv run python benchmarks/train_throughput.py --size 135m --steps 6 --data DATASET --dtype float32
 uv run python benchmarks/train_throughput.py --size 1b --steps 20      # a GPU
 """
 
@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
 from collabllm.models import choose_dtype, load_base_model, load_tokenizer
+from collabllm.training.settings import DEFAULT_TARGETS
 
 SIZES = {  # hidden, intermediate, layers, heads, key-value heads
     "tiny": (64, 128, 2, 4, 2),
@@ -48,7 +49,7 @@ def save_random_model(size: str, folder: Path, tokenizer: Any) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def train_ours(model: str, data: str, steps: int, batch_size: int) -> dict[str, float]:
+def train_ours(model: str, args: argparse.Namespace) -> dict[str, float]:
     """Train through `train_sft`'s own path, without its evaluation."""
     from collabllm.training.settings import SFTSettings
     from collabllm.training.sft import SFT
@@ -56,24 +57,26 @@ def train_ours(model: str, data: str, steps: int, batch_size: int) -> dict[str, 
 
     settings = SFTSettings(
         hf_model_path=model,
-        hf_dataset_path=[data],
+        hf_dataset_path=[args.data],
+        load_in_4bit=not args.no_4bit,
+        dtype=args.dtype,
         eval_ratio=0,
-        batch_size=batch_size,
+        batch_size=args.batch_size,
         push_to_hub="false",
     )
-    fields = {"max_steps": steps, "report_to": "none", "save_strategy": "no"}
+    fields = {"max_steps": args.steps, "report_to": "none", "save_strategy": "no"}
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(SFT(), settings, {**fields, "output_dir": folder})
         prepared = run.method.prepare_data(run.settings, run.tokenizer, run.config)
-        return measure(run.method.build_trainer(run, prepared), steps)
+        return measure(run.method.build_trainer(run, prepared), args.steps)
 
 
-def train_plain(model: str, data: str, steps: int, batch_size: int) -> dict[str, float]:
+def train_plain(model: str, args: argparse.Namespace) -> dict[str, float]:
     """Train by TRL with its defaults: one row per turn, the loss on the completion."""
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    rows = multiturn_dataset_to_sft(load_multiturn_dataset(data), turns="every")["train"]
+    rows = multiturn_dataset_to_sft(load_multiturn_dataset(args.data), turns="every")["train"]
     rows = rows.map(
         lambda row: {
             "prompt": [{"role": m["role"], "content": m["content"]} for m in row["messages"][:-1]],
@@ -82,29 +85,32 @@ def train_plain(model: str, data: str, steps: int, batch_size: int) -> dict[str,
         remove_columns=rows.column_names,
     )
     on_gpu = torch.cuda.is_available()
+    dtype = choose_dtype() if args.dtype == "auto" else getattr(torch, args.dtype)
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(
             output_dir=folder,
-            max_steps=steps,
-            per_device_train_batch_size=batch_size,
+            max_steps=args.steps,
+            per_device_train_batch_size=args.batch_size,
             report_to="none",
             save_strategy="no",
             use_cpu=not on_gpu,
-            bf16=choose_dtype() == torch.bfloat16,
+            bf16=dtype == torch.bfloat16,
             max_length=4096,
         )
         trainer = SFTTrainer(
-            model=load_base_model(model, use_4bit=True),
+            model=load_base_model(model, use_4bit=not args.no_4bit, dtype=dtype),
             args=config,
             train_dataset=rows,
             processing_class=load_tokenizer(model),
-            peft_config=LoraConfig(task_type="CAUSAL_LM", r=16),
+            peft_config=LoraConfig(
+                task_type="CAUSAL_LM", r=16, target_modules=list(DEFAULT_TARGETS)
+            ),
         )
-        return measure(trainer, steps)
+        return measure(trainer, args.steps)
 
 
 def measure(trainer: Any, steps: int) -> dict[str, float]:
-    """Train, and count what was read, what had a loss, and the time without the first step."""
+    """Train, and count what was read, what had a loss, and the time; the first step is left out."""
     counts = {"tokens": 0, "trained": 0, "padding": 0}
     times: list[float] = []
     step = trainer.training_step
@@ -146,18 +152,19 @@ def main() -> None:
     parser.add_argument("--data", default="demo")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--no_4bit", action="store_true", help="the base model without NF4")
     parser.add_argument("--only", choices=("ours", "plain"), help="one way, for its peak memory")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         save_random_model(args.size, Path(folder), load_tokenizer("smollm2-135m-instruct"))
         ways = {"ours": train_ours, "plain": train_plain}
         found = {
-            name: train(folder, args.data, args.steps, args.batch_size)
-            for name, train in ways.items()
-            if args.only in (None, name)
+            name: train(folder, args) for name, train in ways.items() if args.only in (None, name)
         }
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(f"\n{args.size}, batch {args.batch_size}, {args.steps} steps (first left out), {device}")
+    kind = args.dtype if args.no_4bit else f"NF4 {args.dtype}"
+    print(f"\n{args.size}, {kind}, batch {args.batch_size}, {args.steps} steps, {device}")
     for name, values in found.items():
         print(f"{name:>6}  " + "  ".join(f"{key} {value:.3g}" for key, value in values.items()))
     print("Peak memory of a CPU is that of the process: measure each way alone, by --only.")

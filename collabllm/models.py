@@ -23,7 +23,13 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from collabllm.allocator import keep_large_blocks
-from collabllm.hub import BUNDLED_MODEL, check_reachable, looks_local, read_adapter_config
+from collabllm.hub import (
+    BUNDLED_MODEL,
+    check_reachable,
+    find_adapter_template,
+    looks_local,
+    read_adapter_config,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,15 +43,20 @@ _SIZES_FILE = "collabllm_sizes.json"
 def load_tokenizer(
     path: str,
     *,
+    adapter: str | None = None,
     chat_template: str | None = None,
     trust_remote_code: bool = False,
     revision: str = "main",
 ) -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a Hub model, a local folder or the bundled model.
 
+    The chat template is decided here for training, merging and every way to answer.
+
     Args:
         path: As in `load_base_model`.
-        chat_template: A `.jinja` file, or a model whose template replaces the tokenizer's own.
+        adapter: Folder or Hub id of the adapter on the model, which may bring the chat template
+            that it was trained with.
+        chat_template: Instead of it, a `.jinja` file, or a model with another template.
         trust_remote_code: Run Python code that the model's repository brings.
         revision: Branch, tag or commit of a Hub model.
 
@@ -56,8 +67,9 @@ def load_tokenizer(
     tokenizer = AutoTokenizer.from_pretrained(
         resolve_model_path(path), trust_remote_code=trust_remote_code, revision=revision
     )
-    if chat_template:
-        _set_template(tokenizer, chat_template)
+    template = chat_template or find_adapter_template(adapter)
+    if template:
+        _set_template(tokenizer, template)
     return cast("PreTrainedTokenizerBase", tokenizer)
 
 

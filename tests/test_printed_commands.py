@@ -55,6 +55,7 @@ SMALL = {
     "benchmarks/client_throughput.py": "--num_conversations 5 --concurrency 5 --delay_s 0.01",
     "benchmarks/confidence.py": "--num_turns 5",
     "benchmarks/evaluation_statistics.py": "--num_runs 1",
+    "benchmarks/generation.py": "--hf_model_path {tiny} --rows 2 --repeats 1",
     "benchmarks/grpo_step.py": "--model {tiny} --steps 2 --max_completion_length 4 --max_turns 1 "
     "--num_samples 1",
     "benchmarks/learning_rates.py": "--hf_model_path {tiny} --max_steps 1 --max_eval_pairs 2 "

@@ -127,7 +127,7 @@ class ArmPool:
     def __init__(self, settings: ModelSettings, session: Session) -> None:
         self.settings, self.session = settings, session
         self._model: Any = None
-        self._tokenizer: Any = None
+        self._tokenizers: dict[str | None, Any] = {}  # by adapter
         self._adapters: dict[str, str] = {}
 
     @contextmanager
@@ -146,7 +146,7 @@ class ArmPool:
             self.settings.hf_model_path,
             **local_options(self.settings),
             model=model,
-            tokenizer=self._load_tokenizer(),
+            tokenizer=self._load_tokenizer(lora_path),
         ) as assistant:
             assistant.name = lora_path or self.settings.hf_model_path
             yield assistant
@@ -162,12 +162,14 @@ class ArmPool:
         client = self.session.client(arm.base_url)
         return OpenAIAssistant(arm.model or "", client=client, **server_options(self.settings))
 
-    def _load_tokenizer(self) -> Any:
-        if self._tokenizer is None:
+    def _load_tokenizer(self, lora_path: str | None = None) -> Any:
+        if lora_path not in self._tokenizers:
             from collabllm.models import load_tokenizer
 
-            self._tokenizer = load_tokenizer(self.settings.hf_model_path)
-        return self._tokenizer
+            self._tokenizers[lora_path] = load_tokenizer(
+                self.settings.hf_model_path, adapter=lora_path
+            )
+        return self._tokenizers[lora_path]
 
     def _switch(self, lora_path: str | None) -> Any:
         """Return the model with the adapter in use, or with none."""

@@ -4,8 +4,12 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from collabllm.cli import go_on_with
 from collabllm.files import write_text
@@ -15,6 +19,7 @@ logger = logging.getLogger(__name__)
 # The trainer writes this file last.
 _LAST_FILE = "trainer_state.json"
 _FACTS_FILE = "run.json"
+_LOCK_FILE = ".run.lock"
 _RESULTS = ("adapter_model.safetensors", "metrics.json")
 
 Progress = Literal["prepared", "started", "trained"]
@@ -109,6 +114,31 @@ def check_output_folder(config: Any, overwrite: bool = False) -> None:
             f"{folder} holds a run ({', '.join(taken[:3])}). Choose another --output_dir, go on "
             "with it by --resume_from_checkpoint true, or give --overwrite_output_dir."
         )
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the output folder while this one writes it.
+
+    Raises:
+        FileExistsError: If another run is writing it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(
+            f"{folder}: another training is writing this folder; wait for its end, or choose "
+            "another --output_dir."
+        ) from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):
+            folder.rmdir()  # where nothing was written
 
 
 def clear_folder(folder: Path) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import (
     Dataset,
     DatasetDict,
@@ -67,7 +69,7 @@ class TrainingData:
 
 
 def prepare_once(prepare: Callable[[], TrainingData], run_folder: Path) -> TrainingData:
-    """Prepare the data in one process per machine, and let the others load it.
+    """Prepare the data in one process, or one per machine that does not share the folder.
 
     All read the same files, so what is cached beside them, such as DPO's log-probabilities of the
     reference, is found by all.
@@ -76,15 +78,20 @@ def prepare_once(prepare: Callable[[], TrainingData], run_folder: Path) -> Train
         prepare: Makes the data, and prints what it finds.
         run_folder: The run's output folder, which takes the copy until the run is over.
     """
-    folder = run_folder / _FOLDER
-    with PartialState().local_main_process_first():
-        if PartialState().is_local_main_process:
-            shutil.rmtree(folder, ignore_errors=True)
-            _save(prepare(), folder)
+    folder, state = run_folder / _FOLDER, PartialState()
+    stamps = [uuid4().hex]
+    broadcast_object_list(stamps)  # tells this run's copy from what a killed one left
+    with state.main_process_first():
+        if state.is_main_process:
+            _save(prepare(), folder, stamps[0])
+    with state.local_main_process_first():
+        if state.is_local_main_process and not (folder / stamps[0]).is_file():
+            _save(prepare(), folder, stamps[0])
         return _load(folder)
 
 
-def _save(data: TrainingData, folder: Path) -> None:
+def _save(data: TrainingData, folder: Path, stamp: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
     sides = {"train": data.train, "eval": data.eval, "ranked": data.ranked}
     full = {name: rows for name, rows in sides.items() if len(rows)}  # empty ones do not load again
     DatasetDict(full).save_to_disk(str(folder))
@@ -94,6 +101,7 @@ def _save(data: TrainingData, folder: Path) -> None:
         "samples": data.samples,
     }
     (folder / _FACTS_FILE).write_text(json.dumps(rest), encoding="utf-8")
+    (folder / stamp).touch()
 
 
 def _load(folder: Path) -> TrainingData:

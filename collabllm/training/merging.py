@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collabllm.hub import find_adapter_template, read_adapter_config
+from collabllm.hub import read_adapter_config
 from collabllm.settings import load_config
 
 logger = logging.getLogger(__name__)
@@ -61,10 +61,10 @@ def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> Mer
 
     from collabllm.models import choose_dtype, load_adapter, load_base_model, load_tokenizer
 
-    model = load_base_model(base)
+    model = load_base_model(base, dtype=None if torch.cuda.is_available() else torch.float32)
     if getattr(model, "is_quantized", False):
         raise ValueError(f"{base} is a quantized copy; give the 16-bit base with --hf_model_path.")
-    tokenizer = load_tokenizer(base, chat_template=find_adapter_template(adapter))
+    tokenizer = load_tokenizer(base, adapter=adapter)
     ids = tokenizer(_PROBE, return_tensors="pt").input_ids.to(model.device)  # [1, seq]
     with torch.no_grad():
         plain = model.eval()(input_ids=ids).logits.float()

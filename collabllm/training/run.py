@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from collabllm.training.checkpoints import (
     clear_folder,
     describe_kept,
     is_finished,
+    own_folder,
     read_run_facts,
 )
 from collabllm.training.data import TrainingData, prepare_once
@@ -140,11 +142,12 @@ def _run(method: Method, settings: TrainingSettings | None, arguments: Mapping[s
         logger.info("%s is complete; nothing is left to do.", run.folder)
         return run.folder
     try:
-        data = prepare_once(
-            lambda: method.prepare_data(run.settings, run.tokenizer, run.config), run.folder
-        )
-        plan_evaluation(run.config, fields, len(data.train), bool(len(data.eval)))
-        return execute(method.build_trainer(run, data), run, data)
+        with own_folder(run.folder) if run.is_main else nullcontext():
+            data = prepare_once(
+                lambda: method.prepare_data(run.settings, run.tokenizer, run.config), run.folder
+            )
+            plan_evaluation(run.config, fields, len(data.train), bool(len(data.eval)))
+            return execute(method.build_trainer(run, data), run, data)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"Interrupted: {describe_kept(run.folder, run.checkpoint, run.progress)}"

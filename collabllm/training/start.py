@@ -11,7 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from collabllm.data_processing.loading import BUNDLED_DATASET
-from collabllm.hub import BUNDLED_MODEL, HubTarget, check_hub, find_adapter_template
+from collabllm.hub import BUNDLED_MODEL, HubTarget, check_hub
 from collabllm.models import choose_dtype, load_tokenizer
 from collabllm.trackers import check_training_trackers, prepare_wandb
 from collabllm.training.adapters import check_model
@@ -69,8 +69,8 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
     settings = _check_model(settings, config, bool(config.trust_remote_code))
     tokenizer = load_tokenizer(
         settings.hf_model_path,
-        chat_template=getattr(config, "chat_template_path", None)
-        or find_adapter_template(settings.lora_path),
+        adapter=settings.lora_path,
+        chat_template=getattr(config, "chat_template_path", None),
         trust_remote_code=config.trust_remote_code,
         revision=settings.model_revision,
     )

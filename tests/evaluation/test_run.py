@@ -475,6 +475,7 @@ def save_adapter(folder, base, seed):
 def test_local_arms_share_one_copy_of_the_weights_and_do_not_mix(tmp_path, monkeypatch):
     base = save_tiny_model(tmp_path / "tiny")
     adapters = [save_adapter(tmp_path / f"a{i}", base, i) for i in (1, 2)]
+    (tmp_path / "a2/chat_template.jinja").write_text("{{ messages[-1]['content'] }} of its own")
     loads = []
     load = models.load_base_model
     monkeypatch.setattr(

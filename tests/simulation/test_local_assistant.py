@@ -195,17 +195,19 @@ def test_a_model_without_continuous_batching_falls_back_with_a_notice(tiny, monk
         LocalAssistant(str(tiny), batching="continuous")
 
 
-def test_an_adapter_changes_the_replies(tiny, tmp_path, assistant):
+def test_an_adapter_changes_the_replies_and_brings_its_chat_template(tiny, tmp_path, assistant):
     model = get_peft_model(
         load_base_model(str(tiny)),
         LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
     )
     model.save_pretrained(tmp_path / "adapter")
+    settings = {"lora_path": str(tmp_path / "adapter"), "max_new_tokens": 12, "do_sample": False}
 
-    with LocalAssistant(
-        str(tiny), str(tmp_path / "adapter"), max_new_tokens=12, do_sample=False
-    ) as adapted:
+    with LocalAssistant(str(tiny), **settings) as adapted:
         assert adapted.generate(user("hi")) != assistant.generate(user("hi"))
+    (tmp_path / "adapter/chat_template.jinja").write_text("{{ messages[0]['content'] }} of its own")
+    with LocalAssistant(str(tiny), **settings) as adapted:
+        assert adapted.tokenizer.decode(adapted.tokenize(user("hi"))) == "hi of its own"
 
 
 def test_4bit_generates(tiny):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,11 +10,15 @@ import pytest
 import torch
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from datasets import Dataset
 from safetensors.torch import save_file
 
 from collabllm import models
-from collabllm.training.checkpoints import find_checkpoint, list_checkpoints
+from collabllm.training import data
+from collabllm.training.checkpoints import find_checkpoint, list_checkpoints, own_folder
+from collabllm.training.data import TrainingData
 from collabllm.training.dpo import DPO
+from collabllm.training.preflight import Preflight
 from collabllm.training.schedule import count_steps, describe_steps, plan_evaluation
 from collabllm.training.settings import SFTSettings
 from collabllm.training.sft import SFT
@@ -176,6 +181,40 @@ def test_an_overwritten_run_leaves_no_checkpoint_to_resume_from(sft_flags, tmp_p
     main(sft_flags(save_strategy="steps", save_steps=1, max_steps=1, overwrite_output_dir=True))
 
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-1"]
+
+
+def test_a_folder_that_another_training_writes_is_refused(sft_flags, tmp_path):
+    with (
+        own_folder(tmp_path / "run"),
+        pytest.raises(FileExistsError, match="another training is writing this folder; wait"),
+    ):
+        main(sft_flags())
+
+    assert not (tmp_path / "run").exists()
+    main(sft_flags(max_steps=1))
+
+
+def test_machines_that_share_the_folder_prepare_the_data_once(tmp_path, monkeypatch):
+    rows = Dataset.from_dict({"input_ids": [[1]], "labels": [[1]]})
+    prepared = []
+
+    def prepare():
+        prepared.append(1)
+        return TrainingData(rows, Preflight("replies"), {})
+
+    stamp = []
+    monkeypatch.setattr(data, "broadcast_object_list", lambda given: given.__setitem__(0, stamp[0]))
+    machines = [SimpleNamespace(is_main_process=rank == 0) for rank in (0, 1)]
+    for machine in machines:
+        machine.is_local_main_process = True
+        machine.main_process_first = machine.local_main_process_first = nullcontext
+    for run, folders, times in (("1", ("shared", "shared"), 1), ("2", ("shared", "own"), 2)):
+        prepared.clear()
+        stamp[:] = [run]
+        for machine, folder in zip(machines, folders, strict=True):
+            monkeypatch.setattr(data, "PartialState", lambda machine=machine: machine)
+            assert data.prepare_once(prepare, tmp_path / folder).train[0]["input_ids"] == [1]
+        assert len(prepared) == times
 
 
 def save_adapter(folder, layer="model.layers.0.self_attn.q_proj", size=64, **config):

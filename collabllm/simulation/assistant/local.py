@@ -84,7 +84,7 @@ class LocalAssistant(Assistant):
             raise ValueError(f"dtype must be auto, float32, bfloat16 or float16, got {dtype!r}.")
         self.name = lora_path or model_path
         self.max_new_tokens = max_new_tokens
-        self.tokenizer: Any = tokenizer or load_tokenizer(model_path)
+        self.tokenizer: Any = tokenizer or load_tokenizer(model_path, adapter=lora_path)
         if not self.tokenizer.chat_template:
             raise ValueError(f"{model_path} has no chat template; use a chat (instruct) model.")
         if model is None:

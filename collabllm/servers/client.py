@@ -167,7 +167,7 @@ class OpenAIClient:
         """Load an adapter into each server, and again into one that loses it by a restart.
 
         Raises:
-            ServerError: If a server refuses or does not answer.
+            ServerError: If a server refuses, or none answers.
         """
         await self.adapters.load(self._pool.servers, name, path, timeout_s)
 

@@ -48,6 +48,13 @@ class ModelSettings(ServedSettings):
     load_in_4bit: bool = setting(
         False, "local assistant: quantize the model to 4 bit (NF4)", aliases=("--use_4bit",)
     )
+    memory_share: float | None = setting(
+        None,
+        "local assistant on a GPU: share of its free memory for keys and values",
+        least=0,
+        most=1,
+        decides=False,
+    )
     tokenizer_path: str | None = setting(
         None, "assistant behind a server: its tokenizer, for exact token counts", metavar="MODEL"
     )

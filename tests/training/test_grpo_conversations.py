@@ -30,7 +30,7 @@ class ScriptedPolicy(LocalAssistant):
         self._engine = self
         self.replies, self.asked, self.seeds = list(replies), [], []
 
-    async def generate(self, prompt_ids, max_new_tokens, seed=None, on_ids=None):
+    async def generate(self, prompt_ids, max_new_tokens, seed=None, *args):
         self.asked.append(prompt_ids)
         self.seeds.append(seed)
         if not self.replies:

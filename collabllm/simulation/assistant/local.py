@@ -43,6 +43,11 @@ class LocalAssistant(Assistant):
             reused cache), or `auto`: continuous on a GPU where the model supports it, else padded,
             which is faster on a CPU.
         max_context: Most tokens of prompt and reply; the model's own context by default.
+        memory_share: Continuous batching on a GPU: share of the memory that is free after loading
+            for keys and values; less than transformers' 0.8 or 0.9 where another model or a
+            trainer has to fit.
+        own_temperatures: Continuous batching: let a call choose its temperature, for which every
+            step sorts the vocabulary; padded batches always let it.
         dtype: Type of the weights: `float32`, `bfloat16`, `float16`, or `auto` for what this
             machine computes fastest in.
         enable_thinking: Switch a hybrid model's thoughts on or off, by its chat template.
@@ -72,6 +77,8 @@ class LocalAssistant(Assistant):
         top_k: int = 50,
         batching: str = "auto",
         max_context: int | None = None,
+        memory_share: float | None = None,
+        own_temperatures: bool = False,
         dtype: str = "auto",
         enable_thinking: bool | None = None,
         reasoning_effort: str | None = None,
@@ -108,6 +115,10 @@ class LocalAssistant(Assistant):
         sampling: dict[str, Any] = {"do_sample": do_sample}
         if do_sample:
             sampling |= {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        self._continuous: dict[str, Any] = {
+            "memory_share": memory_share,
+            "own_temperatures": own_temperatures,
+        }
         self._engine = self._start_engine(batching, sampling)
 
     def _start_engine(self, batching: str, sampling: dict[str, Any]) -> Engine:
@@ -115,7 +126,12 @@ class LocalAssistant(Assistant):
         if batching == "continuous" or (batching == "auto" and on_gpu):
             try:
                 return ContinuousEngine(
-                    self.model, self.tokenizer, sampling, self.max_context, self.max_new_tokens
+                    self.model,
+                    self.tokenizer,
+                    sampling,
+                    self.max_context,
+                    self.max_new_tokens,
+                    **self._continuous,
                 )
             except RuntimeError as error:
                 if batching == "continuous":
@@ -127,11 +143,26 @@ class LocalAssistant(Assistant):
                 )
         return PaddedEngine(self.model, self.tokenizer, sampling)
 
+    def warmup(self) -> None:
+        """Do what the first reply would have to wait for, such as capturing a GPU's graphs."""
+        self._engine.warmup()
+        self.generate([{"role": "user", "content": "Hello"}])
+
     async def agenerate(
-        self, messages: Sequence[Message], *, seed: int | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        seed: int | None = None,
+        temperature: float | None = None,
     ) -> AssistantReply:
-        """Generate one reply, in a batch with all others that are under way."""
-        reply, _ = await self.answer(self.tokenize(messages), seed)
+        """Generate one reply, in a batch with all others that are under way.
+
+        Args:
+            messages: The conversation, unchanged by the call.
+            seed: For sampling, in padded batches.
+            temperature: In place of the assistant's own.
+        """
+        reply, _ = await self.answer(self.tokenize(messages), seed, temperature=temperature)
         return reply
 
     async def astream(
@@ -142,7 +173,11 @@ class LocalAssistant(Assistant):
         return reply
 
     async def answer(
-        self, prompt_ids: list[int], seed: int | None = None, on_reply: OnReply | None = None
+        self,
+        prompt_ids: list[int],
+        seed: int | None = None,
+        on_reply: OnReply | None = None,
+        temperature: float | None = None,
     ) -> tuple[AssistantReply, list[int]]:
         """Do as `agenerate` does after exact token ids; return the reply's own ids, too.
 
@@ -150,6 +185,7 @@ class LocalAssistant(Assistant):
             prompt_ids: What to answer.
             seed: For sampling.
             on_reply: Called with the reply so far, token by token.
+            temperature: In place of the assistant's own.
 
         Raises:
             ContextFullError: If no token fits after the prompt.
@@ -165,7 +201,9 @@ class LocalAssistant(Assistant):
             if on_reply is not None:
                 on_reply(self._read(prompt_ids, so_far))
 
-        ids, stopped = await self._engine.generate(prompt_ids, limit, seed, on_reply and show)
+        ids, stopped = await self._engine.generate(
+            prompt_ids, limit, seed, on_reply and show, temperature
+        )
         return self._read(prompt_ids, ids, "stop" if stopped else "length"), ids
 
     def _read(

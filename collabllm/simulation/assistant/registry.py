@@ -80,6 +80,7 @@ def local_options(settings: "ModelSettings") -> dict[str, Any]:
         "top_p": 1.0 if settings.top_p is None else settings.top_p,
         "enable_thinking": settings.enable_thinking,
         "reasoning_effort": settings.reasoning_effort,
+        "memory_share": settings.memory_share,
     }
 
 

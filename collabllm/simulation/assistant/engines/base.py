@@ -24,6 +24,7 @@ class Engine(Protocol):
         max_new_tokens: int,
         seed: int | None = None,
         on_ids: OnIds | None = None,
+        temperature: float | None = None,
     ) -> tuple[list[int], bool]:
         """Return the new ids, and whether the model ended by itself.
 
@@ -34,10 +35,16 @@ class Engine(Protocol):
             max_new_tokens: Most new ids.
             seed: For sampling, where the engine honours one.
             on_ids: Called whenever there are more ids.
+            temperature: In place of the engine's own; 0 takes the likeliest tokens.
 
         Raises:
             RuntimeError: If the engine fails, or has stopped.
+            ValueError: If it has one temperature for all.
         """
+        ...
+
+    def warmup(self) -> None:
+        """Do what the first call would have to wait for."""
         ...
 
     def close(self) -> None:

@@ -1,9 +1,11 @@
 """Generate for many callers at once by transformers' continuous batching; meant for GPUs."""
 
 import asyncio
+import importlib.util
 import logging
 import time
 import uuid
+from contextlib import nullcontext
 from typing import Any
 
 from transformers import ContinuousBatchingConfig, GenerationConfig
@@ -13,8 +15,10 @@ from collabllm.simulation.assistant.engines.base import STOPPED, OnIds, end_ids
 
 logger = logging.getLogger(__name__)
 
-# Sizes on a CPU; on a GPU transformers infers them from the free memory.
-_CPU_PAGE_TOKENS = 32
+# The prefix cache shares whole pages, so that histories shorter than transformers' 256 tokens would
+# be encoded anew each turn; FlashAttention wants its 256.
+_PAGE_TOKENS = 32
+# Further sizes on a CPU; on a GPU transformers infers them from the free memory.
 _CPU_CACHE_TOKENS = 32_768
 _CPU_BATCH_TOKENS = 512
 # transformers 5.17 calls it block_size.
@@ -23,8 +27,29 @@ _PROBE_TIMEOUT_S = 120.0
 _WATCH_S = 2.0
 
 
+_SLOW = (
+    "Neither `kernels` nor FlashAttention is installed, so many conversations at once are slow on "
+    "this GPU: pip install kernels, or serve with vLLM: --assistant vllm --vllm_command 'uvx vllm "
+    "serve'."
+)
+
+
+def _has_flash_attention() -> bool:
+    names = ("kernels", "flash_attn", "flash_attn_interface")
+    return any(importlib.util.find_spec(name) for name in names)
+
+
 class ContinuousEngine:
     """transformers' continuous batching with its prefix cache.
+
+    Args:
+        model: To generate with.
+        tokenizer: Its tokenizer.
+        sampling: `do_sample`, and where it is true `temperature`, `top_p` and `top_k`.
+        max_context: Most tokens of prompt and reply.
+        max_new_tokens: Most tokens of a reply.
+        memory_share: Share of a GPU's free memory for keys and values; transformers' by default.
+        own_temperatures: Let each call choose its temperature.
 
     Raises:
         RuntimeError: If the model does not support it, found out by generating one token.
@@ -37,16 +62,23 @@ class ContinuousEngine:
         sampling: dict[str, Any],
         max_context: int,
         max_new_tokens: int,
+        memory_share: float | None = None,
+        own_temperatures: bool = False,
     ) -> None:
         self._eos = end_ids(model, tokenizer)
-        sizes: dict[str, Any] = {}
+        self._own_temperatures = own_temperatures and sampling["do_sample"]
+        options: dict[str, Any] = {"max_memory_percent": memory_share}
+        if model.device.type == "cpu" or not _has_flash_attention():
+            options[_PAGE_SIZE] = _PAGE_TOKENS
         if model.device.type == "cpu":
-            tokens = max(_CPU_CACHE_TOKENS, 2 * max_context)
-            sizes = {
-                _PAGE_SIZE: _CPU_PAGE_TOKENS,
-                "num_blocks": tokens // _CPU_PAGE_TOKENS,
-                "max_batch_tokens": _CPU_BATCH_TOKENS,
-            }
+            options["num_blocks"] = max(_CPU_CACHE_TOKENS, 2 * max_context) // _PAGE_TOKENS
+            options["max_batch_tokens"] = _CPU_BATCH_TOKENS
+        elif not _has_flash_attention():
+            logger.warning(_SLOW)
+        if self._own_temperatures:
+            options["per_request_processors"] = True
+            if sampling["temperature"] == 1:  # transformers would leave temperatures out
+                sampling = {**sampling, "temperature": 1 + 1e-6}
         generation = GenerationConfig(
             max_new_tokens=max_new_tokens,
             eos_token_id=self._eos,
@@ -56,7 +88,7 @@ class ContinuousEngine:
         try:
             self._manager = model.init_continuous_batching(
                 generation_config=generation,
-                continuous_batching_config=ContinuousBatchingConfig(**sizes),
+                continuous_batching_config=ContinuousBatchingConfig(**options),
             )
             self._manager.start()
         except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
@@ -84,25 +116,38 @@ class ContinuousEngine:
         max_new_tokens: int,
         seed: int | None = None,
         on_ids: OnIds | None = None,
+        temperature: float | None = None,
     ) -> tuple[list[int], bool]:
         """Queue the prompt and wait for its end; a cancelled call leaves the batch.
 
         The manager has one random stream for all requests, so `seed` is not honoured. It hands a
         batch of results to the loop of one of them, so all calls go through one loop that stays.
         """
+        own: dict[str, float] = {}
+        if temperature is not None:
+            if not (self._own_temperatures and temperature > 0):
+                raise ValueError(
+                    f"temperature {temperature:g}: continuous batching has one temperature for "
+                    "all; own_temperatures=True lets calls that sample choose theirs."
+                )
+            own["temperature"] = float(temperature)
         loop = asyncio.get_running_loop()
         if loop is get_loop():
-            return await self._generate(prompt_ids, max_new_tokens, on_ids)
+            return await self._generate(prompt_ids, max_new_tokens, on_ids, own)
 
         def show(so_far: list[int]) -> None:
             if on_ids is not None:
                 loop.call_soon_threadsafe(on_ids, so_far)
 
-        call = self._generate(prompt_ids, max_new_tokens, on_ids and show)
+        call = self._generate(prompt_ids, max_new_tokens, on_ids and show, own)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, get_loop()))
 
     async def _generate(
-        self, prompt_ids: list[int], max_new_tokens: int, on_ids: OnIds | None
+        self,
+        prompt_ids: list[int],
+        max_new_tokens: int,
+        on_ids: OnIds | None,
+        own: dict[str, float],
     ) -> tuple[list[int], bool]:
         request_id = uuid.uuid4().hex
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -122,6 +167,7 @@ class ContinuousEngine:
             max_new_tokens=max_new_tokens,
             eos_token_id=self._eos,
             streaming=on_ids is not None,
+            **own,
         )
         if accepted is None:
             raise self._stopped()
@@ -142,6 +188,11 @@ class ContinuousEngine:
         """Say why the engine's thread has ended."""
         failure = self._manager.background_thread_status.fatal_error
         return RuntimeError(f"The local engine failed: {failure}" if failure else STOPPED)
+
+    def warmup(self) -> None:
+        """Capture the GPU's graphs, between two steps of what is under way."""
+        with getattr(self._manager, "pause", nullcontext)():  # transformers 5.17 has no pause
+            self._manager.warmup()
 
     def close(self) -> None:
         """Stop the engine's thread, fail what is under way, and free the cache."""

@@ -38,6 +38,7 @@ class _Request:
     max_new_tokens: int
     seed: int | None
     on_ids: OnIds | None
+    temperature: float
     done: "asyncio.Future[tuple[list[int], bool]]"
 
     def settle(self, outcome: Outcome) -> None:
@@ -74,7 +75,9 @@ class PaddedEngine:
 
     def __init__(self, model: Any, tokenizer: Any, sampling: dict[str, Any]) -> None:
         self.prompt_tokens_encoded = 0
-        self._model, self._sampling = model, sampling
+        self._model, self._sampling = model, dict(sampling)
+        own = self._sampling.pop("temperature", 1.0)
+        self._temperature = own if self._sampling.pop("do_sample") else 0.0
         use_grouped_attention(model)
         self._eos = end_ids(model, tokenizer)
         self._store = PrefixStore()
@@ -93,10 +96,12 @@ class PaddedEngine:
         max_new_tokens: int,
         seed: int | None = None,
         on_ids: OnIds | None = None,
+        temperature: float | None = None,
     ) -> tuple[list[int], bool]:
         """Wait for company until nobody else has come for a moment, then generate with it."""
         done = asyncio.get_running_loop().create_future()
-        request = _Request(prompt_ids, max_new_tokens, seed, on_ids, done)
+        chosen = self._temperature if temperature is None else temperature
+        request = _Request(prompt_ids, max_new_tokens, seed, on_ids, chosen, done)
         with self._changed:
             if self._closed or not self._thread.is_alive():  # a forked child has no such thread
                 raise RuntimeError(STOPPED)
@@ -192,7 +197,7 @@ class PaddedEngine:
                 pad_token_id=self._eos[0],
                 return_dict_in_generate=True,
                 do_sample=False,
-                logits_processor=self._sampler([request.seed for request in batch]),
+                logits_processor=self._sampler(batch),
                 stopping_criteria=StoppingCriteriaList([_Watch(batch, ids.shape[1])]),
             )
         replies = output.sequences[:, ids.shape[1] :].tolist()
@@ -233,11 +238,17 @@ class PaddedEngine:
         device = self._model.device
         return torch.tensor(rows, device=device), torch.tensor(mask, device=device), max(cached)
 
-    def _sampler(self, seeds: list[int | None]) -> LogitsProcessorList:
-        settings = dict(self._sampling)
-        if not settings.pop("do_sample"):
+    def _sampler(self, batch: Sequence[_Request]) -> LogitsProcessorList:
+        temperatures = [request.temperature for request in batch]
+        if not any(temperatures):
             return LogitsProcessorList()
-        return LogitsProcessorList([SeededSampling(seeds, device=self._model.device, **settings)])
+        seeds = [request.seed for request in batch]
+        device = self._model.device
+        sampling = SeededSampling(seeds, temperatures=temperatures, device=device, **self._sampling)
+        return LogitsProcessorList([sampling])
+
+    def warmup(self) -> None:
+        """Do nothing: no graphs are captured, and nothing is compiled."""
 
     def forget(self) -> None:
         """Drop all keys and values, after the batch under way: the weights have changed."""

@@ -7,7 +7,6 @@ import torch
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
-    TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
@@ -22,7 +21,7 @@ class SeededSampling(LogitsProcessor):
 
     Args:
         seeds: One for each row; None takes one from torch's own stream.
-        temperature: Sampling temperature, above 0.
+        temperatures: One for each row; 0 takes the likeliest token.
         top_p: Share of the probability to sample from; 1 is all of it.
         top_k: Number of likeliest tokens to sample from; 0 is all of them.
         device: Device of the model.
@@ -34,12 +33,15 @@ class SeededSampling(LogitsProcessor):
         self,
         seeds: Sequence[int | None],
         *,
-        temperature: float = 1.0,
+        temperatures: Sequence[float] | None = None,
         top_p: float = 1.0,
         top_k: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._warpers = LogitsProcessorList([TemperatureLogitsWarper(float(temperature))])
+        given = torch.tensor(temperatures or [1.0] * len(seeds), device=device)[:, None]
+        self._greedy = given == 0
+        self._divisors = given.masked_fill(self._greedy, 1.0)  # [rows, 1]
+        self._warpers = LogitsProcessorList()
         if top_k:
             self._warpers.append(TopKLogitsWarper(top_k))
         if top_p < 1:
@@ -53,10 +55,10 @@ class SeededSampling(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return scores, shape [rows, vocabulary], whose largest entry is a sample."""
-        log_probs: torch.Tensor = self._warpers(input_ids, scores.float())
+        log_probs: torch.Tensor = self._warpers(input_ids, scores.float() / self._divisors)
         noise = torch.empty_like(log_probs)
         for row, stream in zip(noise, self._streams, strict=True):
             row.exponential_(generator=stream)
         # A noise of 0 would be an infinite score, even for a masked token.
-        noise.clamp_min_(torch.finfo(noise.dtype).tiny)
+        noise.clamp_min_(torch.finfo(noise.dtype).tiny).masked_fill_(self._greedy, 1.0)
         return cast("torch.FloatTensor", log_probs - noise.log_())

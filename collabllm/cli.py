@@ -69,7 +69,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
             os._exit(_INTERRUPTED)  # threads that still compute would hold the process, or abort it
         except IncompleteRunError as error:
             _end(1, str(error))
-        except (CollabLLMError, OSError, TypeError, ValueError) as error:
+        except (CollabLLMError, ImportError, OSError, TypeError, ValueError) as error:
             if "--debug" in sys.argv or not _is_for_the_user(error):
                 raise
             _end(2, f"{_sentence(error)}\n(--debug shows where this comes from.)")
@@ -118,8 +118,11 @@ def _sentence(error: Exception) -> str:
 
 
 def _is_for_the_user(error: Exception) -> bool:
-    """Tell whether an error is about what the user gave: ours, or one of files and servers."""
-    if isinstance(error, CollabLLMError | OSError):
+    """Tell whether an error is about what the user gave.
+
+    It is if it is ours, one of files and servers, or one that says what to install.
+    """
+    if isinstance(error, CollabLLMError | OSError) or "pip install" in str(error):
         return True
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

@@ -54,6 +54,10 @@ def test_a_value_error_of_ours_is_a_sentence_and_one_of_a_library_a_fault(capsys
     assert "must map names to values" in capsys.readouterr().err
     with pytest.raises(ValueError, match="invalid literal"):
         run_script(lambda: int("x") and None)
+    assert status_of(ImportError("Please install it with `pip install liger-kernel`")) == 2
+    assert "`pip install liger-kernel`" in capsys.readouterr().err
+    with pytest.raises(ImportError, match="cannot import"):
+        run_script(lambda: exec("from math import no_such_name"))
 
 
 def test_debug_shows_the_traceback(monkeypatch):

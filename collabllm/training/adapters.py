@@ -122,7 +122,7 @@ def check_model(
 def _build_empty(settings: TrainingSettings, trust_remote_code: bool) -> tuple[Any, Any]:
     """Build the model without weights."""
     path = resolve_model_path(settings.hf_model_path)
-    options = {"trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(path, revision=settings.model_revision, **options)
     except (OSError, ValueError) as error:
@@ -130,8 +130,16 @@ def _build_empty(settings: TrainingSettings, trust_remote_code: bool) -> tuple[A
             f"{settings.hf_model_path}: there is no such model, or it cannot be read "
             f"(--hf_model_path; a gated one needs HF_TOKEN): {str(error).splitlines()[0]}"
         ) from error
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, **options)
+    attention = settings.attn_implementation
+    if attention:
+        options["attn_implementation"] = attention
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, **options)
+    except (ImportError, ValueError) as error:
+        if not attention:
+            raise
+        raise ValueError(f"--attn_implementation {attention}: {error}") from error
     return config, model
 
 

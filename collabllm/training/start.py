@@ -92,6 +92,11 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
     )
 
 
+_COUNTS = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+)
 _NOT_KEPT = ("output_dir", "run_name", "resume_from_checkpoint")
 
 
@@ -116,6 +121,9 @@ def _build_config(method: Method, settings: TrainingSettings, given: dict[str, A
         config = method.config_class(**fields)
     except ValueError as error:  # TRL's own check of what the user set
         raise ValueError(str(error)) from error
+    for name in _COUNTS:
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(config, name)}.")
     if config.n_gpu > 1:
         logger.warning(
             "%d GPUs are visible; this run trains on one. For all of them: accelerate launch "

@@ -161,6 +161,18 @@ def test_flash_attention_is_taken_where_it_works(
     assert models._choose_attention(str(tmp_path), dtype, {}) == expected
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"attn_implementation": "quick"}, "--attn_implementation quick: .*sdpa"),
+        ({"gradient_accumulation_steps": 0}, "--gradient_accumulation_steps must be at least 1"),
+    ],
+)
+def test_what_would_fail_with_the_weights_or_the_first_step_ends_before(sft_flags, flags, says):
+    with pytest.raises(ValueError, match=says):
+        start(sft_flags(**flags))
+
+
 def test_several_visible_gpus_without_a_launcher_train_on_one(sft_flags, monkeypatch, caplog):
     from trl import SFTConfig
 

@@ -161,6 +161,16 @@ class SaveWithoutReference:
                 file.unlink()
             reference.rmdir()
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load as the trainer does, and the adapter that trains.
+
+        Before 5.23 transformers loads the copy alone, and the run would go on from its start.
+        """
+        super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+        if (Path(resume_from_checkpoint) / "ref").is_dir():
+            model = model or self.model  # type: ignore[attr-defined]
+            model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+
 
 def _cuda_devices() -> list[int]:
     return [torch.cuda.current_device()] if torch.cuda.is_available() else []

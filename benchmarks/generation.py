@@ -26,7 +26,7 @@ def measure(assistant: LocalAssistant, rows: int, seed: int) -> tuple[float, flo
     """Return the new tokens of one batch of random prompts, a second and a processor second."""
     draws = torch.Generator().manual_seed(seed)
     size = (rows, PROMPT_TOKENS)
-    prompts = torch.randint(100, len(assistant.tokenizer), size, generator=draws).tolist()
+    prompts = torch.randint(len(assistant.tokenizer), size, generator=draws).tolist()
     start, start_processor = time.monotonic(), time.process_time()
     written = run(answer(assistant, prompts))
     seconds, processor_s = time.monotonic() - start, time.process_time() - start_processor

@@ -25,7 +25,7 @@ chat: setup ## Talk with the base model and the one that `make demo` trained, in
 	$(UV) run python scripts/chat.py --arm name=base --arm name=trained,lora_path=outputs/demo_sft
 
 loop: setup ## SFT with three times the steps, and what it does on kinds of tasks never seen, with a report: about 20 minutes
-	$(UV) run python scripts/train_sft.py --config configs/demo.yaml --max_steps 300 --output_dir outputs/loop_sft
+	$(UV) run python scripts/train_sft.py --config configs/demo.yaml --max_steps 540 --output_dir outputs/loop_sft
 	rm -rf outputs/loop_evaluation
 	$(UV) run python scripts/evaluate.py --config configs/loop_evaluate.yaml
 

@@ -44,7 +44,7 @@ LEADS = (
     "Here follows my version:",
 )  # fmt: skip
 _LED = 0.9  # share of results that a lead begins
-_PLAIN, _LISTED = 0.85, 0.05  # share of asking replies that are the facts' own questions
+_LISTED, _PLAIN = 0.7, 0.2  # share of asking replies that are the facts' own questions
 _SHAPES = ("vague", "some", "full")  # a kind has a conversation of each of two of them
 _ASKS_AT_ONCE = 0.75  # of the other vague conversations: share in which one reply asks for all
 _ENDS_ASKING = 0.85  # share that ends with the question: complete openings show how to finish
@@ -143,13 +143,12 @@ class _Conversation:
         return f"{self.random.choice(LEADS)} {result}" if self.random.random() < _LED else result
 
     def _plainly(self, names: Sequence[str]) -> str:
-        """Return the facts' own questions, in a row or as a list; often "", for another manner."""
+        """Return the facts' own questions, as a list or in a row; at times "", for other words."""
         questions = [self.entry["facts"][name]["ask"] for name in names]
         draw = self.random.random()
-        if draw < _PLAIN:
-            return " ".join(questions)
-        listed = draw < _PLAIN + _LISTED and len(questions) > 1
-        return "\n".join(f"- {question}" for question in questions) if listed else ""
+        if draw < _LISTED and len(questions) > 1:
+            return "\n".join(f"{i}. {question}" for i, question in enumerate(questions, start=1))
+        return " ".join(questions) if draw < _LISTED + _PLAIN else ""
 
     def _asks(self) -> Sequence[Entry]:
         """Return the good questions, in one reply or in the several that the bank has."""

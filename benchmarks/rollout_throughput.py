@@ -10,6 +10,7 @@ import argparse
 import itertools
 import threading
 import time
+from functools import partial
 from http.server import ThreadingHTTPServer
 from typing import Any
 
@@ -30,7 +31,7 @@ from collabllm.simulation import (
     OpenAIClient,
     simulate,
 )
-from collabllm.simulation.assistant import VllmAssistant
+from collabllm.simulation.assistant import RayAssistant, VllmAssistant
 from collabllm.tasks import Task, demo_tasks
 
 
@@ -66,7 +67,7 @@ def main() -> None:
         nargs="+",
         default=["local"],
         choices=ENGINES,
-        help="of ours, one or several; vLLM once with a seed for each request and once without",
+        help="of ours, one or several; ray-2 has two workers; vLLM runs with and without seeds",
     )
     parser.add_argument("--vllm_command", default="vllm serve", help="starts vLLM")
     parser.add_argument("--temperature", type=float, default=0.0, help="of ours")
@@ -111,16 +112,31 @@ def measure_ours(
 ) -> list[Result]:
     """(c) `simulate` with a LocalAssistant."""
     name = "(c) ours" if kind is FixedLength else "(d) ours, storing nothing"
-    with kind(
-        BUNDLED_MODEL,
-        max_new_tokens=args.max_new_tokens,
-        do_sample=args.temperature > 0,
-        temperature=args.temperature,
-        batching=args.batching,
-        dtype=args.dtype,
-    ) as assistant:
+    with kind(BUNDLED_MODEL, **local_options(args)) as assistant:
         assistant.warmup()
         return [run_ours(name, tasks, assistant, client, args, count_encoded(assistant))]
+
+
+def local_options(args: Any) -> dict[str, Any]:
+    """Return how a local model generates."""
+    return {
+        "max_new_tokens": args.max_new_tokens,
+        "do_sample": args.temperature > 0,
+        "temperature": args.temperature,
+        "batching": args.batching,
+        "dtype": args.dtype,
+    }
+
+
+def measure_ray(
+    tasks: list[Task], client: OpenAIClient, args: Any, num_workers: int
+) -> list[Result]:
+    """(c) `simulate` with copies of the local model on a Ray cluster."""
+    with RayAssistant(
+        BUNDLED_MODEL, num_workers=num_workers, engine=FixedLength, **local_options(args)
+    ) as assistant:
+        name = f"(c) Ray, workers: {num_workers}"
+        return [run_ours(name, tasks, assistant, client, args, lambda: 0)]
 
 
 def measure_llama_cpp(tasks: list[Task], client: OpenAIClient, args: Any) -> list[Result]:
@@ -241,7 +257,13 @@ def print_results(results: list[Result]) -> None:
     Console().print(table)
 
 
-ENGINES = {"local": measure_ours, "llama.cpp": measure_llama_cpp, "vllm": measure_vllm}
+ENGINES = {
+    "local": measure_ours,
+    "llama.cpp": measure_llama_cpp,
+    "vllm": measure_vllm,
+    "ray-1": partial(measure_ray, num_workers=1),
+    "ray-2": partial(measure_ray, num_workers=2),
+}
 
 if __name__ == "__main__":
     main()

@@ -168,6 +168,8 @@ def serve_and_interrupt(name, words, port):
 
 
 def run_in_small(words, servers):
+    if "--ray" in words or any(word.startswith("ray-") for word in words):
+        pytest.importorskip("ray")
     name, words, port = in_small(words, servers)
     if name in ("scripts/chat.py", "scripts/study.py") and "--help" not in words:
         serve_and_interrupt(name, words, port)

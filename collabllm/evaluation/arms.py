@@ -14,9 +14,9 @@ from collabllm.hub import looks_local
 from collabllm.prompts import load_prompt
 from collabllm.settings import read_mapping, unknown_names
 from collabllm.simulation.assistant import Assistant, OpenAIAssistant
-from collabllm.simulation.assistant.registry import local_options, server_options
+from collabllm.simulation.assistant.registry import load_on_ray, local_options, server_options
 from collabllm.simulation.session import Session
-from collabllm.simulation.settings import ModelSettings
+from collabllm.simulation.settings import ClusterSettings, ModelSettings
 from collabllm.tasks import Task
 from collabllm.tasks.held_out import read_trainings, trained_keys
 
@@ -119,6 +119,8 @@ def _seed_names(paths: Sequence[str]) -> list[str]:
 class ArmPool:
     """Gives each arm its assistant; all local arms share one copy of the base model's weights.
 
+    On a Ray cluster each adapter loads the model anew.
+
     Args:
         settings: Settings of the local model and of generation.
         session: Ledger and clients of the run.
@@ -138,6 +140,10 @@ class ArmPool:
             if lora_path:
                 served.use_adapter(lora_path)
             yield served
+            return
+        if isinstance(self.settings, ClusterSettings) and self.settings.ray:
+            with load_on_ray(self.settings, lora_path) as spread:
+                yield spread
             return
         from collabllm.simulation.assistant.local import LocalAssistant  # torch loads here
 

@@ -47,7 +47,7 @@ class ServerPool:
         if not ready:
             return min(self.servers, key=self._out_until.__getitem__)
         # Rendezvous hashing: https://en.wikipedia.org/wiki/Rendezvous_hashing
-        chosen = max(ready, key=lambda server: _rank(affinity, server.address))
+        chosen = max(ready, key=lambda server: rank(affinity, server.address))
         if self._failures[chosen] >= _FAILURES_UNTIL_OUT:
             self._out_until[chosen] = now + _OUT_S  # the others wait for this one's end
         return chosen
@@ -79,5 +79,6 @@ def conversation_affinity(messages: Sequence[Mapping[str, Any]]) -> str:
     return next((m["content"] for m in messages if m["role"] != "system"), "")
 
 
-def _rank(affinity: str, address: str) -> bytes:
+def rank(affinity: str, address: str) -> bytes:
+    """Return how well an address suits an affinity: the greatest is its own."""
     return hashlib.sha256(f"{affinity}\x1f{address}".encode(errors="replace")).digest()

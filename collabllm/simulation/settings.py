@@ -86,15 +86,36 @@ class ModelSettings(ServedSettings):
 
 
 @dataclass(kw_only=True)
-class AssistantSettings(ModelSettings):
+class ClusterSettings(ModelSettings):
+    """The local model, on this machine or on many."""
+
+    _argument_group_name = "the cluster"
+
+    ray: str | None = setting(
+        None,
+        "spread the local model over a Ray cluster (extra collabllm[ray]): its HOST:PORT, or auto "
+        "for the one that this machine is in, or else one of this machine",
+        metavar="auto|ADDRESS",
+        decides=False,
+    )
+    ray_workers: int | None = setting(
+        None,
+        "with --ray: copies of the model; by default one a GPU, or one a node where there is none",
+        least=1,
+        decides=False,
+    )
+
+
+@dataclass(kw_only=True)
+class AssistantSettings(ClusterSettings):
     """One assistant, local or behind a server."""
 
     _argument_group_name = "the assistant"
 
     assistant: str = setting(
         "auto",
-        "local, openai (behind a server that runs), vllm (starts one); auto: local, or openai "
-        "where --assistant_model is given",
+        "local, ray (local on many machines), openai (behind a server that runs), vllm (starts "
+        "one); auto: local, ray where --ray is given, openai where --assistant_model is",
         metavar="KIND",
     )
     lora_path: str | None = setting(
@@ -121,6 +142,11 @@ class AssistantSettings(ModelSettings):
         if self.assistant != "auto" and self.assistant not in known_assistant_kinds():
             known = ", ".join(["auto", *known_assistant_kinds()])
             raise ValueError(f"assistant must be one of {known}, got {self.assistant!r}.")
+        if self.ray and self.assistant_kind != "ray":
+            raise ValueError(
+                f"--ray spreads a local model; the assistant is {self.assistant_kind}, by "
+                "--assistant, --assistant_model or --assistant_base_url."
+            )
 
     def models_behind_servers(self) -> list[tuple[str, Address, str]]:
         """Add the assistant's."""
@@ -134,7 +160,9 @@ class AssistantSettings(ModelSettings):
         """The kind of assistant, by its name in the registry."""
         if self.assistant != "auto":
             return self.assistant
-        return "openai" if self.assistant_base_url or self.assistant_model else "local"
+        if self.assistant_base_url or self.assistant_model:
+            return "openai"
+        return "ray" if self.ray else "local"
 
 
 @dataclass(kw_only=True)

@@ -86,7 +86,7 @@ def test_the_assistant_is_found_by_its_kind():
     assert AssistantSettings().assistant_kind == "local"
     assert AssistantSettings(assistant_model="m").assistant_kind == "openai"
     assert AssistantSettings(assistant="vllm").assistant_kind == "vllm"
-    with pytest.raises(ValueError, match="one of auto, local, openai, vllm, got 'lokal'"):
+    with pytest.raises(ValueError, match="one of auto, local, openai, ray, vllm, got 'lokal'"):
         AssistantSettings(assistant="lokal")
 
 

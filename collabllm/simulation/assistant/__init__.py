@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from collabllm.simulation.assistant.base import Assistant, AssistantReply, Generates, to_assistant
 from collabllm.simulation.assistant.openai import OpenAIAssistant
+from collabllm.simulation.assistant.ray import RayAssistant
 from collabllm.simulation.assistant.vllm import VllmAssistant
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ __all__ = [
     "Generates",
     "LocalAssistant",
     "OpenAIAssistant",
+    "RayAssistant",
     "VllmAssistant",
     "to_assistant",
 ]

@@ -7,16 +7,20 @@ A kind of your own is a function with this decorator:
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from collabllm.simulation.assistant.base import Assistant
 from collabllm.simulation.assistant.openai import OpenAIAssistant
+from collabllm.simulation.assistant.ray import RayAssistant
 from collabllm.simulation.assistant.vllm import VllmAssistant
 
 if TYPE_CHECKING:
+    from collabllm.simulation.assistant.local import LocalAssistant
     from collabllm.simulation.session import Session
-    from collabllm.simulation.settings import AssistantSettings, ModelSettings
+    from collabllm.simulation.settings import AssistantSettings, ClusterSettings, ModelSettings
 
+Made = TypeVar("Made", "LocalAssistant", RayAssistant)
 Builder = Callable[["AssistantSettings", "Session"], Assistant]
 
 _KINDS: dict[str, Builder] = {}
@@ -49,26 +53,38 @@ def build_assistant(settings: "AssistantSettings", session: "Session") -> Assist
 @assistant_kind("local")
 def local_assistant(settings: "AssistantSettings", session: "Session") -> Assistant:
     """Load a model on this machine."""
+    from collabllm.simulation.assistant.local import LocalAssistant  # torch loads here
+
+    return session.stack.enter_context(_load(LocalAssistant, settings, settings.lora_path))
+
+
+@assistant_kind("ray")
+def ray_assistant(settings: "AssistantSettings", session: "Session") -> Assistant:
+    """Load a model on the machines of a Ray cluster."""
+    return session.stack.enter_context(load_on_ray(settings, settings.lora_path))
+
+
+def load_on_ray(settings: "ClusterSettings", lora_path: str | None) -> RayAssistant:
+    """Load a model with an adapter on the machines of the cluster that the settings name."""
+    on_ray = partial(RayAssistant, address=settings.ray or "auto", num_workers=settings.ray_workers)
+    return _load(on_ray, settings, lora_path)
+
+
+def _load(make: Callable[..., Made], settings: "ModelSettings", lora_path: str | None) -> Made:
     if settings.extra_body:
         raise ValueError(
             "--extra_body is for an assistant behind a server; --assistant_model is missing."
         )
-    from collabllm.simulation.assistant.local import LocalAssistant  # torch loads here
-
     try:
-        assistant = LocalAssistant(
-            settings.hf_model_path,
-            settings.lora_path,
-            settings.load_in_4bit,
-            **local_options(settings),
+        return make(
+            settings.hf_model_path, lora_path, settings.load_in_4bit, **local_options(settings)
         )
     except (OSError, ValueError) as error:
-        adapter = f" with --lora_path {settings.lora_path}" if settings.lora_path else ""
+        adapter = f" with --lora_path {lora_path}" if lora_path else ""
         raise ValueError(
             f"--hf_model_path {settings.hf_model_path}{adapter} cannot be loaded: "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
-    return session.stack.enter_context(assistant)
 
 
 def local_options(settings: "ModelSettings") -> dict[str, Any]:

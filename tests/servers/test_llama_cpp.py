@@ -109,7 +109,11 @@ def test_the_readmes_example_of_a_server_runs(tmp_path, monkeypatch):
     exec(example, {})
 
     (record,) = Transcripts("outputs/served/transcripts.jsonl")
-    assert [message["role"] for message in record.result.messages] == ["user", "assistant"]
+    assert [message["role"] for message in record.result.messages] == [
+        "system",
+        "user",
+        "assistant",
+    ]
     assert record.result.usage["completion_tokens"] > 0
 
 

@@ -246,6 +246,7 @@ def test_all_stages_take_it(cluster, tiny, tmp_path, monkeypatch):
     build(
         [
             *talking,
+            "--keep_cut_replies",
             "--num_candidates",
             "2",
             "--num_samples",

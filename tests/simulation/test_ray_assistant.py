@@ -255,7 +255,9 @@ def test_all_stages_take_it(cluster, tiny, tmp_path, monkeypatch):
             str(tmp_path / "b"),
         ]
     )
-    evaluate([*talking, "--num_tasks", "8", "--output_dir", str(tmp_path / "e")])
+    evaluate(
+        [*talking, "--arm", "name=base", "--num_tasks", "8", "--output_dir", str(tmp_path / "e")]
+    )
 
     assert len((tmp_path / "talks/transcripts.jsonl").read_text().splitlines()) == 3
     assert cluster.remaining_processes_alive()

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -254,10 +253,5 @@ class LocalAssistant(Assistant):
     def __enter__(self) -> "LocalAssistant":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()

@@ -3,7 +3,6 @@
 import shlex
 import socket
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 from collabllm.hub import BUNDLED_MODEL
@@ -71,12 +70,7 @@ class VllmAssistant(OpenAIAssistant):
     def __enter__(self) -> "VllmAssistant":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 

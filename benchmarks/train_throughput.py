@@ -44,7 +44,8 @@ def save_random_model(size: str, folder: Path, tokenizer: Any) -> None:
         pad_token_id=tokenizer.pad_token_id,
     )
     torch.set_default_dtype(torch.bfloat16)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        LlamaForCausalLM(config).save_pretrained(folder)
     torch.set_default_dtype(torch.float32)
     tokenizer.save_pretrained(folder)
 

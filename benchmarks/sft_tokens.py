@@ -70,8 +70,8 @@ def measure(dataset: Dataset, args: argparse.Namespace, turns: str, packing: boo
     from trl import SFTConfig, SFTTrainer
 
     from collabllm.models import load_base_model, load_tokenizer
-    from collabllm.training.data import tokenize_rows
     from collabllm.training.settings import DEFAULT_TARGETS
+    from collabllm.training.tokenizing import tokenize_rows
 
     tokenizer = load_tokenizer(args.model)
     rows = multiturn_dataset_to_sft(dataset, turns=turns)["train"]

@@ -111,15 +111,21 @@ def _announce(name: str, kind: str, reading: str) -> None:
 
 def _from_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
     messages = [
-        {"role": m["role"], "content": _text(m["content"]), "weight": m.get("weight")}
+        {
+            "role": "system" if m["role"] == "developer" else m["role"],
+            "content": _text(m["content"]),
+            "weight": m.get("weight"),
+        }
         for m in row["messages"]
     ]
     return _to_replies(messages)
 
 
 def _from_sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
-    messages = []
-    for message in row["conversations"]:
+    talk = row["conversations"]
+    has_system = not row.get("system") or talk[0]["from"] == "system"
+    messages = [] if has_system else [{"role": "system", "content": row["system"]}]
+    for message in talk:
         if message["from"] not in _SHAREGPT_ROLES:
             raise ValueError(f"unknown speaker {message['from']!r}")
         content = _text(message["value"])
@@ -169,6 +175,13 @@ def _text(content: Any) -> str:
 
 
 FORMATS = (
+    Format(  # first: such rows may have `messages`, too, with the chosen reply in it
+        "TRL preference rows",
+        frozenset({"prompt", "chosen", "rejected"}),
+        "the chosen reply scores 1, the rejected one 0; a row is a conversation, what its user "
+        "says is its task.",
+        _from_preference,
+    ),
     Format(
         "OpenAI chat rows",
         frozenset({"messages"}),
@@ -182,12 +195,5 @@ FORMATS = (
         "every reply is kept and unscored (1.0); a row is a conversation, what its user says is "
         "its task.",
         _from_sharegpt,
-    ),
-    Format(
-        "TRL preference rows",
-        frozenset({"prompt", "chosen", "rejected"}),
-        "the chosen reply scores 1, the rejected one 0; a row is a conversation, what its user "
-        "says is its task.",
-        _from_preference,
     ),
 )

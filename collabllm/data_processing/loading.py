@@ -47,11 +47,17 @@ def load_multiturn_dataset(
 
     Raises:
         FileNotFoundError: If `path` looks like a file or folder and is not there.
-        ValueError: If a row is malformed; the text names file, row, column, value and remedy.
+        ValueError: If a row is malformed; the text names file, row, column, value and remedy. If
+            something local is to have a configuration.
     """
+    file = Path(path).expanduser()
+    if config_name and (str(path) == BUNDLED_DATASET or file.exists()):
+        raise ValueError(
+            f"{path}: --dataset_config {config_name} is for datasets of the Hub. Leave it out; "
+            "where a folder has several configurations, name the folder or file of one."
+        )
     if str(path) == BUNDLED_DATASET:
         return write_arrow(_read_bundled, {"fingerprint": demo_fingerprint()})
-    file = Path(path).expanduser()
     if file.suffix in (".jsonl", ".json"):
         return _load_json(_existing(file), skip_bad_rows)
     if file.suffix == ".parquet":

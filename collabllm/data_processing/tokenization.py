@@ -113,11 +113,24 @@ def _render(
         before = render_chat(chat[:idx], tokenizer, add_generation_prompt=True)
         through = render_chat(chat[: idx + 1], tokenizer)
         content = chat[idx]["content"].strip()
+        if not through.startswith(before):
+            if not through.startswith(render_chat(chat[:idx], tokenizer)):
+                raise HistoryChangesError(_HISTORY_CHANGES)
+            raise ValueError(
+                f"The chat template ends the prompt with {before[-20:]!r} when a reply is to be "
+                "written, and shows a reply without that, as those of thinking models do. Set "
+                "a template that begins replies as it shows them (--chat_template_path)."
+            )
         end = _find_end(going_on, through, content, len(before), tokenizer)
         if end is None and idx == len(chat) - 1:
             end = len(through.rstrip())
-        if end is None or not (text.startswith(through[:end]) and through.startswith(before)):
+        if end is None or not text.startswith(through[:end]):
             raise HistoryChangesError(_HISTORY_CHANGES)
+        if _dense(content)[-_COMPARED:] not in _dense(through[len(before) : end]):
+            raise ValueError(
+                f"The chat template leaves out a reply that ends with {content[-20:]!r}: it is one "
+                "for images, or for lists of parts. Set one for texts (--chat_template_path)."
+            )
         if through[:end].endswith(content):
             raise ValueError(
                 "The chat template writes no end token after a reply, so the model would never "
@@ -128,6 +141,12 @@ def _render(
     return text, spans
 
 
+def _dense(text: str) -> str:
+    """Return a text without white space, which templates strip and add."""
+    return "".join(text.split())
+
+
+_COMPARED = 20  # characters at the end of a reply; templates rewrite thoughts at its beginning
 _HISTORY_CHANGES = (
     "The chat template renders earlier messages differently once the conversation goes on (it is "
     'not prefix-preserving), so a conversation cannot be trained as one row. Use turns="every" '

@@ -9,7 +9,7 @@ from collabllm.prompts import DEFAULT_SYSTEM_PROMPT
 from collabllm.servers.client import Address
 from collabllm.settings import Settings, setting
 from collabllm.simulation.assistant.registry import known_assistant_kinds
-from collabllm.simulation.shards import to_shard
+from collabllm.simulation.shards import ShardSettings
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
 from collabllm.tasks.settings import TaskSettings
 
@@ -261,24 +261,6 @@ class RunSettings(Settings):
                     f"--prices: {model} needs dollars for a million tokens, [prompt, completion], "
                     f"got {price!r}."
                 )
-
-
-@dataclass(kw_only=True)
-class ShardSettings(Settings):
-    """Which part of a run this machine does."""
-
-    _argument_group_name = "the part of a run"
-
-    shard: str | None = setting(
-        None,
-        "do only part I of N, such as 2/8; scripts/merge_runs.py puts the parts together",
-        metavar="I/N",
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse a part that is not there."""
-        super().__post_init__()
-        to_shard(self.shard)
 
 
 @dataclass(kw_only=True)

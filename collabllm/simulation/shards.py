@@ -4,6 +4,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from collabllm.settings import Settings, setting
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -45,3 +47,21 @@ def to_shard(text: str | None) -> Shard:
     if not found:
         raise ValueError(f"shard must be I/N, such as 2/8, got {text!r}.")
     return Shard(int(found[1]), int(found[2]))
+
+
+@dataclass(kw_only=True)
+class ShardSettings(Settings):
+    """Which part of a run this machine does."""
+
+    _argument_group_name = "the part of a run"
+
+    shard: str | None = setting(
+        None,
+        "do only part I of N, such as 2/8; scripts/merge_runs.py puts the parts together",
+        metavar="I/N",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a part that is not there."""
+        super().__post_init__()
+        to_shard(self.shard)

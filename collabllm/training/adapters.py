@@ -1,15 +1,17 @@
 """The LoRA adapter: on which layers it sits, checks before weights load, and its precision."""
 
 import logging
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from trl import ModelConfig, get_peft_config
 
 from collabllm.hub import find_adapter_file, read_adapter_config
@@ -21,7 +23,7 @@ logger = logging.getLogger(__name__)
 _FUSED_TARGETS = ("qkv_proj", "o_proj")  # Phi 3
 _WEIGHTS_FILE = "adapter_model.safetensors"
 _MATRIX = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-_OF_THE_ADAPTER = {
+_SHAPE = {
     "lora_r": "r",
     "lora_alpha": "lora_alpha",
     "lora_dropout": "lora_dropout",
@@ -57,8 +59,8 @@ def choose_targets(model: torch.nn.Module, settings: ModelSettings) -> list[str]
         ValueError: If the model lacks one of them.
     """
     layers = [name for name, module in model.named_modules() if _is_linear(module)]
-    inside = [name for name in layers if _in_language_model(model, name)]
-    found = {name.rpartition(".")[2] for name in inside} - {"lm_head"}
+    inside = _language_layers(model, layers)
+    found = {_last_part(name) for name in inside} - {"lm_head"}
     wanted = settings.lora_target_modules
     if wanted == ["all-linear"]:
         wanted = sorted(found)
@@ -72,24 +74,29 @@ def choose_targets(model: torch.nn.Module, settings: ModelSettings) -> list[str]
             f"are: {', '.join(sorted(found))}; name some by --lora_target_modules, or take "
             "all-linear."
         )
-    outside = {n.rpartition(".")[2] for n in layers} & set(wanted)
-    if not any(n.rpartition(".")[2] in outside and n not in inside for n in layers):
+    chosen = [name for name in inside if _last_part(name) in wanted]
+    if len(chosen) == sum(_last_part(name) in wanted for name in layers):
         return wanted
-    prefix = _language_model_prefix(model)
-    return rf"(.*\.)?{re.escape(prefix)}\..*\.({'|'.join(map(re.escape, wanted))})"
+    parents = [name.rpartition(".")[0].replace(".", "/") for name in chosen]
+    prefix = os.path.commonpath(parents).replace("/", ".")
+    return rf"(.*\.)?{re.escape(prefix)}\.(.*\.)?({'|'.join(map(re.escape, wanted))})"
 
 
-def _language_model_prefix(model: torch.nn.Module) -> str:
-    """Return the name under which a model keeps its text decoder; `""` if it is all of it."""
-    find: Any = getattr(model, "get_decoder", None)
-    decoder = find() if find else model
-    names = [name for name, module in model.named_modules() if module is decoder]
-    return names[0] if names else ""
+def _language_layers(model: torch.nn.Module, layers: Sequence[str]) -> list[str]:
+    """Take the layers of the text decoder, without the encoders of images and sounds in it."""
+    decoder = getattr(model, "get_decoder", lambda: model)()
+    modules = dict(model.named_modules())
+    own = next((f"{name}." for name, module in modules.items() if module is decoder and name), "")
+    encoders = tuple(
+        f"{name}."
+        for name, module in modules.items()
+        if isinstance(module, PreTrainedModel) and "text" not in module.input_modalities
+    )
+    return [name for name in layers if name.startswith(own) and not name.startswith(encoders)]
 
 
-def _in_language_model(model: torch.nn.Module, name: str) -> bool:
-    prefix = _language_model_prefix(model)
-    return not prefix or name.startswith(f"{prefix}.")
+def _last_part(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _is_linear(module: torch.nn.Module) -> bool:
@@ -147,7 +154,7 @@ def _check_adapter(settings: TrainingSettings, model: torch.nn.Module) -> Traini
     """Read the adapter to go on from, and take over its rank and the like."""
     config = read_adapter_config(str(settings.lora_path))
     defaults = {f.name: f.default for f in fields(ModelSettings)}
-    found = {name: config[key] for name, key in _OF_THE_ADAPTER.items() if key in config}
+    found = {name: config[key] for name, key in _SHAPE.items() if key in config}
     for name, value in found.items():
         asked = getattr(settings, name)
         if asked not in (defaults[name], value):
@@ -168,6 +175,29 @@ def _check_adapter(settings: TrainingSettings, model: torch.nn.Module) -> Traini
     targets = config.get("target_modules")
     targets = [targets] if isinstance(targets, str) else targets
     return replace(settings, lora_target_modules=targets, **found)
+
+
+def check_checkpoint(settings: TrainingSettings, checkpoint: str | None) -> None:
+    """Refuse to go on from a checkpoint whose adapter has another shape than this run's.
+
+    Another `lora_alpha` would load, and count its weights otherwise than they were trained.
+
+    Raises:
+        ValueError: With what differs.
+    """
+    if checkpoint is None or not (Path(checkpoint) / "adapter_config.json").is_file():
+        return
+    config = read_adapter_config(checkpoint)
+    shape = {name: (config.get(key), getattr(settings, name)) for name, key in _SHAPE.items()}
+    layers = settings.lora_target_modules
+    if layers and layers != ["all-linear"] and isinstance(config.get("target_modules"), list):
+        shape["lora_target_modules"] = (sorted(config["target_modules"]), sorted(layers))
+    for name, (found, asked) in shape.items():
+        if found not in (None, asked):
+            raise ValueError(
+                f"--resume_from_checkpoint: {checkpoint} has {name} {found}, this run {asked}. "
+                "Give what its train_config.yaml has, or start anew in another --output_dir."
+            )
 
 
 def _check_layers(settings: TrainingSettings, model: torch.nn.Module, base: str) -> None:

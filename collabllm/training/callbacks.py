@@ -131,7 +131,7 @@ class KeepRandomState:
     """Mixin for a trainer: evaluating draws no random numbers from the training run's stream."""
 
     ranked_rows: Sequence[Any] | Dataset = ()
-    """Held-out pairs to rank at every evaluation, from `data.to_ranked_rows`."""
+    """Held-out pairs to rank at every evaluation, from `tokenizing.to_ranked_rows`."""
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate as the trainer does, rank the held-out pairs, then restore the random state.

@@ -15,14 +15,13 @@ from collabllm.training.data import (
     conversion,
     load_rows,
     take_evenly,
-    to_ranked_rows,
-    tokenize_pairs,
     weigh_rows,
 )
 from collabllm.training.method import Method, Scores
 from collabllm.training.run import Run, run_training
 from collabllm.training.schedule import describe_steps
 from collabllm.training.settings import DPOSettings
+from collabllm.training.tokenizing import to_ranked_rows, tokenize_pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer

@@ -29,7 +29,7 @@ def score_held_out(trainer: Trainer, rows: Dataset, pairs: Dataset) -> dict[str,
     Args:
         trainer: A TRL trainer whose model has the fused LM head.
         rows: Tokenized conversations.
-        pairs: From `data.to_ranked_rows`.
+        pairs: From `tokenizing.to_ranked_rows`.
 
     Returns:
         `loss` (nats per token), `token_accuracy`, `ranking_accuracy` (share of turns whose best

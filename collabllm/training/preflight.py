@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 MAX_LOST_SHARE = 0.05
 NUM_EXAMPLES = 3
+_ENDS = 4  # parts of a row that an example shows, at either end
+_SHOWN_LENGTH = 400  # characters of a part
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -114,7 +116,7 @@ class Preflight:
 def mark_trained(
     input_ids: Sequence[int], labels: Sequence[int], tokenizer: "PreTrainedTokenizerBase"
 ) -> str:
-    """Write a row's text with its trained parts between `<<` and `>>`."""
+    """Write a row's text with its trained parts between `<<` and `>>`, the middle left out."""
     pieces, position = [], 0
     while position < len(labels):
         end = position
@@ -122,7 +124,19 @@ def mark_trained(
             labels[position] == IGNORE_INDEX
         ):
             end += 1
-        text = str(tokenizer.decode(input_ids[position:end]))
+        text = cut_middle(str(tokenizer.decode(input_ids[position:end])))
         pieces.append(text if labels[position] == IGNORE_INDEX else f"<<{text}>>")
         position = end
+    more = len(pieces) - 2 * _ENDS
+    if more > 0:
+        pieces[_ENDS:-_ENDS] = [f"\n[... {more} more parts ...]\n"]
     return "".join(pieces)
+
+
+def cut_middle(text: str) -> str:
+    """Return a text as it is, or, where it is too long to show, its beginning and its end."""
+    left_out = len(text) - _SHOWN_LENGTH
+    if left_out <= 0:
+        return text
+    half = _SHOWN_LENGTH // 2
+    return f"{text[:half]} [... {left_out:,} characters ...] {text[-half:]}"

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,11 @@ class Run:
             restore_float32(trainer.model, exact)
         # Without this the adapter would name a folder of this machine's cache as its base.
         trainer.model.peft_config["default"].base_model_name_or_path = self.settings.hf_model_path
+        # PEFT would look for a base of that name, at every save, to see whether its vocabulary was
+        # resized, which it never is here.
+        trainer.model.save_pretrained = partial(
+            trainer.model.save_pretrained, save_embedding_layers=False
+        )
         return trainer
 
 

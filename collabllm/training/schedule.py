@@ -43,15 +43,29 @@ def plan_evaluation(config: Any, given: Collection[str], num_rows: int, has_eval
     """Let a long run evaluate and save after every tenth of its steps, and remember the best.
 
     Args:
-        config: TRL's, changed in place; what the user set stays.
+        config: TRL's, changed in place; what the user set stays. Steps to evaluate at are enough
+            for a run of any length to evaluate.
         given: Names of the fields that the user set.
         num_rows: Number of training rows.
         has_eval: Whether anything is held out.
+
+    Raises:
+        ValueError: If the user asks for evaluations and nothing is held out.
     """
-    if not has_eval or count_steps(num_rows, config) < LONG_RUN_STEPS:
+    asked = {"eval_strategy", "eval_steps"} & set(given)
+    if not has_eval:
+        if config.eval_strategy != IntervalStrategy.NO or asked == {"eval_steps"}:
+            raise ValueError(
+                "--eval_strategy and --eval_steps need held-out data, and there is none: raise "
+                "--eval_ratio, or leave them out."
+            )
         return
-    if not {"eval_strategy", "eval_steps"} & set(given):
-        config.eval_strategy, config.eval_steps = IntervalStrategy.STEPS, SHARE_BETWEEN
+    is_long = count_steps(num_rows, config) >= LONG_RUN_STEPS
+    if "eval_strategy" not in asked and (asked or is_long):
+        config.eval_strategy = IntervalStrategy.STEPS
+        config.eval_steps = config.eval_steps if asked else SHARE_BETWEEN
+    if not is_long:
+        return
     if not {"save_strategy", "save_steps"} & set(given):
         config.save_strategy, config.save_steps = IntervalStrategy.STEPS, SHARE_BETWEEN
         if "save_total_limit" not in given:

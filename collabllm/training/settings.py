@@ -1,5 +1,6 @@
 """Settings of a training run: model and adapter, data, the run, and what one method adds."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -60,7 +61,7 @@ class DataSettings(Settings):
         metavar="DATASET",
     )
     dataset_split: str = setting("train", "split of a Hub dataset or a folder")
-    dataset_config: str | None = setting(None, "configuration of a Hub dataset")
+    dataset_config: str | None = setting(None, "configuration of datasets of the Hub")
     dataset_weights: list[float] | None = setting(
         None,
         "with several datasets: how often an epoch goes over each; 0.5 takes half of its "
@@ -124,21 +125,22 @@ class TrainingSettings(RunSettings, DataSettings, ModelSettings):
         if isinstance(self.hf_dataset_path, str | Path):
             self.hf_dataset_path = [str(self.hf_dataset_path)]
         self.hf_dataset_path = [str(path) for path in self.hf_dataset_path]
-        self.hf_model_path = str(self.hf_model_path)
-        self.lora_path = None if self.lora_path is None else str(self.lora_path)
+        self.hf_model_path = _without_tilde(self.hf_model_path)
+        self.lora_path = None if self.lora_path is None else _without_tilde(self.lora_path)
         if isinstance(self.lora_target_modules, str):
             self.lora_target_modules = [self.lora_target_modules]
         if isinstance(self.push_to_hub, bool):
             self.push_to_hub = "true" if self.push_to_hub else "false"
         super().__post_init__()
         weights, paths = self.dataset_weights or [], self.hf_dataset_path
-        if weights and (len(weights) != len(paths) or min(weights) <= 0):
+        fits = len(weights) == len(paths) and all(0 < weight < math.inf for weight in weights)
+        if weights and not fits:
             raise ValueError(
                 f"dataset_weights must be one number above 0 for each of {len(paths)} datasets, "
                 f"got {weights}."
             )
         check_eval_ratio(self.eval_ratio)
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}.")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout must be in [0, 1), got {self.lora_dropout}.")
@@ -180,6 +182,11 @@ class DPOSettings(TrainingSettings):
         "instead of it: smallest probability that the chosen reply is better, from the rewards of "
         "the sampled futures",
     )
+
+
+def _without_tilde(path: str | Path) -> str:
+    """Return a path as adapters and cards name it: other programs know no `~`."""
+    return str(Path(path).expanduser()) if str(path).startswith("~") else str(path)
 
 
 def split_arguments(

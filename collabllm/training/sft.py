@@ -20,11 +20,7 @@ from collabllm.training.data import (
     TrainingData,
     conversion,
     load_rows,
-    no_rows,
     take_evenly,
-    to_ranked_rows,
-    tokenize_pairs,
-    tokenize_rows,
     weigh_rows,
 )
 from collabllm.training.method import Method, Scores
@@ -32,6 +28,12 @@ from collabllm.training.preflight import Preflight
 from collabllm.training.run import Run, run_training
 from collabllm.training.schedule import describe_steps
 from collabllm.training.settings import SFTSettings
+from collabllm.training.tokenizing import (
+    no_rows,
+    to_ranked_rows,
+    tokenize_pairs,
+    tokenize_rows,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from transformers.utils import is_liger_kernel_available
 
 from collabllm.data_processing.loading import BUNDLED_DATASET
 from collabllm.hub import BUNDLED_MODEL, HubTarget, check_hub
 from collabllm.models import choose_dtype, load_tokenizer
 from collabllm.trackers import check_training_trackers, prepare_wandb
-from collabllm.training.adapters import check_model
+from collabllm.training.adapters import check_checkpoint, check_model
 from collabllm.training.checkpoints import (
     check_output_folder,
     find_checkpoint,
@@ -76,6 +77,8 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
     )
     if hasattr(config, "chat_template_path"):
         config.chat_template_path = None  # the tokenizer has it: one template for all
+    checkpoint = find_checkpoint(config.resume_from_checkpoint, config.output_dir)
+    check_checkpoint(settings, checkpoint)
     is_main = PartialState().is_main_process
     hub = _check_logins(settings, config) if is_main else None
     return Run(
@@ -86,7 +89,7 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
         tokenizer=tokenizer,
         dtype=dtype,
         sharding=find_sharding(config),
-        checkpoint=find_checkpoint(config.resume_from_checkpoint, config.output_dir),
+        checkpoint=checkpoint,
         hub=hub,
         is_main=is_main,
     )
@@ -97,6 +100,14 @@ _COUNTS = (
     "per_device_eval_batch_size",
     "gradient_accumulation_steps",
 )
+_HAVE_FLAGS = {
+    "attn_implementation",
+    "dtype",
+    "quantization_config",
+    "revision",
+    "torch_dtype",
+    "trust_remote_code",
+}
 _NOT_KEPT = ("output_dir", "run_name", "resume_from_checkpoint")
 
 
@@ -124,6 +135,14 @@ def _build_config(method: Method, settings: TrainingSettings, given: dict[str, A
     for name in _COUNTS:
         if getattr(config, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(config, name)}.")
+    doubled = sorted(_HAVE_FLAGS & set(config.model_init_kwargs or {}))
+    if config.use_liger_kernel and not is_liger_kernel_available():
+        raise ValueError("--use_liger_kernel needs a package: pip install liger-kernel.")
+    if doubled:
+        raise ValueError(
+            f"--model_init_kwargs must not have {', '.join(doubled)}: give --dtype, "
+            "--load_in_4bit, --attn_implementation, --model_revision or --trust_remote_code."
+        )
     if config.n_gpu > 1:
         logger.warning(
             "%d GPUs are visible; this run trains on one. For all of them: accelerate launch "

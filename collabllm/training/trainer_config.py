@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import torch
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 from collabllm.settings import plain_error, unknown_names
 
@@ -31,8 +32,8 @@ def read_trainer_fields(config_class: type, given: Mapping[str, Any]) -> dict[st
     for name, value in given.items():
         if isinstance(value, str):
             words.append(f"--{name}={value}")
-        elif value is True and f"--{name}" in parser._option_string_actions:
-            words.append(f"--{name}")  # a flag without a value
+        elif value is True and _type(parser, name) is not string_to_bool:
+            words.append(f"--{name}")  # such as no_x, which sets another field
         elif isinstance(value, list) and all(isinstance(item, str) for item in value):
             words += [f"--{name}", *value]
         else:
@@ -91,6 +92,10 @@ def to_number(text: Any) -> Any:
             except ValueError:
                 continue
     return text
+
+
+def _type(parser: HfArgumentParser, name: str) -> Any:
+    return parser._option_string_actions[f"--{name}"].type
 
 
 def _field(parser: HfArgumentParser, name: str) -> str:

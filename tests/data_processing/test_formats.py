@@ -51,12 +51,23 @@ def test_sharegpt_speakers_are_roles(tmp_path):
     assert (read["completion"], read["score"], read["id"]) == ("hello", 1.0, "x")
 
 
+def test_a_system_prompt_is_found_in_a_column_and_under_openais_new_name(tmp_path):
+    talk = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
+    column = {"system": "be brief", "conversations": talk}
+    message = {"messages": [{"role": "developer", "content": "be brief"}, USER, REPLY]}
+
+    for row in (column, message):
+        (read,) = load_multiturn_dataset(write(tmp_path / "s.jsonl", [row]))
+        assert read["prompt"] == [{"role": "system", "content": "be brief"}, USER]
+
+
 @pytest.mark.parametrize(
     "row",
     [
         {"prompt": "hi", "chosen": "hello", "rejected": "no"},
         {"prompt": [USER], "chosen": [REPLY], "rejected": [{**REPLY, "content": "no"}]},
         {"prompt": [USER], "chosen": [USER, REPLY], "rejected": [USER, {**REPLY, "content": "no"}]},
+        {"prompt": "hi", "chosen": "hello", "rejected": "no", "messages": [USER, REPLY]},
     ],
 )
 def test_preferences_are_a_pair_of_one_turn(tmp_path, row):

@@ -6,7 +6,7 @@ import math
 import pytest
 from datasets import Dataset, DatasetDict
 
-from collabllm.data_processing import load_multiturn_dataset
+from collabllm.data_processing import load_multiturn_dataset, loading
 
 
 def write(tmp_path, rows, name="data.jsonl"):
@@ -158,6 +158,28 @@ def test_files_that_do_not_exist_or_are_empty_are_refused(tmp_path):
         load_multiturn_dataset(tmp_path / "empty.jsonl")
     with pytest.raises(ValueError, match="use .jsonl, .json or .parquet"):
         load_multiturn_dataset(tmp_path / "data.csv")
+
+
+def test_a_configuration_is_refused_where_there_are_none(tmp_path, make_row):
+    file = write(tmp_path, [make_row()], "train.jsonl")
+
+    for path in (file, tmp_path, "demo"):
+        with pytest.raises(ValueError, match=rf"{path}: --dataset_config main is for .* the Hub"):
+            load_multiturn_dataset(path, config_name="main")
+
+
+def test_configuration_and_split_of_a_hub_dataset_are_asked_for(make_row, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loading, "check_reachable", lambda *where: None)
+    monkeypatch.setattr(
+        loading,
+        "load_dataset",
+        lambda *what, **split: asked.append((what, split)) or Dataset.from_list([make_row()]),
+    )
+
+    load_multiturn_dataset("org/rows", "test", config_name="hard")
+
+    assert asked == [(("org/rows", "hard"), {"split": "test"})]
 
 
 def test_the_real_dataset_loads(twenty_questions):

@@ -1,5 +1,7 @@
 """tokenize_conversation: the loss covers replies and end tokens, for every template family."""
 
+from importlib.resources import files
+
 import pytest
 from tokenizers import normalizers
 
@@ -170,6 +172,24 @@ def test_text_that_a_normalizer_rewrites_is_labelled_by_its_place():
     row = tokenize_conversation(messages, tokenizer)
 
     assert trained_texts(row, tokenizer) == ["caf\u00e9 <think>ok<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("deepseek_r1_distill", r"ends the prompt with '.*<think>\\n' when a reply"),
+        ("smolvlm", "leaves out a reply that ends with 'hello'"),
+    ],
+)
+def test_a_template_that_begins_replies_otherwise_or_drops_them_is_refused(template, says):
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.chat_template = files("trl").joinpath(f"chat_templates/{template}.jinja").read_text()
+
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+
+    with pytest.raises(ValueError, match=says) as raised:
+        tokenize_conversation(messages, tokenizer)
+    assert not isinstance(raised.value, HistoryChangesError)
 
 
 def test_a_tokenizer_without_a_template_says_so():

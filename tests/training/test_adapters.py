@@ -2,12 +2,16 @@
 
 import json
 import math
+import re
 
 import pytest
+import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Phi4MultimodalConfig, Phi4MultimodalForCausalLM
 
+from collabllm.training.adapters import choose_targets
+from collabllm.training.settings import SFTSettings
 from scripts.train_sft import main
 
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -32,6 +36,23 @@ def test_the_adapter_is_on_the_layers_that_are_named(sft_flags, tmp_path, flags,
     main([*sft_flags(max_steps=1), *named])
 
     assert layers_of(tmp_path / "run") == layers
+
+
+def test_encoders_of_images_and_sounds_inside_a_text_decoder_get_no_adapter():
+    config = Phi4MultimodalConfig(
+        num_hidden_layers=2,
+        vision_config={"num_hidden_layers": 1},
+        audio_config={"num_blocks": 1},
+    )
+    with torch.device("meta"):
+        model = Phi4MultimodalForCausalLM(config)
+
+    chosen = choose_targets(model, SFTSettings())
+
+    layers = [name for name, _ in model.named_modules() if re.fullmatch(chosen, name)]
+    assert layers == [
+        f"model.layers.{idx}.self_attn.{name}" for idx in (0, 1) for name in ("o_proj", "qkv_proj")
+    ]
 
 
 def test_rslora_scales_by_the_root_of_the_rank(sft_flags, tiny_model, tmp_path):

@@ -1,5 +1,6 @@
 """Flags: defaults, YAML files, precedence, wrong names and values, and the Python API."""
 
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -48,7 +49,7 @@ def test_trainer_fields_are_read_by_their_types_wherever_they_come_from():
         "max_steps": 3,
         "eval_steps": 0.5,
     }
-    given = {"max_steps": 3, "packing": True, "dataset_kwargs": {"a": 1}}
+    given = {"max_steps": 3, "packing": True, "bf16": True, "dataset_kwargs": {"a": 1}}
     assert read_trainer_fields(SFTConfig, given) == given
 
 
@@ -82,10 +83,12 @@ def test_lr_hints_at_the_learning_rate():
         ("lora_dropout", 1.0, "in"),
         ("eval_ratio", 1.5, "in"),
         ("learning_rate", -1.0, "above 0"),
+        ("learning_rate", float("nan"), "above 0"),
+        ("dataset_weights", [float("nan")], "one number above 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused_before_anything_loads(name, value, rule):
-    with pytest.raises(ValueError, match=f"{name} must be {rule}.*got {value}"):
+    with pytest.raises(ValueError, match=f"{name} must be {rule}.*got {re.escape(str(value))}"):
         SFTSettings(**{name: value})
 
 

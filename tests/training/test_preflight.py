@@ -3,7 +3,8 @@
 import pytest
 
 from collabllm.data_processing import multiturn_dataset_to_sft
-from collabllm.training.data import tokenize_rows
+from collabllm.data_processing.dataset_utils import multiturn_dataset_to_dpo
+from collabllm.training.tokenizing import tokenize_pairs, tokenize_rows
 from tests.tokenizers_for_tests import make_tokenizer
 
 
@@ -20,6 +21,37 @@ def test_counts_marks_and_quantiles(make_conversation):
     assert "<<hello<|im_end|>>>" in report.examples[0]
     assert "<<no" not in report.examples[0]
     assert "100% " in report.to_text("training")
+
+
+def test_long_examples_are_cut_to_their_ends_with_every_mark_closed(make_conversation):
+    turns = [(f"ask {i} " + "why " * 300, {f"say {i}" + " so" * 300: 0.9}) for i in range(20)]
+    sft = multiturn_dataset_to_sft(make_conversation(turns), system_prompt=None)["train"]
+
+    example = tokenize_rows(sft, make_tokenizer("chatml"), max_length=None)[1].examples[0]
+
+    assert len(example) < 4000
+    assert example.startswith("<|im_start|>user\nask 0 why")
+    assert "characters ...]" in example
+    assert "\n[... 32 more parts ...]\n" in example
+    assert example.endswith("so<|im_end|>>>")
+    assert example.count("<<") == example.count(">>") == 4
+
+
+def test_a_long_pair_shows_the_ends_of_prompt_and_replies(make_row):
+    rows = [
+        make_row(
+            prompt=[{"role": "user", "content": "ask " * 900 + "now"}], completion=text, score=s
+        )
+        for text, s in (("good " * 900 + "end", 0.9), ("bad " * 900 + "stop", 0.1))
+    ]
+    pairs = multiturn_dataset_to_dpo(rows, system_prompt=None)["train"]
+
+    example = tokenize_pairs(pairs, make_tokenizer("chatml"), max_length=None)[1].examples[0]
+
+    assert len(example) < 1500
+    assert "ask now<|im_end|>" in example
+    assert "<<good good" in example
+    assert "bad stop<|im_end|>>>" in example
 
 
 def test_lost_and_dropped_are_counted(make_conversation):

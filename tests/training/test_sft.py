@@ -18,6 +18,7 @@ from collabllm.data_processing import (
     tokenize_conversation,
 )
 from collabllm.models import load_base_model, load_tokenizer
+from collabllm.prompts import DEFAULT_SYSTEM_PROMPT
 from collabllm.training.data import take_evenly
 from scripts.train_sft import main
 
@@ -47,8 +48,10 @@ def test_a_run_leaves_adapter_tokenizer_card_configuration_and_metrics(sft_flags
     assert "| ranking_accuracy |" in card
     assert "PeftModel.from_pretrained(base" in card
     assert metrics["data"]["fingerprint"] in card
+    assert f'"role": "system", "content": {DEFAULT_SYSTEM_PROMPT!r}' in card
     output = capsys.readouterr().out
     assert "trained part between << and >>" in output
+    assert "--lower_bound_metric 0.9 keeps 100% of them" in output
     assert "ranking accuracy" in output
     assert f"Adapter: {run}" in output
 
@@ -180,6 +183,32 @@ def test_a_token_on_the_command_line_reaches_no_file(sft_flags, tmp_path, monkey
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert [path for path in files if b"hf_secretvalue" in path.read_bytes()] == []
     assert "hf_secretvalue" not in caplog.text
+
+
+def test_an_adapter_of_the_bundled_model_names_it_and_is_saved_without_looking_for_it(
+    sft_flags, tiny_model, tmp_path, monkeypatch, recwarn
+):
+    monkeypatch.setattr("collabllm.models._bundled_model_folder", lambda: tiny_model)
+
+    main(sft_flags(hf_model_path="smollm2-135m-instruct", max_steps=1))
+
+    config = json.loads((tmp_path / "run/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "smollm2-135m-instruct"
+    assert 'load_base_model("smollm2-135m-instruct")' in (tmp_path / "run/README.md").read_text()
+    assert not [warning for warning in recwarn if "config file" in str(warning.message)]
+
+
+def test_in_16_bit_adapter_and_optimizer_stay_in_float32(sft_flags, start):
+    run, data = start(sft_flags(dtype="bfloat16", max_steps=1))
+    trainer = run.method.build_trainer(run, data)
+
+    trainer.train()
+
+    assert run.config.bf16
+    states = [s for state in trainer.optimizer.state.values() for s in state.values()]
+    trained = [p for p in trainer.model.parameters() if p.requires_grad]
+    assert {value.dtype for value in [*trained, *states]} == {torch.float32}
+    assert len(states) == 3 * len(trained)  # both moments, and the step
 
 
 def test_without_4bit_it_trains_the_plain_model(sft_flags, tmp_path):

@@ -166,11 +166,35 @@ def test_flash_attention_is_taken_where_it_works(
     [
         ({"attn_implementation": "quick"}, "--attn_implementation quick: .*sdpa"),
         ({"gradient_accumulation_steps": 0}, "--gradient_accumulation_steps must be at least 1"),
+        ({"use_liger_kernel": "true"}, "--use_liger_kernel needs a package: pip install liger"),
+        ({"model_init_kwargs": '{"dtype": "auto"}'}, "must not have dtype: give --dtype"),
     ],
 )
 def test_what_would_fail_with_the_weights_or_the_first_step_ends_before(sft_flags, flags, says):
     with pytest.raises(ValueError, match=says):
         start(sft_flags(**flags))
+
+
+def test_what_the_user_sets_reaches_the_loading_of_tokenizer_and_model(sft_flags, monkeypatch):
+    tokenizers, weights = [], {}
+    load = models.AutoTokenizer.from_pretrained
+    monkeypatch.setattr(
+        models.AutoTokenizer,
+        "from_pretrained",
+        lambda path, **options: tokenizers.append(options) or load(path),
+    )
+    kwargs = {"model_revision": "v1", "trust_remote_code": "true", "load_in_4bit": "false"}
+    run = start(sft_flags(**kwargs, model_init_kwargs='{"use_kernels": true}'))
+    monkeypatch.setattr(
+        models.AutoModelForCausalLM, "from_pretrained", lambda path, **given: weights.update(given)
+    )
+    run.load_model()
+
+    shared = {"trust_remote_code": True, "revision": "v1"}
+    assert tokenizers == [shared]
+    assert shared.items() <= weights.items()
+    assert weights["use_kernels"] is True
+    assert run.config.ddp_find_unused_parameters is False
 
 
 def test_several_visible_gpus_without_a_launcher_train_on_one(sft_flags, monkeypatch, caplog):
@@ -312,6 +336,26 @@ def test_an_adapter_brings_the_template_it_was_trained_with(sft_flags, tmp_path)
     assert run.tokenizer.chat_template == "of the user"
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"lora_r": 8}, "has lora_r 4, this run 8"),
+        ({"lora_alpha": 32}, "has lora_alpha 16, this run 32.*train_config.yaml"),
+        ({"lora_target_modules": "q_proj"}, r"has lora_target_modules \['k_proj', .*\['q_proj'\]"),
+    ],
+)
+def test_a_checkpoint_of_an_adapter_of_another_shape_is_refused(sft_flags, tmp_path, flags, says):
+    checkpoint = tmp_path / "run/checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    config = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "k_proj", "o_proj"]}
+    (checkpoint / "adapter_config.json").write_text(json.dumps(config))
+
+    assert start(sft_flags(resume_from_checkpoint="auto")).checkpoint == str(checkpoint)
+    with pytest.raises(ValueError, match=says):
+        start(sft_flags(resume_from_checkpoint="auto", **flags))
+
+
 def test_a_missing_model_is_named(sft_flags):
     with pytest.raises(OSError, match="org/no-such-model: there is no such "):
         start(sft_flags(hf_model_path="org/no-such-model"))
@@ -364,6 +408,22 @@ def test_a_long_run_evaluates_every_tenth_of_its_steps_and_a_short_one_does_not(
     assert (long.eval_strategy, long.eval_steps, long.save_steps) == ("steps", 0.1, 0.1)
     assert (long.metric_for_best_model, long.greater_is_better) == ("eval_loss", False)
     assert short.eval_strategy == own.eval_strategy == "no"
+
+
+@pytest.mark.parametrize("max_steps", [50, 500])
+def test_steps_to_evaluate_at_are_enough_to_evaluate(max_steps):
+    asked = config(max_steps=max_steps, eval_steps=20)
+    plan_evaluation(asked, ["eval_steps"], 1000, True)
+
+    assert (asked.eval_strategy, asked.eval_steps) == ("steps", 20)
+
+
+def test_evaluating_without_held_out_data_is_refused():
+    plan_evaluation(config(), ["eval_strategy", "eval_steps"], 1000, False)
+    with pytest.raises(ValueError, match="--eval_steps need held-out data.*--eval_ratio"):
+        plan_evaluation(config(), ["eval_steps"], 1000, False)
+    with pytest.raises(ValueError, match="--eval_steps need held-out data.*--eval_ratio"):
+        plan_evaluation(config(eval_strategy="steps"), ["eval_strategy"], 1000, False)
 
 
 def test_the_settings_class_takes_plain_arguments():

@@ -123,8 +123,9 @@ def _from_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _from_sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
     talk = row["conversations"]
-    has_system = not row.get("system") or talk[0]["from"] == "system"
-    messages = [] if has_system else [{"role": "system", "content": row["system"]}]
+    begins = talk[0]["from"] if talk else None
+    system = None if begins == "system" else row.get("system")
+    messages = [{"role": "system", "content": system}] if system else []
     for message in talk:
         if message["from"] not in _SHAREGPT_ROLES:
             raise ValueError(f"unknown speaker {message['from']!r}")

@@ -54,11 +54,14 @@ def test_sharegpt_speakers_are_roles(tmp_path):
 def test_a_system_prompt_is_found_in_a_column_and_under_openais_new_name(tmp_path):
     talk = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
     column = {"system": "be brief", "conversations": talk}
+    both = {"from": "system", "value": "be brief"}
     message = {"messages": [{"role": "developer", "content": "be brief"}, USER, REPLY]}
 
-    for row in (column, message):
+    for row in (column, message, {**column, "conversations": [both, *talk]}):
         (read,) = load_multiturn_dataset(write(tmp_path / "s.jsonl", [row]))
         assert read["prompt"] == [{"role": "system", "content": "be brief"}, USER]
+    with pytest.raises(ValueError, match="row 1: .*no reply"):
+        load_multiturn_dataset(write(tmp_path / "s.jsonl", [{**column, "conversations": []}]))
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,7 @@ def _render(
                 raise HistoryChangesError(_HISTORY_CHANGES)
             raise ValueError(
                 f"The chat template ends the prompt with {before[-20:]!r} when a reply is to be "
-                "written, and shows a reply without that, as those of thinking models do. Set "
-                "a template that begins replies as it shows them (--chat_template_path)."
+                f"written, and shows replies without it, as those of thinking models do. {_REMEDY}"
             )
         end = _find_end(going_on, through, content, len(before), tokenizer)
         if end is None and idx == len(chat) - 1:
@@ -129,7 +128,7 @@ def _render(
         if _dense(content)[-_COMPARED:] not in _dense(through[len(before) : end]):
             raise ValueError(
                 f"The chat template leaves out a reply that ends with {content[-20:]!r}: it is one "
-                "for images, or for lists of parts. Set one for texts (--chat_template_path)."
+                f"for images, or for lists of parts. {_REMEDY}"
             )
         if through[:end].endswith(content):
             raise ValueError(
@@ -147,6 +146,7 @@ def _dense(text: str) -> str:
 
 
 _COMPARED = 20  # characters at the end of a reply; templates rewrite thoughts at its beginning
+_REMEDY = "Train with another template: scripts/train_sft.py --chat_template_path FILE.jinja."
 _HISTORY_CHANGES = (
     "The chat template renders earlier messages differently once the conversation goes on (it is "
     'not prefix-preserving), so a conversation cannot be trained as one row. Use turns="every" '

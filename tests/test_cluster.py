@@ -1,5 +1,6 @@
 """The cluster files start what they say: run here with `echo` in the place of the launcher."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from accelerate.commands.launch import launch_command_parser
 from collabllm.data_engine.settings import BuildSettings
 from collabllm.settings import parse_settings
 from scripts import train_sft
+from tests.training.conftest import save_tiny_model
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "configs" / "cluster"
@@ -55,6 +57,28 @@ def test_slurm_starts_training_on_each_node(rank):
 
     assert (arguments.num_machines, arguments.num_processes) == (2, 16)
     assert (arguments.machine_rank, arguments.main_process_ip) == (rank, "node1")
+
+
+@pytest.mark.skipif("COLLABLLM_TWO_RANKS" not in os.environ, reason="takes a minute")
+def test_the_slurm_file_trains_two_ranks_of_this_machine(tmp_path):
+    words = "--config configs/demo.yaml --max_steps 4 --max_eval_pairs 2"
+    flags = [*words.split(), "--hf_model_path", str(save_tiny_model(tmp_path / "tiny"))]
+    flags += ["--output_dir", str(tmp_path / "run")]
+    job = {"RUN": "uv run", "SRUN": "env", "MASTER_ADDRESS": "127.0.0.1", "WANDB_MODE": "offline"}
+    job |= {"SLURM_JOB_NUM_NODES": "2", "GPUS_PER_NODE": "1"}
+    ranks = [
+        subprocess.Popen(
+            ["bash", FOLDER / "train.sbatch", *flags],
+            env={**os.environ, **job, "SLURM_NODEID": str(rank)},
+            cwd=ROOT,
+        )
+        for rank in range(2)
+    ]
+
+    assert [rank.wait(600) for rank in ranks] == [0, 0]
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    rows = metrics["train"]["epoch"] * metrics["data"]["training rows"]
+    assert round(rows) == 4 * 2 * 2  # steps, rows a step and rank, ranks
 
 
 def test_skypilot_starts_training_on_each_node():

@@ -35,7 +35,7 @@ from collabllm.servers.usage import UNANSWERED
 from collabllm.settings import deciding_values, to_settings
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.session import Session
-from collabllm.simulation.shards import to_shard
+from collabllm.simulation.shards import describe_whole, to_shard
 from collabllm.tasks import Task, open_with
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         open_with(task, settings.num_told[idx % len(settings.num_told)])
         for idx, task in enumerate(settings.load_tasks())
     ]
-    shard = to_shard(settings.shard)
+    shard, whole = to_shard(settings.shard), describe_whole((task.task_id, 0) for task in tasks)
     tasks = [task for task in tasks if (task.task_id, 0) in shard]
     growth = settings.to_growth()
     folder = Path(settings.output_dir)
@@ -106,7 +106,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
             keep_usage(folder, session.ledger, is_new=not settings.resume),
         ):
             header.spent_usd = 0.0  # the ledger counts on from there
-            build = _Build(settings, growth, session, writer, header)
+            build = _Build(settings, growth, session, writer, header, whole)
             build.num_wanted = len(tasks)
             left = [task for task in tasks if task.task_id not in writer.done]
             try:
@@ -142,7 +142,9 @@ class _Build:
         session: Session,
         writer: DatasetWriter,
         header: RunHeader,
+        whole: str,
     ) -> None:
+        self.whole = whole
         self.settings, self.growth, self.folder = settings, growth, Path(settings.output_dir)
         self.session, self.writer, self.header = session, writer, header
         self.lost: Counter[str] = Counter(header.before.get("lost", {}))
@@ -210,7 +212,10 @@ class _Build:
 
     def _write_header(self) -> None:
         self.header.write(
-            self.session.ledger.cost_usd, lost=dict(self.lost), num_wanted=self.num_wanted
+            self.session.ledger.cost_usd,
+            lost=dict(self.lost),
+            num_wanted=self.num_wanted,
+            whole_run=self.whole,
         )
 
     def _settings(self) -> dict[str, Any]:

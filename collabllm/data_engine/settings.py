@@ -6,7 +6,8 @@ from collabllm.data_engine.turn_groups import GrowthSettings
 from collabllm.rewards.scoring import DEFAULT_WEIGHTS, RewardSettings
 from collabllm.rewards.settings import JudgeSettings
 from collabllm.settings import setting
-from collabllm.simulation.settings import AssistantSettings, RunSettings, UserSettings
+from collabllm.simulation.assistant.settings import AssistantSettings
+from collabllm.simulation.settings import RunSettings, UserSettings
 from collabllm.simulation.shards import ShardSettings
 from collabllm.tasks.settings import TaskSettings
 

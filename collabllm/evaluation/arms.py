@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, fields
 from glob import glob, has_magic
 from pathlib import Path
@@ -14,9 +15,14 @@ from collabllm.hub import looks_local
 from collabllm.prompts import load_prompt
 from collabllm.settings import read_mapping, unknown_names
 from collabllm.simulation.assistant import Assistant, OpenAIAssistant
-from collabllm.simulation.assistant.registry import load_on_ray, local_options, server_options
+from collabllm.simulation.assistant.registry import (
+    load_on_ray,
+    local_options,
+    server_options,
+    start_vllm,
+)
+from collabllm.simulation.assistant.settings import EngineSettings
 from collabllm.simulation.session import Session
-from collabllm.simulation.settings import ClusterSettings, ModelSettings
 from collabllm.tasks import Task
 from collabllm.tasks.held_out import read_trainings, trained_keys
 
@@ -116,32 +122,48 @@ def _seed_names(paths: Sequence[str]) -> list[str]:
     raise ValueError(f"lora_path names an adapter twice: {', '.join(paths)}.")
 
 
+@dataclass(kw_only=True)
+class ArmSettings(EngineSettings):
+    """What runs the arms that name no server."""
+
+    def __post_init__(self) -> None:
+        """Refuse an engine that arms have a word of their own for."""
+        super().__post_init__()
+        if self.assistant_kind not in ("local", "ray", "vllm"):
+            raise ValueError(
+                f"--assistant is local, ray or vllm here, got {self.assistant_kind}; an arm behind "
+                "a server that runs says so itself: --arm name=...,model=...,base_url=...."
+            )
+
+
 class ArmPool:
     """Gives each arm its assistant; all local arms share one copy of the base model's weights.
 
-    On a Ray cluster each adapter loads the model anew.
+    So do those on a vLLM server that is started for them; on a Ray cluster each adapter loads the
+    model anew.
 
     Args:
-        settings: Settings of the local model and of generation.
+        settings: Settings of the model, of what runs it, and of generation.
         session: Ledger and clients of the run.
     """
 
-    def __init__(self, settings: ModelSettings, session: Session) -> None:
+    def __init__(self, settings: ArmSettings, session: Session) -> None:
         self.settings, self.session = settings, session
         self._model: Any = None
+        self._on_vllm: OpenAIAssistant | None = None
         self._tokenizers: dict[str | None, Any] = {}  # by adapter
         self._adapters: dict[str, str] = {}
 
     @contextmanager
     def assistant(self, arm: Arm, lora_path: str | None = None) -> Iterator[Assistant]:
         """Switch to an adapter of the arm and yield its assistant; one local arm at a time."""
-        if arm.model:
-            served = self._server(arm)
+        if arm.model or self.settings.assistant_kind == "vllm":
+            served = self._server(arm) if arm.model else self._own_server()
             if lora_path:
                 served.use_adapter(lora_path)
             yield served
             return
-        if isinstance(self.settings, ClusterSettings) and self.settings.ray:
+        if self.settings.assistant_kind == "ray":
             with load_on_ray(self.settings, lora_path) as spread:
                 yield spread
             return
@@ -167,6 +189,12 @@ class ArmPool:
     def _server(self, arm: Arm) -> OpenAIAssistant:
         client = self.session.client(arm.base_url)
         return OpenAIAssistant(arm.model or "", client=client, **server_options(self.settings))
+
+    def _own_server(self) -> OpenAIAssistant:
+        """Return the base model on the vLLM server, which starts for the first arm."""
+        if self._on_vllm is None:
+            self._on_vllm = start_vllm(self.settings, self.session)
+        return copy(self._on_vllm)
 
     def _load_tokenizer(self, lora_path: str | None = None) -> Any:
         if lora_path not in self._tokenizers:

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
 
-from collabllm.evaluation.arms import Arm, ArmPool
+from collabllm.evaluation.arms import Arm, ArmPool, ArmSettings
 from collabllm.evaluation.desk import ArmDesk, Seat
 from collabllm.evaluation.names import check_names
 from collabllm.settings import setting
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.session import Session
-from collabllm.simulation.settings import ModelSettings, RunSettings
+from collabllm.simulation.settings import RunSettings
 
 PEOPLE = "people"
 
 
 @dataclass(kw_only=True)
-class PageSettings(RunSettings, ModelSettings):
+class PageSettings(RunSettings, ArmSettings):
     """Who answers people on a page of this machine, and where it listens."""
 
     _argument_group_name = "the page"
@@ -70,7 +70,7 @@ def open_desk(settings: PageSettings) -> Iterator[ArmDesk]:
             if len(info.lora_paths) > 1:
                 raise ValueError(f"--arm {arm.name}: people talk with one training; name one.")
             seat = partial(pool.assistant, arm, next(iter(info.lora_paths), None))
-            if arm.model:
+            if arm.model or settings.assistant_kind == "vllm":
                 remote[arm.name] = stack.enter_context(seat())
             else:
                 local[arm.name] = seat

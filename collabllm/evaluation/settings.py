@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from collabllm.evaluation.arms import Arm
+from collabllm.evaluation.arms import Arm, ArmSettings
 from collabllm.evaluation.plan import ALL_FACTS, SOME_FACTS
 from collabllm.rewards.settings import JudgeSettings
 from collabllm.settings import setting
-from collabllm.simulation.settings import ClusterSettings, RunSettings
+from collabllm.simulation.settings import RunSettings
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
 from collabllm.tasks.settings import TaskSettings
 
@@ -15,7 +15,7 @@ DEFAULT_METRICS = ("facts_elicited", "facts_used", "over_asking")
 
 
 @dataclass(kw_only=True)
-class EvaluationSettings(JudgeSettings, RunSettings, TaskSettings, ClusterSettings):
+class EvaluationSettings(JudgeSettings, RunSettings, TaskSettings, ArmSettings):
     """All that `evaluate` does.
 
     With `resume`, the arms, users, metrics and openings of the evaluation so far need not be said

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from collabllm.rewards.judge import Judge
 from collabllm.rewards.registry import MetricTools
 from collabllm.servers.client import Address
+from collabllm.servers.settings import ServedSettings
 from collabllm.settings import setting
 from collabllm.simulation.session import Session
-from collabllm.simulation.settings import ServedSettings
 
 
 @dataclass(kw_only=True)

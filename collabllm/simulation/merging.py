@@ -123,6 +123,12 @@ def _check_parts(parts: Sequence[_Part]) -> None:
             raise ValueError(
                 f"{first.folder} is part {first.shard}, {part.folder} is part {part.shard}."
             )
+        wholes = first.header.get("whole_run"), part.header.get("whole_run")
+        if wholes[0] != wholes[1]:
+            raise ValueError(
+                f"{first.folder} is a part of {wholes[0]}, {part.folder} of {wholes[1]}: the "
+                "tasks, --num_tasks or --num_rollouts differ."
+            )
         versions = first.header.get("versions"), part.header.get("versions")
         if versions[0] != versions[1]:
             raise ValueError(f"{first.folder} and {part.folder} were made by other versions.")

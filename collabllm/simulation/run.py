@@ -15,7 +15,7 @@ from collabllm.simulation.batch import Record, UserFactory, simulate
 from collabllm.simulation.report import RunReport
 from collabllm.simulation.session import Session
 from collabllm.simulation.settings import SimulationSettings
-from collabllm.simulation.shards import to_shard
+from collabllm.simulation.shards import describe_whole, to_shard
 from collabllm.simulation.simulator import ChatSimulator
 from collabllm.simulation.transcripts import read_transcripts
 from collabllm.tasks import Task
@@ -116,8 +116,9 @@ class _Run:
         self.settings, self.header, self.ledger = settings, header, ledger
         self.part = header.before.get("num_parts", 0) + 1
         self.shard = to_shard(settings.shard)
-        keys = ((task.task_id, i) for task in tasks for i in range(settings.num_rollouts))
+        keys = [(task.task_id, i) for task in tasks for i in range(settings.num_rollouts)]
         self.wanted = [key for key in keys if key in self.shard]
+        self.whole = describe_whole(keys)
 
     def start(
         self, tasks: Sequence[Task], assistant: Assistant, user_factory: UserFactory
@@ -158,6 +159,7 @@ class _Run:
             usage=self.ledger.to_entries(),
             num_parts=num_parts,
             num_wanted=len(self.wanted),
+            whole_run=self.whole,
         )
 
     def finish(self) -> RunReport:

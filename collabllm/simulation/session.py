@@ -11,7 +11,8 @@ from collabllm.servers.client import Address, OpenAIClient
 from collabllm.servers.usage import UsageLedger
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.assistant.registry import build_assistant
-from collabllm.simulation.settings import AssistantSettings, RunSettings, UserSettings
+from collabllm.simulation.assistant.settings import AssistantSettings
+from collabllm.simulation.settings import RunSettings, UserSettings
 from collabllm.simulation.user_models.registry import UserFactory
 
 _SQLITE = b"SQLite format 3\0"

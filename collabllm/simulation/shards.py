@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from collabllm.settings import Settings, setting
@@ -27,12 +28,24 @@ class Shard:
 
     def __contains__(self, key: tuple[str, int]) -> bool:
         """Tell whether (task id, rollout) is in this part."""
-        task_id, rollout_idx = key
-        digest = hashlib.sha256(f"{rollout_idx}\0{task_id}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") % self.num_shards == self.index - 1
+        return _hash(key) % self.num_shards == self.index - 1
 
 
 WHOLE = Shard(1, 1)
+
+
+def describe_whole(keys: Iterable[tuple[str, int]]) -> str:
+    """Tell a whole run from others by its conversations, in any order."""
+    number = total = 0
+    for key in keys:
+        number, total = number + 1, (total + _hash(key)) % 2**64
+    return f"{number} conversations ({total:016x})"
+
+
+def _hash(key: tuple[str, int]) -> int:
+    task_id, rollout_idx = key
+    digest = hashlib.sha256(f"{rollout_idx}\0{task_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
 
 
 def to_shard(text: str | None) -> Shard:

@@ -16,13 +16,10 @@ from rich.text import Text
 from collabllm.files import write_text
 from collabllm.messages import Message
 from collabllm.settings import setting, to_settings
+from collabllm.simulation.assistant.settings import AssistantSettings
 from collabllm.simulation.batch import simulate
 from collabllm.simulation.session import Session
-from collabllm.simulation.settings import (
-    AssistantSettings,
-    RunSettings,
-    UserSettings,
-)
+from collabllm.simulation.settings import RunSettings, UserSettings
 from collabllm.tasks import Task, count_partly_told, open_with
 from collabllm.tasks.settings import TaskSettings
 

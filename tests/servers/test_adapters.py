@@ -1,6 +1,7 @@
 """Adapters on a server: named by content, loaded again after a restart, a reason when refused."""
 
 import json
+import shutil
 import threading
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,8 +13,10 @@ from collabllm.evaluation.arms import Arm, ArmPool
 from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.event_loop import run
 from collabllm.servers.client import OpenAIClient
+from collabllm.servers.usage import UsageLedger
 from collabllm.simulation import OpenAIAssistant, simulate_chats
 from collabllm.simulation.session import Session
+from tests.training.conftest import save_tiny_model
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -156,6 +159,32 @@ def test_a_dead_server_of_several_does_not_keep_an_adapter_from_the_others(serve
     assert "not loaded everywhere: http://127.0.0.1:9/v1" in caplog.text
     with pytest.raises(ServerError, match="127.0.0.1:9"):
         dead.load_lora("mine", "/adapters/mine")
+
+
+def test_an_adapter_has_the_price_of_its_model(server):
+    ledger = UsageLedger(5.0, {"base": (0.0, 1e6)})
+    assistant = OpenAIAssistant("base", client=OpenAIClient(server.url, "none", ledger=ledger))
+    for name in ("one", "two"):
+        assistant.load_lora(name, f"/adapters/{name}")
+        run(assistant.agenerate(HI))
+
+    assert ledger.cost_usd == 2.0
+
+
+def test_a_chat_template_that_the_server_does_not_know_is_a_warning(server, tmp_path, caplog):
+    model = save_tiny_model(tmp_path / "model")
+    assistant = OpenAIAssistant(
+        "base", client=OpenAIClient(server.url, "none"), tokenizer_path=str(model)
+    )
+    same, other = make_adapter(tmp_path / "same", "1"), make_adapter(tmp_path / "other", "2")
+    shutil.copy(model / "chat_template.jinja", same)
+    (tmp_path / "other/chat_template.jinja").write_text("{{ messages }}")
+    assistant.use_adapter(same)
+    assert "chat template" not in caplog.text
+    assistant.use_adapter(other)
+
+    assert f"--chat-template {other}/chat_template.jinja" in caplog.text
+    assert assistant.count_tokens("one two") > 0
 
 
 def test_a_refused_adapter_says_what_vllm_needs(server, assistant):

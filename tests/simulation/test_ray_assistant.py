@@ -4,6 +4,8 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -13,13 +15,17 @@ from collabllm import event_loop
 from collabllm.cli import run_script
 from collabllm.errors import ContextFullError, ServerError
 from collabllm.event_loop import run
+from collabllm.rewards import MultiturnReward
 from collabllm.simulation import LocalAssistant, simulate
 from collabllm.simulation.assistant import AssistantReply, RayAssistant
+from collabllm.simulation.assistant.ray_cluster import connection
+from collabllm.simulation.transcripts import read_transcripts
 from collabllm.simulation.user_models.registry import to_user_spec
 from collabllm.tasks import demo_tasks
 from scripts.build_dataset import main as build
 from scripts.evaluate import main as evaluate
 from scripts.simulate_chats import main as simulate_chats
+from tests.printed import ROOT
 from tests.training.conftest import save_tiny_model
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # read when Ray is imported
@@ -80,11 +86,15 @@ def ask(assistant, name, pause_s=0.0):
     return int(run(assistant.agenerate(talk(name, pause_s))).text)
 
 
-def wait_for(number, spread):
-    deadline = time.monotonic() + 90
-    while sum(worker.is_ready() for worker in spread._workers) < number:
+def wait_until(is_so, timeout_s=90):
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def wait_for(number, spread):
+    wait_until(lambda: sum(worker.is_ready() for worker in spread._workers) >= number)
 
 
 def converse(tasks, assistant, output=None):
@@ -261,3 +271,56 @@ def test_all_stages_take_it(cluster, tiny, tmp_path, monkeypatch):
 
     assert len((tmp_path / "talks/transcripts.jsonl").read_text().splitlines()) == 3
     assert cluster.remaining_processes_alive()
+
+
+def free_cpus(cluster):
+    """Return how many CPUs the cluster could give now."""
+    with connection(ray, cluster.address):
+        return ray.available_resources().get("CPU", 0)
+
+
+def test_a_killed_driver_frees_the_cluster_and_a_resume_ends_its_run(cluster, tiny, tmp_path):
+    file = tmp_path / "transcripts.jsonl"
+    flags = ["--hf_model_path", tiny, "--num_tasks", "16", "--max_turns", "3", "--concurrency", "4"]
+    flags += ["--max_new_tokens", "64", "--ray", cluster.address, "--output_dir", str(tmp_path)]
+    driver = subprocess.Popen([sys.executable, "scripts/simulate_chats.py", *flags], cwd=ROOT)
+    try:
+        wait_until(lambda: file.is_file() and file.read_text().count("\n") >= 3, 300)
+    finally:
+        driver.kill()
+        driver.wait()
+    kept = read_transcripts(file)
+    kept = {(talk["task_id"], talk["rollout_idx"]): talk["messages"] for talk in kept}
+    wait_until(lambda: free_cpus(cluster) == 3)
+
+    simulate_chats([*flags, "--resume"])
+
+    talks = list(read_transcripts(file))
+    messages = {(talk["task_id"], talk["rollout_idx"]): talk["messages"] for talk in talks}
+    assert 3 <= len(kept) < 16
+    assert len(messages) == len(talks) == 16
+    assert messages | kept == messages
+    assert not any(talk["failed"] for talk in talks)
+
+
+def test_the_futures_of_online_training_come_from_it(cluster, tiny):
+    """In an event loop of the trainer's own."""
+    (task,) = demo_tasks()[:1]
+    users = to_user_spec("sharded").build_factory(lambda base_url: None)
+    with RayAssistant(tiny, address=cluster.address, num_workers=1, max_new_tokens=3) as spread:
+        reward = MultiturnReward(
+            spread, users, weights={"facts_elicited": 1.0}, window=2, num_samples=2, tasks=[task]
+        )
+        (estimate,) = asyncio.run(
+            reward.estimate(
+                [[{"role": "user", "content": task.opening or task.single_turn_prompt}]],
+                ["Tell me more, please?"],
+                single_turn_prompt=[task.single_turn_prompt],
+            )
+        )
+
+    assert estimate.value is not None
+    assert len(estimate.futures) == 2
+    for future in estimate.futures:
+        roles = [message["role"] for message in future.messages]
+        assert roles == ["user", "assistant", "user", "assistant", "user"]

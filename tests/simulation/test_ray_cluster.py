@@ -7,7 +7,7 @@ import pytest
 from collabllm.errors import CollabLLMError, ServerError
 from collabllm.simulation import simulate_chats
 from collabllm.simulation.assistant.ray_cluster import divide
-from collabllm.simulation.settings import AssistantSettings
+from collabllm.simulation.assistant.settings import AssistantSettings
 
 
 def nodes(*resources):

@@ -11,7 +11,8 @@ from collabllm.simulation import (
     simulate_chats,
 )
 from collabllm.simulation.assistant import registry as assistants
-from collabllm.simulation.settings import AssistantSettings, UserSettings
+from collabllm.simulation.assistant.settings import AssistantSettings
+from collabllm.simulation.settings import UserSettings
 from collabllm.simulation.user_models import registry as users
 from collabllm.simulation.user_models.personas import GROUPS
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec

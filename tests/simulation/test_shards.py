@@ -81,6 +81,10 @@ def test_unfinished_foreign_and_differing_parts_are_refused(parts, tmp_path):
     with pytest.raises(ValueError, match="max_turns was 1 and is 2"):
         merge_runs([one, two, other], tmp_path / "x")
 
+    longer = simulate("longer", "--shard", "3/3", "--num_rollouts", "3")
+    with pytest.raises(ValueError, match=r"of 10 conversations .*longer of 15 conversations"):
+        merge_runs([one, two, longer], tmp_path / "x")
+
     lines = (one / "transcripts.jsonl").read_text().splitlines(keepends=True)
     (one / "transcripts.jsonl").write_text("".join(lines[1:]))
     with pytest.raises(ValueError, match=rf"{len(lines) - 1} of {len(lines)} are done"):

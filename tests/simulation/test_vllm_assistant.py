@@ -4,6 +4,7 @@ The command is a stand-in that speaks vLLM's HTTP; vLLM itself wants an environm
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,16 +15,23 @@ from types import SimpleNamespace
 import pytest
 
 from collabllm.errors import ServerError
+from collabllm.evaluation import evaluate
+from collabllm.evaluation.names import transcript_file
 from collabllm.event_loop import run
+from collabllm.servers.adapters import unique_name
+from collabllm.servers.usage import UsageLedger
+from collabllm.simulation.assistant.settings import AssistantSettings
 from collabllm.simulation.assistant.vllm import VllmAssistant
+from collabllm.simulation.transcripts import read_transcripts
+from tests.training.conftest import save_tiny_model
 
 STAND_IN = """
 import json, os, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 words = dict(zip(sys.argv[1::1], sys.argv[2::1]))
 worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-with open(os.environ["PIDS"], "w") as file:
-    file.write(f"{os.getpid()} {worker.pid}")
+with open(os.environ["PIDS"], "a") as file:
+    file.write(f"{os.getpid()} {worker.pid}\\n")
 if "--broken" in sys.argv:
     sys.exit("ValueError: no such model: " + words["--model"])
 if "--long" in sys.argv:
@@ -81,7 +89,12 @@ def is_running(pid):
 
 
 def test_it_serves_the_model_and_adapters_and_leaves_nothing_running(tmp_path, command):
-    with VllmAssistant("some/model", str(tmp_path / "mine"), command=command) as assistant:
+    with VllmAssistant(
+        "some/model",
+        str(tmp_path / "mine"),
+        command=command,
+        client_options={"ledger": UsageLedger(max_cost_usd=1.0)},  # it costs nothing
+    ) as assistant:
         log = assistant.server.log
         first = run(assistant.agenerate(HI)).text
         assistant.load_lora("other", "/adapters/other")
@@ -129,3 +142,50 @@ def test_a_killed_run_takes_its_server_along(tmp_path, command):
         os.kill(program.pid, signal.SIGKILL)
 
     assert all_gone(tmp_path)
+
+
+def test_the_commands_own_words_win(command):
+    words = [*command, "--max-lora-rank", "128", "--broken"]
+    with pytest.raises(ServerError, match="--max-lora-rank 128 --broken") as error:
+        VllmAssistant("some/model", command=words)
+    assert "rank 64" not in str(error.value)
+
+
+def test_an_evaluation_serves_all_arms_from_one_server(tmp_path, command):
+    adapter = tmp_path / "sft"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    model = str(save_tiny_model(tmp_path / "tiny"))  # its tokenizer counts the tokens
+    results = evaluate(
+        assistant="vllm",
+        vllm_command=shlex.join(command),
+        hf_model_path=model,
+        arm=["name=base", f"name=sft,lora_path={adapter}"],
+        num_told=["0"],
+        num_tasks=8,
+        max_turns=1,
+        output_dir=str(tmp_path / "e"),
+    )
+    replies = {}
+    for arm in ("base", "sft"):
+        talks = read_transcripts(transcript_file(tmp_path / "e", arm, "sharded"))
+        replies[arm] = {talk["messages"][-1]["content"] for talk in talks}
+
+    assert results.complete
+    assert replies == {"base": {f"{model} "}, "sft": {f"{unique_name(str(adapter))} {adapter}"}}
+    assert len((tmp_path / "pids").read_text().splitlines()) == 1
+    assert all_gone(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"load_in_4bit": True, "assistant": "vllm"}, "--quantization bitsandbytes"),
+        ({"assistant_base_url": "http://a", "assistant": "vllm"}, "starts a server of its own"),
+        ({"ray_workers": 2, "assistant": "vllm"}, "--ray_workers needs --ray"),
+        ({"vllm_command": "uvx vllm serve"}, "--vllm_command needs --assistant vllm"),
+    ],
+)
+def test_what_does_not_go_with_it_is_refused(settings, why):
+    with pytest.raises(ValueError, match=why):
+        AssistantSettings(**settings)

@@ -1,5 +1,6 @@
 """An assistant behind any OpenAI-compatible server."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from collabllm.messages import Message, merge_consecutive
 from collabllm.servers.adapters import unique_name
 from collabllm.servers.client import Completion, OpenAIClient, shared_client
 from collabllm.simulation.assistant.base import Assistant, AssistantReply, OnReply
+
+logger = logging.getLogger(__name__)
 
 
 class OpenAIAssistant(Assistant):
@@ -64,11 +67,12 @@ class OpenAIAssistant(Assistant):
             extra["chat_template_kwargs"] = {**template, "enable_thinking": enable_thinking}
         if extra:
             self._options["extra_body"] = extra
+        self._tokenizer_path = tokenizer_path
         self._tokenizer: Any = None
         if tokenizer_path:
-            from transformers import AutoTokenizer
+            from collabllm.models import load_tokenizer  # torch loads here
 
-            self._tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+            self._tokenizer = load_tokenizer(tokenizer_path)
 
     def count_tokens(self, text: str) -> int:
         """Count by the tokenizer where one was given, else estimate."""
@@ -121,6 +125,7 @@ class OpenAIAssistant(Assistant):
 
         An adapter that the server has under this name gives way to the new one; answers of the two
         are kept apart in a cache, by the adapter's content where its folder can be read from here.
+        It costs what the model before it does.
 
         Args:
             name: Under which the server will offer it; becomes this assistant's model.
@@ -131,6 +136,8 @@ class OpenAIAssistant(Assistant):
             ServerError: If the server refuses; vLLM needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
         """
         run(self.client.load_lora(name, path, timeout_s))
+        if price := self.client.ledger.price(self.model):
+            self.client.ledger.add_prices({name: price})
         self.name = self.model = name
 
     def use_adapter(self, lora_path: str) -> None:
@@ -142,6 +149,21 @@ class OpenAIAssistant(Assistant):
         path = str(Path(lora_path).expanduser().resolve()) if looks_local(lora_path) else lora_path
         self.load_lora(unique_name(path), path)
         self.name = lora_path
+        if self._tokenizer_path:
+            self._compare_template(self._tokenizer_path, lora_path)
+
+    def _compare_template(self, tokenizer_path: str, lora_path: str) -> None:
+        """Warn where an adapter was trained under another chat template than the model's."""
+        from collabllm.models import load_tokenizer
+
+        own = load_tokenizer(tokenizer_path, adapter=lora_path)
+        if own.chat_template != self._tokenizer.chat_template:
+            logger.warning(
+                "%s has a chat template of its own, but a server answers under that of its model; "
+                "start one for this adapter with --chat-template %s/chat_template.jinja.",
+                lora_path,
+                lora_path,
+            )
 
 
 def _to_reply(answer: Completion) -> AssistantReply:

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_DEATHS = 5  # of workers for one reply, which may be what kills them
 _POLL_S = 0.1
+_PATIENCE_S = 30.0  # until it is said what the wait is for
 
 
 class RayAssistant(Assistant):
@@ -92,8 +93,17 @@ class RayAssistant(Assistant):
         started = time.monotonic()
         starts = [worker.ready for worker in self._workers]
         wait = concurrent.futures.wait
-        if not wait(starts, self._timeout_s, return_when="FIRST_COMPLETED").done:
-            raise self._none_ready()
+        patience_s = min(_PATIENCE_S, self._timeout_s)
+        if not wait(starts, patience_s, return_when="FIRST_COMPLETED").done:
+            logger.warning(
+                "No Ray worker is ready after %g s: its model loads, or the cluster has no room "
+                "(`ray status`). Waiting for up to %g s.",
+                patience_s,
+                self._timeout_s,
+            )
+            left_s = self._timeout_s - patience_s
+            if not wait(starts, left_s, return_when="FIRST_COMPLETED").done:
+                raise self._none_ready()
         done = wait(starts, time.monotonic() - started).done
         for start in done:
             if error := start.exception():

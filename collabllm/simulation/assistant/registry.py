@@ -17,8 +17,12 @@ from collabllm.simulation.assistant.vllm import VllmAssistant
 
 if TYPE_CHECKING:
     from collabllm.simulation.assistant.local import LocalAssistant
+    from collabllm.simulation.assistant.settings import (
+        AssistantSettings,
+        EngineSettings,
+        ModelSettings,
+    )
     from collabllm.simulation.session import Session
-    from collabllm.simulation.settings import AssistantSettings, ClusterSettings, ModelSettings
 
 Made = TypeVar("Made", "LocalAssistant", RayAssistant)
 Builder = Callable[["AssistantSettings", "Session"], Assistant]
@@ -64,7 +68,7 @@ def ray_assistant(settings: "AssistantSettings", session: "Session") -> Assistan
     return session.stack.enter_context(load_on_ray(settings, settings.lora_path))
 
 
-def load_on_ray(settings: "ClusterSettings", lora_path: str | None) -> RayAssistant:
+def load_on_ray(settings: "EngineSettings", lora_path: str | None) -> RayAssistant:
     """Load a model with an adapter on the machines of the cluster that the settings name."""
     on_ray = partial(RayAssistant, address=settings.ray or "auto", num_workers=settings.ray_workers)
     return _load(on_ray, settings, lora_path)
@@ -129,12 +133,21 @@ def server_options(settings: "ModelSettings") -> dict[str, Any]:
 @assistant_kind("vllm")
 def vllm_assistant(settings: "AssistantSettings", session: "Session") -> Assistant:
     """Start a vLLM server of our own."""
+    return start_vllm(settings, session, settings.lora_path)
+
+
+def start_vllm(
+    settings: "EngineSettings", session: "Session", lora_path: str | None = None
+) -> VllmAssistant:
+    """Start a vLLM server that ends with the session."""
+    options = server_options(settings)
+    options["tokenizer_path"] = settings.tokenizer_path or settings.hf_model_path
     return session.stack.enter_context(
         VllmAssistant(
             settings.hf_model_path,
-            settings.lora_path,
+            lora_path,
             command=settings.vllm_command,
             client_options=session.client_options(),
-            **server_options(settings),
+            **options,
         )
     )

@@ -22,7 +22,7 @@ class VllmAssistant(OpenAIAssistant):
             `uvx vllm serve` needs nothing installed; a container works, too, where it shares this
             machine's network.
         options: Further words for the command, such as `--data-parallel-size 2`.
-        max_lora_rank: Largest rank of an adapter.
+        max_lora_rank: Largest rank of an adapter, unless `command` or `options` say it.
         start_timeout_s: Seconds until the server has to answer.
         client_options: As in `OpenAIClient`, such as `ledger` and `max_concurrency`.
         **settings: As in `OpenAIAssistant`.
@@ -47,7 +47,9 @@ class VllmAssistant(OpenAIAssistant):
         port = _free_port()
         words += ["--model", _for_vllm(model_path), "--served-model-name", model_path]
         words += ["--host", "127.0.0.1", "--port", str(port)]
-        words += ["--enable-lora", "--max-lora-rank", str(max_lora_rank), *options]
+        words += ["--enable-lora", *options]
+        if not any(word.startswith("--max-lora-rank") for word in words):
+            words += ["--max-lora-rank", str(max_lora_rank)]
         self.server = ServerProcess(
             words,
             f"http://127.0.0.1:{port}",
@@ -55,6 +57,7 @@ class VllmAssistant(OpenAIAssistant):
             {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
         )
         client = OpenAIClient(f"{self.server.url}/v1", "none", **(client_options or {}))
+        client.ledger.add_prices({model_path: (0.0, 0.0)})  # a server of our own
         super().__init__(model_path, client=client, **settings)
         if lora_path:
             try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MAX_LOST_SHARE = 0.05
 NUM_EXAMPLES = 3
 _ENDS = 4  # parts of a row that an example shows, at either end
-_SHOWN_LENGTH = 400  # characters of a part
+_LONGEST, _KEPT = 400, 150  # characters of a part that is shown whole; of either end of others
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -135,8 +135,7 @@ def mark_trained(
 
 def cut_middle(text: str) -> str:
     """Return a text as it is, or, where it is too long to show, its beginning and its end."""
-    left_out = len(text) - _SHOWN_LENGTH
-    if left_out <= 0:
+    if len(text) <= _LONGEST:
         return text
-    half = _SHOWN_LENGTH // 2
-    return f"{text[:half]} [... {left_out:,} characters ...] {text[-half:]}"
+    left_out = len(text) - 2 * _KEPT
+    return f"{text[:_KEPT]} [... {left_out:,} characters ...] {text[-_KEPT:]}"

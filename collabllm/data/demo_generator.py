@@ -45,8 +45,7 @@ LEADS = (
 )  # fmt: skip
 _LED = 0.9  # share of results that a lead begins
 _LISTED, _PLAIN = 0.7, 0.2  # share of asking replies that are the facts' own questions
-# Openings of the two conversations of a kind: most kinds show both when to ask and when not to.
-_PAIRS = {("vague", "some"): 0.16, ("vague", "full"): 0.42, ("some", "full"): 0.42}
+_SHAPES = ("vague", "some", "full")  # a kind has a conversation of each of two of them
 _ASKS_AT_ONCE = 0.75  # of the other vague conversations: share in which one reply asks for all
 _ENDS_ASKING = 0.85  # share that ends with the question: complete openings show how to finish
 
@@ -71,9 +70,7 @@ def generate_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
         if is_test_kind(entry["kind"]):
             continue
         random_ = random.Random(f"{seed}-{entry['kind']}")
-        shapes: Sequence[str] = ("clear",)
-        if "request" not in entry:
-            (shapes,) = random_.choices([*_PAIRS], [*_PAIRS.values()])
+        shapes = ["clear"] if "request" in entry else random_.sample(_SHAPES, 2)
         for shape in shapes:
             yield from _Conversation(entry, shape, random_).rows(conv_id)
             conv_id += 1

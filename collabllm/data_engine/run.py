@@ -67,7 +67,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         for idx, task in enumerate(settings.load_tasks())
     ]
     shard, whole = to_shard(settings.shard), describe_whole((task.task_id, 0) for task in tasks)
-    tasks = [task for task in tasks if (task.task_id, 0) in shard]
+    all_tasks, tasks = tasks, [task for task in tasks if (task.task_id, 0) in shard]
     growth = settings.to_growth()
     folder = Path(settings.output_dir)
     planned = settings.plan or settings.lint
@@ -80,7 +80,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         session = Session(settings, stack)
         tools = settings.build_tools(session)
         check_metrics(growth.reward.weights, replace(tools, count_tokens=len))
-        check_applicable(growth.reward.weights, tasks)
+        check_applicable(growth.reward.weights, all_tasks)  # a part may have none with facts
         user_factory = session.build_user_factory(settings)
         if settings.plan:
             print_plan(settings, len(tasks), session)

@@ -55,6 +55,24 @@ def test_two_parts_of_a_build_are_the_whole_build(tmp_path):
         assert "6 conversations" in (tmp_path / "merged/README.md").read_text()
 
 
+def test_a_part_without_facts_is_built_where_other_parts_have_some(tmp_path):
+    tasks = [{"task_id": "a", "single_turn_prompt": "Name a fruit."}]
+    fact = {"name": "guests", "answer": "We are 12.", "value": "12", "question": "How many?"}
+    tasks += [{"task_id": "b", "single_turn_prompt": "A party for 12.", "facts": [fact]}]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    weights = ("--weights", '{"facts_elicited": 1, "over_asking": -1}')
+    given = ("--tasks", str(tmp_path / "tasks.jsonl"), "--user", "sharded", *weights)
+    with FakeServer(answer) as server:
+        for number in (1, 2):
+            part = ("--shard", f"{number}/2", *given)
+            build_script(flags(server, tmp_path / f"part{number}", *part))
+        _merge([tmp_path / "part1", tmp_path / "part2"], tmp_path / "merged")
+
+    assert {row["single_turn_prompt"] for row in read(tmp_path / "merged")} == {
+        "Name a fruit.", "A party for 12.",
+    }  # fmt: skip
+
+
 def _write_part(folder, rows, shard):
     folder.mkdir()
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -67,7 +67,7 @@ SMALL = {
     "benchmarks/sandbox.py": "--repeats 1",
     "benchmarks/scale.py": "--num_conversations 5 --latency_s 0.01",
     "benchmarks/sft_tokens.py": "--num_conversations 2 --no_training",
-    "benchmarks/train_throughput.py": "--steps 2 --batch_size 1 --only ours",
+    "benchmarks/train_throughput.py": "--size tiny --steps 2 --batch_size 1 --only ours",
 }
 FILES = {  # what the pages call it: what it is here
     "MODEL": "tiny",

@@ -11,7 +11,6 @@ the floor without futures, and there is little to time.
 
 import argparse
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -78,29 +77,20 @@ def measure(way: str, args: argparse.Namespace) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(GRPO(), settings, {**fields, "output_dir": folder})
         data = run.method.prepare_data(run.settings, run.tokenizer, run.config)
-        if way == "plain":
-            trainer, count = build_plain(run, data.train), lambda: 0
-        else:
-            trainer = run.method.build_trainer(run, data)
-            count = count_answers(trainer.online.policy)
-        counts = [count()]
-        step = trainer.training_step
-
-        def counted(*arguments: Any, **kwargs: Any) -> Any:
-            loss = step(*arguments, **kwargs)
-            counts.append(count())
-            return loss
-
-        trainer.training_step = counted
+        trainer = (
+            build_plain(run, data.train) if way == "plain" else run.method.build_trainer(run, data)
+        )
         trainer.train()
         if way != "plain":
             trainer.end()
-    log = [entry for entry in trainer.state.log_history if "step_time" in entry][1:]
+    first, *log = [entry for entry in trainer.state.log_history if "step_time" in entry]
     seconds = sum(entry["step_time"] for entry in log) / len(log)
     lengths = sum(entry["completions/mean_length"] for entry in log) / len(log)
     trained = lengths * args.num_generations
-    answers = (counts[-1] - counts[1]) / len(log)
-    return seconds, answers + (0 if way == "conversation" else trained), trained
+    if way == "plain":
+        return seconds, trained, trained
+    written = (log[-1]["generated_tokens"] - first["generated_tokens"]) / len(log)
+    return seconds, written, trained
 
 
 def build_plain(run: Run, prompts: Any) -> Any:
@@ -114,20 +104,6 @@ def build_plain(run: Run, prompts: Any) -> Any:
         train_dataset=prompts,
         reward_funcs=lambda completion_ids, **columns: [float(len(ids)) for ids in completion_ids],
     )
-
-
-def count_answers(policy: Any) -> Callable[[], int]:
-    """Count the tokens that the policy writes outside TRL's own generation."""
-    total, answer = 0, policy.answer
-
-    async def counted(*arguments: Any, **kwargs: Any) -> Any:
-        nonlocal total
-        reply, ids = await answer(*arguments, **kwargs)
-        total += len(ids)
-        return reply, ids
-
-    policy.answer = counted
-    return lambda: total
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from collabllm.ablation.run import plan
+from collabllm.ablation.settings import AblationSettings
 from collabllm.data_engine.settings import BuildSettings
 from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.settings import parse_settings
@@ -12,6 +14,7 @@ from collabllm.simulation.side_by_side import SideBySideSettings
 from scripts import train_dpo, train_grpo, train_sft
 
 ROOT = Path(__file__).parents[1]
+ABLATIONS = ("ablation_credit.yaml", "ablation_window.yaml")
 READERS = {
     "demo.yaml": lambda words: train_sft.parse_args(words)[0],
     "demo_build.yaml": lambda words: parse_settings(BuildSettings, words),
@@ -38,7 +41,22 @@ def read(name, *words):
 def test_there_is_no_preset_without_a_script():
     folder = ROOT / "configs"
     found = [*folder.glob("*.yaml"), *folder.glob("gpu/*.yaml")]
-    assert {str(path.relative_to(folder)) for path in found} == set(READERS)
+    assert {str(path.relative_to(folder)) for path in found} == {*READERS, *ABLATIONS}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_names_files_that_are_there_and_ways_that_its_method_knows(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    words = ["--config", f"configs/{name}", "--output_dir", str(tmp_path)]
+    settings = parse_settings(AblationSettings, words)
+
+    trainings, evaluations = plan(settings)
+
+    ways = ["start", *settings.arms]
+    assert [training.arm for training in trainings] == ways * 3
+    assert [arm.name for arm in evaluations[0].arms] == [*settings.arms, "start"]
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -18,7 +18,7 @@ LAYERS = [
     {"simulation"},
     {"rewards"},
     {"training", "data_engine", "evaluation"},
-    {"chat"},
+    {"chat", "ablation"},
 ]
 
 

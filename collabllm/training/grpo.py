@@ -25,6 +25,7 @@ from collabllm.training.grpo_settings import GRPOSettings
 from collabllm.training.method import Method, Scores
 from collabllm.training.run import Run, run_training
 from collabllm.training.schedule import describe_steps
+from collabllm.training.token_budget import TokenBudget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
@@ -59,6 +60,7 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
     """TRL's trainer, evaluated by whole conversations about held-out tasks."""
 
     online: PolicyReward
+    budget: TokenBudget
     rows: Sequence[Mapping[str, Any]] = ()
     """Rows of the prompts that are answered now: TRL hands `rollout_func` the prompts alone."""
     held_out_tasks: Sequence[Task] = ()
@@ -66,9 +68,12 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         online, self.rows = self.online, inputs
+        before = online.num_generated
         if online.settings.prompts == "own_turns":
             self.rows = go_on(inputs, online, self.state.global_step)
         scored: dict[str, Any] = super()._generate_and_score_completions(list(self.rows))
+        self.budget.add(online.num_generated - before, self.accelerator)
+        self._metrics["train"]["generated_tokens"] = [self.budget.total]
         return scored
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -183,6 +188,7 @@ class GRPO(Method):
         online = PolicyReward(settings, run.config)
         chosen = _spread(settings.open_tasks("train"), settings.num_sample_replies)
         samples = _Samples(chosen, settings.sample_steps)
+        budget = TokenBudget(settings.max_generated_tokens)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using 'rollout_func'")
             trainer = run.build_trainer(
@@ -192,10 +198,10 @@ class GRPO(Method):
                 rollout_func=Conversations(online) if settings.credit == "conversation" else None,
                 train_dataset=data.train,
                 eval_dataset=data.eval if len(data.eval) else None,
-                callbacks=[samples],
+                callbacks=[samples, budget],
             )
         samples.trainer = trainer
-        trainer.online = online
+        trainer.online, trainer.budget = online, budget
         trainer.held_out_tasks = _spread(settings.open_tasks("eval"), settings.max_eval_tasks)
         online.attach(trainer.model, run.tokenizer)
         return trainer

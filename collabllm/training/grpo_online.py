@@ -46,6 +46,12 @@ class PolicyReward:
         self.tasks = {task.single_turn_prompt: task for task in settings.load_tasks()}
         self.policy: Any = None
         self._inner: Any = None
+        self._num_replied = 0
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens that the policy has written in this process, held-out conversations included."""
+        return int(self.policy.num_generated) + self._num_replied
 
     def attach(self, model: Any, tokenizer: Any) -> None:
         """Take the model in training as the assistant of all futures."""
@@ -86,6 +92,7 @@ class PolicyReward:
         """
         estimates = columns.get("estimate")  # those of whole conversations, which are over
         if estimates is None:
+            self._num_replied += sum(map(len, columns["completion_ids"]))
             with self.policy.borrow():
                 estimates = run(self._inner.estimate(prompts, completions, **columns))
         for name, value in describe(estimates).items():

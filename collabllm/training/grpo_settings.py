@@ -47,6 +47,12 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
     watched: list[str] = setting(
         ["repetition", "token_amount"], "metrics to log that are not rewarded", metavar="METRIC"
     )
+    max_generated_tokens: int | None = setting(
+        None,
+        "tokens of replies and futures after which the training ends, if --max_steps does not end "
+        "it before",
+        least=1,
+    )
     reward_timeout_s: float = setting(
         600.0, "seconds until a reply whose futures are not done goes without a reward", least=0.1
     )

@@ -16,6 +16,7 @@ from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.user_models import UserTurnResult
 from collabllm.training.grpo_online import PolicyReward, describe
 from collabllm.training.grpo_own_turns import go_on
+from collabllm.training.token_budget import TokenBudget
 from scripts.train_grpo import main, parse_args
 
 
@@ -89,7 +90,37 @@ def test_an_interrupted_run_from_an_adapter_goes_on_to_the_same_adapter(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert set(start) == set(whole)
     assert not (tmp_path / "whole/ref").exists()
+    assert written(tmp_path / "whole") == written(tmp_path / "resumed")
     assert max((whole[name] - start[name]).abs().max() for name in whole) > 0
+
+
+def written(folder):
+    steps = read_metrics(folder)["log_history"]
+    return [step["generated_tokens"] for step in steps if "generated_tokens" in step][-1]
+
+
+@pytest.mark.parametrize(("credit", "futures_are_more"), [("turn", True), ("conversation", False)])
+def test_a_run_ends_when_the_policy_has_written_enough(
+    grpo_flags, tmp_path, credit, futures_are_more
+):
+    limit = {"max_generated_tokens": 5, "max_steps": 3}
+    main(grpo_flags(eval_ratio=0, sample_steps=0, max_turns=2, credit=credit, **limit))
+
+    log = read_metrics(tmp_path / "run")["log_history"]
+    (step,) = [step for step in log if "generated_tokens" in step]
+    replied = step["completions/mean_length"] * 4
+    assert (step["generated_tokens"] > replied) == futures_are_more
+    assert step["generated_tokens"] >= replied
+    assert (tmp_path / "run/adapter_model.safetensors").is_file()
+
+
+def test_a_run_that_ends_before_its_tokens_says_so(caplog):
+    budget = TokenBudget(10)
+    budget.total = 9
+
+    budget.on_train_end(None, SimpleNamespace(global_step=2), None)
+
+    assert "ended at 9 of 10 generated tokens, after 2 steps: raise --max_steps" in caplog.text
 
 
 def test_the_turns_of_a_dataset_are_prompts(grpo_flags, small_dataset, start_grpo):
@@ -139,10 +170,10 @@ def test_a_step_with_too_many_missing_rewards_stops_the_run():
     reward.policy, reward._inner = FakePolicy(), SimpleNamespace(estimate=estimate)
     logged = {}
     with pytest.raises(IncompleteRunError, match=r"1 of 2 replies .* no reward \(because\)"):
-        reward([], [], log_metric=logged.__setitem__)
+        reward([], [], completion_ids=[], log_metric=logged.__setitem__)
     reward.settings.max_missing = 0.5
 
-    assert reward([], [], log_metric=logged.__setitem__) == [1.0, None]
+    assert reward([], [], completion_ids=[], log_metric=logged.__setitem__) == [1.0, None]
     assert logged["futures/missing"] == 0.5
 
 

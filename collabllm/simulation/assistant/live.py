@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from collabllm.simulation.assistant.base import AssistantReply
 from collabllm.simulation.assistant.engines.cpu_attention import use_grouped_attention
 from collabllm.simulation.assistant.engines.padded import PaddedEngine
 from collabllm.simulation.assistant.local import LocalAssistant
@@ -22,6 +23,8 @@ class LiveAssistant(LocalAssistant):
         template_options: Arguments of the chat template.
         sampling: Those of `LocalAssistant`: `max_new_tokens`, `temperature`, `top_p`, `top_k`,
             `max_context`.
+
+    `num_generated` counts the tokens that it has written.
     """
 
     def __init__(
@@ -37,6 +40,13 @@ class LiveAssistant(LocalAssistant):
             super().__init__(name, model=model, tokenizer=tokenizer, batching="padded", **sampling)
             self._config = model.generation_config  # says how replies end, and nothing else
         self._template_options = dict(template_options or {})
+        self.num_generated = 0
+
+    async def answer(self, *args: Any, **kwargs: Any) -> tuple[AssistantReply, list[int]]:
+        """Do as `LocalAssistant` does, and count."""
+        reply, ids = await super().answer(*args, **kwargs)
+        self.num_generated += len(ids)
+        return reply, ids
 
     @contextmanager
     def borrow(self) -> Iterator[None]:

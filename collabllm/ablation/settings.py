@@ -1,0 +1,71 @@
+"""Settings of `ablate`: what is trained, in which ways, with which seeds, and what measures it."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from collabllm.settings import Settings, parse_json, setting
+
+START = "start"
+"""Name of the arm that all others go on from, where it is trained here."""
+
+
+@dataclass(kw_only=True)
+class AblationSettings(Settings):
+    """All that `ablate` does."""
+
+    _argument_group_name = "the ablation"
+
+    train: str = setting("configs/demo_grpo.yaml", "config file of the training", metavar="FILE")
+    method: Literal["sft", "dpo", "grpo"] = setting(
+        "grpo", "whose config that is: the one of scripts/train_METHOD.py"
+    )
+    arms: dict[str, Any] = setting(
+        {}, 'the ways: names, each with its flags: {"near": {"window": 0}, "far": {"window": 2}}'
+    )
+    flags: dict[str, Any] = setting(
+        {}, 'flags of all these trainings, in place of those of the file: {"max_steps": 20}'
+    )
+    start: str | None = setting(
+        None,
+        "config file of an SFT that each seed goes on from; it is an arm, too, called start",
+        metavar="FILE",
+    )
+    seeds: list[int] = setting([0, 1, 2], "training seeds", metavar="SEED", least=0)
+    evaluations: list[str] = setting(
+        ["configs/effect_demo.yaml"],
+        "config files of scripts/evaluate.py, whose arms are those of the ablation",
+        metavar="FILE",
+    )
+    reference: str | None = setting(
+        None, "arm that the others are compared with; default: the first", metavar="NAME"
+    )
+    output_dir: str = setting(
+        "outputs/ablation", "folder of adapters, evaluations and reports", metavar="DIR"
+    )
+
+    def __post_init__(self) -> None:
+        """Read the arms, from the command line or from YAML alike.
+
+        Raises:
+            ValueError: If an arm's name or flags do not fit, a seed comes twice, or one is missing.
+        """
+        super().__post_init__()
+        self.flags = parse_json(self.flags, "--flags")
+        given = parse_json(self.arms, "--arms")
+        if len(given) < 2:
+            raise ValueError("arms must name at least two ways of training.")
+        for name, flags in given.items():
+            if not re.fullmatch(r"[\w.-]+", name) or name == START:
+                raise ValueError(
+                    f"arms: a name may have letters, digits, '_', '-' and '.', and {START!r} is "
+                    f"taken; got {name!r}."
+                )
+            if not isinstance(flags, dict):
+                raise ValueError(f"arms: {name} must map flags to values, got {flags!r}.")
+        self.arms = given
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be different numbers, at least one; got {self.seeds}.")
+        names = [*given, START] if self.start else list(given)
+        if self.reference is not None and self.reference not in names:
+            raise ValueError(f"reference must be one of {', '.join(names)}, got {self.reference}.")

@@ -1,5 +1,6 @@
 """Online training (GRPO) on multiturn-aware rewards, with futures by the policy itself."""
 
+import gc
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from collabllm.training.grpo_online import FOLDER, PolicyReward
 from collabllm.training.grpo_own_turns import go_on
 from collabllm.training.grpo_prompts import build_openings, describe_prompts, fit_prompts
 from collabllm.training.grpo_settings import GRPOSettings
+from collabllm.training.grpo_vllm import check_vllm
 from collabllm.training.method import Method, Scores
 from collabllm.training.run import Run, run_training
 from collabllm.training.schedule import describe_steps
@@ -65,6 +67,7 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
     """Rows of the prompts that are answered now: TRL hands `rollout_func` the prompts alone."""
     held_out_tasks: Sequence[Task] = ()
     control: TrainerControl
+    _last_loaded_step: int
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         online, self.rows = self.online, inputs
@@ -75,6 +78,13 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
         self.budget.add(online.num_generated - before, self.accelerator)
         self._metrics["train"]["generated_tokens"] = [self.budget.total]
         return scored
+
+    def sync_vllm(self) -> None:
+        """Give vLLM the weights of this step, unless it has them."""
+        if self.state.global_step != self._last_loaded_step:
+            self.vllm_generation.sync_weights()
+            self._last_loaded_step = self.state.global_step
+            self.accelerator.wait_for_everyone()  # the main process alone tells a server
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Talk about the held-out tasks, and log what the conversations are worth."""
@@ -130,6 +140,7 @@ class GRPO(Method):
             "seed": settings.seed,
             "max_completion_length": 256,
             "num_generations_eval": 1,
+            "vllm_max_model_length": settings.max_length,
             "metric_for_best_model": "eval_reward",
             "greater_is_better": True,
         }
@@ -203,13 +214,17 @@ class GRPO(Method):
         samples.trainer = trainer
         trainer.online, trainer.budget = online, budget
         trainer.held_out_tasks = _spread(settings.open_tasks("eval"), settings.max_eval_tasks)
-        online.attach(trainer.model, run.tokenizer)
+        vllm = trainer.vllm_generation if run.config.use_vllm else None
+        online.attach(trainer.model, run.tokenizer, vllm, trainer.sync_vllm)
         return trainer
 
     def end(self, trainer: Any) -> None:
-        """Close the trackers, and what the conversations needed."""
-        super().end(trainer)
+        """Close what the conversations needed, and the trackers."""
         trainer.online.close()
+        if trainer.use_vllm:  # its own shutdown wants the process group, which ends next
+            vars(trainer.vllm_generation).pop("llm", None)
+            gc.collect()
+        super().end(trainer)
 
     def score(self, trainer: Any, data: TrainingData) -> Scores:
         """Measure whole conversations about held-out tasks; once, those of scripted policies."""
@@ -221,6 +236,7 @@ class GRPO(Method):
             if self._scripted:
                 trainer.log(dict(self._scripted))
                 data.facts["reward of scripted policies"] = self._scripted
+        trainer._last_loaded_step = -1  # the best weights may be back, at a step that vLLM knows
         scores: Scores = trainer.talk("held_out", tasks)
         return scores
 
@@ -229,10 +245,7 @@ def _check_config(settings: GRPOSettings, config: Any) -> None:
     for name in settings.reward.weights:
         needs_of(name)  # so that an unknown one ends the run here
     if config.use_vllm:
-        raise ValueError(
-            "--use_vllm does not work here yet: replies and futures are written by the live model. "
-            "Leave it out."
-        )
+        check_vllm(settings, config)
     ignored = [name for name in _OF_REPLIES if getattr(config, name) not in (None, 1.0, {})]
     if settings.credit == "conversation" and ignored:
         raise ValueError(

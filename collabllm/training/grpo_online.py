@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,17 @@ class PolicyReward:
         """Tokens that the policy has written in this process, held-out conversations included."""
         return int(self.policy.num_generated) + self._num_replied
 
-    def attach(self, model: Any, tokenizer: Any) -> None:
-        """Take the model in training as the assistant of all futures."""
+    def attach(
+        self, model: Any, tokenizer: Any, vllm: Any = None, sync: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take the model in training as the assistant of all futures.
+
+        Args:
+            model: In training.
+            tokenizer: Its tokenizer.
+            vllm: The trainer's `VLLMGeneration`, where that generates.
+            sync: Gives vLLM the weights of this moment.
+        """
         config, settings = self.config, self.settings
         self.policy = LiveAssistant(
             model,
@@ -65,6 +74,8 @@ class PolicyReward:
             top_k=config.top_k,
             max_context=settings.max_length,
             template_options=config.chat_template_kwargs,
+            vllm=vllm,
+            sync=sync,
         )
         self.stack.callback(self.policy.close)
         self.tools.count_tokens = self.policy.count_tokens

@@ -149,8 +149,6 @@ def test_what_cannot_work_is_said_before_weights_load(grpo_flags):
     assert error.traceback[-1].frame.f_globals["__name__"] == "collabllm.training.start"
     with pytest.raises(ValueError, match="did you mean 'facts_elicited'"):
         main(grpo_flags(weights='{"facts_elicitd": 1}'))
-    with pytest.raises(ValueError, match="--use_vllm does not work here yet"):
-        main(grpo_flags(use_vllm="true"))
     with pytest.raises(ValueError, match="min_p does not work with --credit conversation"):
         main(grpo_flags(credit="conversation", min_p=0.1))
 

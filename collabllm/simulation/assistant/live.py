@@ -1,26 +1,30 @@
 """The policy in training as an assistant: borrowed for a while, and given back as it was."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from collabllm.simulation.assistant.base import AssistantReply
+from collabllm.simulation.assistant.engines.base import Engine, end_ids
+from collabllm.simulation.assistant.engines.batching import BatchingEngine
 from collabllm.simulation.assistant.engines.cpu_attention import use_grouped_attention
-from collabllm.simulation.assistant.engines.padded import PaddedEngine
+from collabllm.simulation.assistant.engines.trainer_vllm import TrainerVLLMEngine
 from collabllm.simulation.assistant.local import LocalAssistant
 
 
 class LiveAssistant(LocalAssistant):
     """Answers with a model whose weights change; use it inside `borrow` only.
 
-    Batches are padded on every device: continuous batching keeps a cache of its own, which would
-    outlive the weights.
+    Unless vLLM generates, batches are padded on every device: continuous batching keeps a cache of
+    its own, which would outlive the weights.
 
     Args:
         model: In training; it is as it was whenever it is not borrowed.
         tokenizer: Its tokenizer.
         name: For transcripts.
         template_options: Arguments of the chat template.
+        vllm: The trainer's `VLLMGeneration`, if that generates in place of the model.
+        sync: With `vllm`: gives it the weights of this moment.
         sampling: Those of `LocalAssistant`: `max_new_tokens`, `temperature`, `top_p`, `top_k`,
             `max_context`.
 
@@ -34,13 +38,21 @@ class LiveAssistant(LocalAssistant):
         *,
         name: str = "policy",
         template_options: Mapping[str, Any] | None = None,
+        vllm: Any = None,
+        sync: Callable[[], None] = lambda: None,
         **sampling: Any,
     ) -> None:
+        self._vllm, self._sync = vllm, sync
         with _as_it_was(model):
             super().__init__(name, model=model, tokenizer=tokenizer, batching="padded", **sampling)
             self._config = model.generation_config  # says how replies end, and nothing else
         self._template_options = dict(template_options or {})
         self.num_generated = 0
+
+    def _start_engine(self, batching: str, sampling: dict[str, Any]) -> Engine:
+        if self._vllm is None:
+            return super()._start_engine(batching, sampling)
+        return TrainerVLLMEngine(self._vllm, end_ids(self.model, self.tokenizer), self._sync)
 
     async def answer(self, *args: Any, **kwargs: Any) -> tuple[AssistantReply, list[int]]:
         """Do as `LocalAssistant` does, and count."""
@@ -52,7 +64,7 @@ class LiveAssistant(LocalAssistant):
     def borrow(self) -> Iterator[None]:
         """Generate with the weights of this moment; wait at the end for what is under way."""
         engine = self._engine
-        assert isinstance(engine, PaddedEngine)
+        assert isinstance(engine, BatchingEngine)
         with _as_it_was(self.model):
             engine.forget()
             self.model.eval()

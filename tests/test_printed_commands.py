@@ -17,6 +17,7 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from scripts.simulate_chats import main as simulate
 from scripts.train_sft import main as train_sft
@@ -36,7 +37,21 @@ TRAINING = (
     "--gradient_accumulation_steps 1"
 )
 TALKING = "--hf_model_path {tiny} --num_tasks 2 --max_turns 1 --max_new_tokens 3"
+ONLINE = {
+    "max_steps": 1,
+    "batch_size": 2,
+    "num_generations": 2,
+    "gradient_accumulation_steps": 1,
+    "max_completion_length": 4,
+    "max_turns": 1,
+    "max_eval_tasks": 1,
+    "max_length": 1024,
+    "push_to_hub": "false",
+    "report_to": "none",
+}
 SMALL = {
+    "scripts/ablate.py": "--hf_model_path {tiny} --seeds 0 --start small_sft.yaml "
+    "--evaluations small_evaluation.yaml --flags {online}",
     "scripts/train_sft.py": TRAINING,
     "scripts/train_dpo.py": TRAINING,
     "scripts/train_grpo.py": f"{TRAINING} --batch_size 2 --num_generations 2 --max_turns 1 "
@@ -97,6 +112,16 @@ def prepared(tmp_path_factory):
     (folder / "IN3").mkdir()
     rows = [{**row, "task": f"{row['task']} ({i})"} for row in IN3 for i in range(12)]
     (folder / "IN3/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())
+    small_sft = {**config, "max_steps": 1, "max_eval_pairs": 2, "report_to": "none"}
+    (folder / "small_sft.yaml").write_text(json.dumps({**small_sft, "push_to_hub": "false"}))
+    small_evaluation = {
+        "tasks": "demo_development",
+        "num_tasks": 2,
+        "max_turns": 1,
+        "max_new_tokens": 3,
+    }
+    (folder / "small_evaluation.yaml").write_text(json.dumps(small_evaluation))
     with contextlib.chdir(folder):
         small = SMALL["scripts/train_sft.py"].format(tiny="tiny").split()
         train_sft(["--config", "configs/demo.yaml", *small])
@@ -137,7 +162,12 @@ def in_small(words, servers):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return name, [*rest, *SMALL.get(name, "").format(tiny="tiny", port=port).split()], port
+    online = json.dumps(ONLINE, separators=(",", ":"))
+    return (
+        name,
+        [*rest, *SMALL.get(name, "").format(tiny="tiny", port=port, online=online).split()],
+        port,
+    )
 
 
 def call(name, words):

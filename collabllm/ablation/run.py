@@ -104,6 +104,7 @@ def _plan_training(
     """Write the config of one training, which its script can read, too, and check it."""
     folder = Path(settings.output_dir) / f"{arm}-seed{seed}"
     own = {"seed": seed, "output_dir": str(folder), "resume_from_checkpoint": "auto"}
+    own |= _model(settings)
     _refuse_other(folder, _file(settings, folder.name), {**config, **own})
     file = _write(settings, folder.name, {**config, **own})
     settings_class, train = _METHODS[method]
@@ -127,10 +128,15 @@ def _plan_evaluations(
             "reference": settings.reference or next(iter(settings.arms)),
             "output_dir": str(folder),
             "resume": True,
+            **_model(settings),
         }
         file = _write(settings, folder.name, {**load_config(name), **own})
         planned.append(parse_settings(EvaluationSettings, ["--config", str(file)]))
     return planned
+
+
+def _model(settings: AblationSettings) -> dict[str, Any]:
+    return {"hf_model_path": settings.hf_model_path} if settings.hf_model_path else {}
 
 
 def _refuse_other(folder: Path, file: Path, config: Mapping[str, Any]) -> None:

@@ -31,6 +31,11 @@ class AblationSettings(Settings):
         "config file of an SFT that each seed goes on from; it is an arm, too, called start",
         metavar="FILE",
     )
+    hf_model_path: str | None = setting(
+        None,
+        "model of all trainings and evaluations, in place of that of the files",
+        metavar="MODEL",
+    )
     seeds: list[int] = setting([0, 1, 2], "training seeds", metavar="SEED", least=0)
     evaluations: list[str] = setting(
         ["configs/effect_demo.yaml"],

@@ -35,13 +35,12 @@ ONLINE = {
 @pytest.fixture
 def ablation(brief_model, tmp_path):
     """Settings of a small ablation, with its config files."""
-    model = {"hf_model_path": str(brief_model)}
     evaluation = {"tasks": "demo_development", "num_tasks": 4, "max_turns": 1, "max_new_tokens": 4}
-    online = {k: v for k, v in {**model, **SMALL, **ONLINE}.items() if v is not None}
+    online = {k: v for k, v in {**SMALL, **ONLINE}.items() if v is not None}
     files = {
-        "sft": {**model, **SMALL, "max_eval_pairs": 2},
+        "sft": {**SMALL, "max_eval_pairs": 2},
         "grpo": online,
-        "held_out": {**model, **evaluation},
+        "held_out": evaluation,
     }
     for name, config in files.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
@@ -51,6 +50,7 @@ def ablation(brief_model, tmp_path):
         "evaluations": [str(tmp_path / "held_out.yaml")],
         "arms": {"near": {"window": 0}, "far": {"window": 1}},
         "flags": {"max_generated_tokens": 1000},
+        "hf_model_path": str(brief_model),
         "seeds": [3],
         "output_dir": str(tmp_path / "out"),
     }

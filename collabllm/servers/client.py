@@ -47,6 +47,7 @@ class OpenAIClient:
         timeout_s: Seconds until a request counts as failed.
         ledger: Counts tokens and cost; a new one by default.
         cache: Records or replays answers; none by default.
+        check: Called after each failed try; raises where no other try can succeed.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class OpenAIClient:
         timeout_s: float = 120.0,
         ledger: UsageLedger | None = None,
         cache: ResponseCache | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.ledger = ledger or UsageLedger()
         self.adapters = ServedAdapters()
@@ -73,6 +75,7 @@ class OpenAIClient:
         self._max_retries = max_retries
         self._timeout_s = timeout_s
         self._cache = cache
+        self._check = check
 
     def __repr__(self) -> str:
         return f"OpenAIClient(base_url={self.address!r})"
@@ -114,7 +117,7 @@ class OpenAIClient:
                 of `extra_body` are sent as they are.
 
         Raises:
-            ServerError: If the server refuses, or fails on every try.
+            ServerError: If the server refuses, fails on every try, or `check` says that it is gone.
             ContextFullError: If the conversation is too long for the model.
             CostLimitError: If the ledger's limit is reached.
             ReplayMissError: If a replayed cache lacks the request.
@@ -199,6 +202,7 @@ class OpenAIClient:
             else:
                 pool.succeeded(server)
                 return completion
+            self._check()
             failures += 1
             if failures > max_retries:
                 raise ServerError(f"{server.address} failed {failures} times; last: {failure}.")

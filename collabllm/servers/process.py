@@ -56,10 +56,10 @@ class ServerProcess:
         start_timeout_s: float,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.url = url
+        self.url, self._command = url, shlex.join(words)
         handle, name = tempfile.mkstemp(prefix="collabllm-server-", suffix=".log")
         self.log = Path(name)
-        logger.info("Starting %s; its log is %s", shlex.join(words), self.log)
+        logger.info("Starting %s; its log is %s", self._command, self.log)
         with os.fdopen(handle, "wb") as log:
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", _WATCH, "sh", *words],
@@ -71,21 +71,29 @@ class ServerProcess:
             )
         atexit.register(self.stop)
         try:
-            self._wait(shlex.join(words), start_timeout_s)
+            self._wait(start_timeout_s)
         except BaseException:
             self.stop()
             raise
 
-    def _wait(self, command: str, timeout_s: float) -> None:
+    def check(self) -> None:
+        """Do nothing while the server runs.
+
+        Raises:
+            ServerError: If it has ended, with the end of its log.
+        """
+        if (status := self._process.poll()) is not None:
+            raise ServerError(f"{self._command} ended with status {status}. {self._tail()}")
+
+    def _wait(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            if (status := self._process.poll()) is not None:
-                raise ServerError(f"{command} ended with status {status}. {self._tail()}")
+            self.check()
             with contextlib.suppress(httpx2.HTTPError):
                 if httpx2.get(f"{self.url}/health", timeout=5).status_code == 200:
                     return
             time.sleep(_POLL_S)
-        raise ServerError(f"{command} did not answer within {timeout_s:g} s. {self._tail()}")
+        raise ServerError(f"{self._command} did not answer within {timeout_s:g} s. {self._tail()}")
 
     def _tail(self) -> str:
         """Give the end of the log, after the first error where that stands before it."""

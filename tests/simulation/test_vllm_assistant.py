@@ -130,6 +130,15 @@ def test_a_server_that_cannot_start_says_why(tmp_path, command):
         VllmAssistant("some/model", command="no-such-program serve")
 
 
+def test_a_server_that_ends_in_the_middle_is_no_server_to_try_again(tmp_path, command):
+    with VllmAssistant("org/model", command=command) as assistant:
+        assert assistant.generate(HI).strip() == "org/model"
+        os.kill(int((tmp_path / "pids").read_text().split()[0]), signal.SIGKILL)
+
+        with pytest.raises(ServerError, match="ended with status 137"):
+            assistant.generate(HI)
+
+
 def test_a_killed_run_takes_its_server_along(tmp_path, command):
     code = (
         "import sys, time; from collabllm.simulation.assistant.vllm import VllmAssistant;"

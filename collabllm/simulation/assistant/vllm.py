@@ -56,7 +56,9 @@ class VllmAssistant(OpenAIAssistant):
             start_timeout_s,
             {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
         )
-        client = OpenAIClient(f"{self.server.url}/v1", "none", **(client_options or {}))
+        client = OpenAIClient(
+            f"{self.server.url}/v1", "none", check=self.server.check, **(client_options or {})
+        )
         client.ledger.add_prices({model_path: (0.0, 0.0)})  # a server of our own
         super().__init__(model_path, client=client, **settings)
         if lora_path:

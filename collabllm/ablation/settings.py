@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from collabllm.settings import Settings, parse_json, setting
@@ -71,6 +72,9 @@ class AblationSettings(Settings):
         self.arms = given
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different numbers, at least one; got {self.seeds}.")
+        stems = [Path(file).stem for file in self.evaluations]
+        if len(set(stems)) < len(stems):
+            raise ValueError(f"evaluations must have different file names, got {stems}.")
         names = [*given, START] if self.start else list(given)
         if self.reference is not None and self.reference not in names:
             raise ValueError(f"reference must be one of {', '.join(names)}, got {self.reference}.")

@@ -99,6 +99,7 @@ def test_all_files_are_checked_before_anything_is_trained(ablation, tmp_path, ca
         ({"arms": {"a": 1, "c": {}}}, "a must map flags to values, got 1"),
         ({"seeds": [1, 1]}, r"different numbers, at least one; got \[1, 1\]"),
         ({"seeds": []}, "at least one"),
+        ({"evaluations": ["a/e.yaml", "b/e.yaml"]}, r"different file names, got \['e', 'e'\]"),
         ({"reference": "d"}, "must be one of a, b, got d"),
     ],
 )

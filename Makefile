@@ -30,7 +30,7 @@ loop: setup ## SFT with three times the steps, and what it does on kinds of task
 	$(UV) run python scripts/evaluate.py --config configs/loop_evaluate.yaml
 
 test: setup ## Run all tests
-	OMP_NUM_THREADS=1 $(UV) run pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(UV) run pytest -n 3 --dist loadfile
 
 lint: setup ## Check style and format
 	$(UV) run ruff check .

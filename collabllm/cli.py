@@ -14,6 +14,7 @@ from collabllm.errors import CollabLLMError, IncompleteRunError
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 _in_script = False
+_in_larger_run = False
 
 
 def go_on_with(**settings: object) -> str:
@@ -22,6 +23,8 @@ def go_on_with(**settings: object) -> str:
     Args:
         settings: To add, in place of what was given, such as `resume=True`.
     """
+    if _in_larger_run:
+        return f"Go on with the same {'command' if _in_script else 'call'}."
     if not _in_script:
         added = ", ".join(f"{name}={value!r}" for name, value in settings.items())
         return f"Go on with the same call and {added}."
@@ -29,6 +32,17 @@ def go_on_with(**settings: object) -> str:
     for name, value in settings.items():
         words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return f"Go on with: {shlex.join(words)}"
+
+
+@contextmanager
+def larger_run() -> Iterator[None]:
+    """Mark the runs in this block as parts of one that goes on by itself when called again."""
+    global _in_larger_run
+    before, _in_larger_run = _in_larger_run, True
+    try:
+        yield
+    finally:
+        _in_larger_run = before
 
 
 def _without(words: list[str], flags: Container[str]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collabllm.cli import go_on_with, run_script
+from collabllm.cli import go_on_with, larger_run, run_script
 from collabllm.errors import IncompleteRunError
 from collabllm.settings import load_config
 
@@ -103,6 +103,8 @@ def test_the_command_that_goes_on_replaces_what_was_given(monkeypatch):
         "--resume_from_checkpoint true"
     ]
     assert go_on_with(resume=True) == "Go on with the same call and resume=True."
+    with larger_run():
+        assert go_on_with(resume=True) == "Go on with the same call."
 
 
 def run_module(*argv: str) -> subprocess.CompletedProcess[str]:

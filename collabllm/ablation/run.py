@@ -1,9 +1,10 @@
 """What scripts/ablate.py does: train every way with every seed, then evaluate all of them."""
 
+import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,27 @@ from rich.console import Console
 from rich.table import Table
 
 from collabllm.ablation.settings import START, AblationSettings
+from collabllm.cli import larger_run
+from collabllm.evaluation.arms import refuse_trained
 from collabllm.evaluation.results import Results
 from collabllm.evaluation.run import evaluate
 from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.files import write_text
 from collabllm.settings import load_config, parse_settings, to_settings
+from collabllm.tasks.held_out import read_trainings
+from collabllm.training.checkpoints import own_folder
 from collabllm.training.command_line import parse_training_flags
-from collabllm.training.dpo import train_dpo
-from collabllm.training.grpo import train_grpo
-from collabllm.training.grpo_settings import GRPOSettings
-from collabllm.training.settings import DPOSettings, SFTSettings
-from collabllm.training.sft import train_sft
+from collabllm.training.dpo import DPO
+from collabllm.training.grpo import GRPO
+from collabllm.training.method import Method
+from collabllm.training.run import run_training
+from collabllm.training.sft import SFT
+from collabllm.training.start import check_flags
+from collabllm.training.trainer_config import SECRET_FIELDS
 
 logger = logging.getLogger(__name__)
 
-_METHODS: dict[str, tuple[type, Callable[..., Path]]] = {
-    "sft": (SFTSettings, train_sft),
-    "dpo": (DPOSettings, train_dpo),
-    "grpo": (GRPOSettings, train_grpo),
-}
+_METHODS: dict[str, type[Method]] = {"sft": SFT, "dpo": DPO, "grpo": GRPO}
 
 
 @dataclass
@@ -40,13 +43,20 @@ class Training:
     arm: str
     seed: int
     folder: Path
-    train: Callable[[], Path]
+    method: type[Method]
+    settings: Any
+    fields: dict[str, Any]
+
+    def train(self) -> Path:
+        """Train, or go on, or do nothing where it is complete."""
+        return run_training(self.method(), self.settings, self.fields)
 
 
 def ablate(settings: AblationSettings | None = None, **arguments: Any) -> list[Results]:
     """Train every arm with every seed, and compare the arms on the same tasks.
 
-    What is finished is left as it is, so the same call goes on after an interruption.
+    The name of a folder has a hash of all settings behind what is in it, so the same call goes on
+    after an interruption, and changed settings train and evaluate anew what they change.
 
     Args:
         settings: All of them; the defaults where None.
@@ -56,19 +66,19 @@ def ablate(settings: AblationSettings | None = None, **arguments: Any) -> list[R
         What each evaluation has found; `results.json` in its folder holds it, too.
 
     Raises:
+        FileExistsError: If another run is writing the folder.
         FileNotFoundError: If a config file is not there.
         SystemExit: If a config file does not fit its script, before anything is trained.
-        ValueError: If a setting does not fit.
+        ValueError: If a setting does not fit; before anything is trained.
     """
     settings = to_settings(AblationSettings, settings, arguments)
-    trainings, evaluations = plan(settings)
-    for number, training in enumerate(trainings, start=1):
-        logger.info(
-            "Training %d of %d: %s, seed %d", number, len(trainings), training.arm, training.seed
-        )
-        training.train()
-    Console().print(_describe(trainings))
-    return [evaluate(evaluation) for evaluation in evaluations]
+    with own_folder(Path(settings.output_dir)), larger_run():
+        trainings, evaluations = plan(settings)
+        for number, training in enumerate(trainings, start=1):
+            logger.info("Training %d of %d: %s", number, len(trainings), training.folder.name)
+            training.train()
+        Console().print(_describe(trainings))
+        return [evaluate(evaluation) for evaluation in evaluations]
 
 
 def plan(settings: AblationSettings) -> tuple[list[Training], list[EvaluationSettings]]:
@@ -76,41 +86,77 @@ def plan(settings: AblationSettings) -> tuple[list[Training], list[EvaluationSet
 
     Raises:
         SystemExit: If a config file does not fit its script.
-        ValueError: If a folder has a training of other settings.
+        ValueError: If flags do not fit each other, models differ, or tasks of an evaluation are
+            trained on.
     """
     trainings = _plan_trainings(settings)
-    return trainings, _plan_evaluations(settings, trainings)
+    evaluations = _plan_evaluations(settings, trainings)
+    models = {run.settings.hf_model_path for run in trainings}
+    models |= {evaluation.hf_model_path for evaluation in evaluations}
+    if len(models) > 1:
+        raise ValueError(
+            f"The files name several models ({', '.join(sorted(models))}); give one for all of "
+            "them: --hf_model_path MODEL."
+        )
+    for evaluation in evaluations:
+        if not evaluation.held_out_of:  # which may name a run that is not there yet
+            _check_held_out(evaluation, trainings)
+    return trainings, evaluations
+
+
+def _check_held_out(evaluation: EvaluationSettings, trainings: list[Training]) -> None:
+    tasks = evaluation.load_tasks()
+    folders = {str(training.folder) for training in trainings}
+    for run in {training.arm: training for training in trainings}.values():  # seeds share the data
+        configs = [{**asdict(run.settings), **run.fields}]
+        start = run.settings.lora_path
+        if start and start not in folders:
+            configs += read_trainings(start)
+        for config in configs:
+            refuse_trained(run.arm, str(run.folder), tasks, config)
 
 
 def _plan_trainings(settings: AblationSettings) -> list[Training]:
     """Check every training; one seed of all arms comes before the next seed."""
     base = load_config(settings.train)
+    start_config = load_config(settings.start) if settings.start else {}
     trainings = []
     for seed in settings.seeds:
         common = dict(settings.flags)
         if settings.start:
-            start = _plan_training(settings, "sft", START, seed, load_config(settings.start))
+            start = _plan_training(settings, SFT, START, seed, start_config)
             trainings.append(start)
             common["lora_path"] = str(start.folder)
         for arm, flags in settings.arms.items():
             config = {**base, **common, **flags}
-            trainings.append(_plan_training(settings, settings.method, arm, seed, config))
+            trainings.append(_plan_training(settings, _METHODS[settings.method], arm, seed, config))
     return trainings
 
 
 def _plan_training(
-    settings: AblationSettings, method: str, arm: str, seed: int, config: Mapping[str, Any]
+    settings: AblationSettings,
+    method: type[Method],
+    arm: str,
+    seed: int,
+    config: Mapping[str, Any],
 ) -> Training:
     """Write the config of one training, which its script can read, too, and check it."""
-    folder = Path(settings.output_dir) / f"{arm}-seed{seed}"
-    own = {"seed": seed, "output_dir": str(folder), "resume_from_checkpoint": "auto"}
-    own |= _model(settings)
-    _refuse_other(folder, _file(settings, folder.name), {**config, **own})
-    file = _write(settings, folder.name, {**config, **own})
-    settings_class, train = _METHODS[method]
-    found: Any
-    found, fields = parse_training_flags(settings_class, method, "", ["--config", str(file)])
-    return Training(arm, seed, folder, lambda: train(found, **fields))
+    secrets = [name for name in SECRET_FIELDS if config.get(name)]
+    if secrets:
+        raise ValueError(f"{arm}: take {secrets[0]} out of the file; set HF_TOKEN instead.")
+    config = {**config, **_model(settings), "seed": seed}
+    start = config.get("lora_path") or ""
+    if Path(start).parent == Path(settings.output_dir):
+        start = Path(start).name  # has the hash of the start's settings
+    name = f"{arm}-seed{seed}-{_hash(_without_places(config), method.name, start)}"
+    folder = Path(settings.output_dir) / name
+    own = {"output_name_tag": name, "output_dir": str(folder), "resume_from_checkpoint": "auto"}
+    file = _write(settings, name, {**config, **own})
+    found, fields = parse_training_flags(
+        method.settings_class, method.name, "", ["--config", str(file)]
+    )
+    check_flags(method(), found, fields)
+    return Training(arm, seed, folder, method, found, fields)
 
 
 def _plan_evaluations(
@@ -121,17 +167,18 @@ def _plan_evaluations(
         folders.setdefault(training.arm, []).append(str(training.folder))
     arms = [{"name": name, "lora_path": paths} for name, paths in folders.items()]
     planned = []
-    for name in settings.evaluations:
-        folder = Path(settings.output_dir) / Path(name).stem
+    for file in settings.evaluations:
+        config = {**load_config(file), **_model(settings)}
+        runs = [training.folder.name for training in trainings]
+        name = f"{Path(file).stem}-{_hash(_without_places(config), *runs)}"
         own = {
             "arm": arms,
             "reference": settings.reference or next(iter(settings.arms)),
-            "output_dir": str(folder),
+            "output_dir": str(Path(settings.output_dir) / name),
             "resume": True,
-            **_model(settings),
         }
-        file = _write(settings, folder.name, {**load_config(name), **own})
-        planned.append(parse_settings(EvaluationSettings, ["--config", str(file)]))
+        written = _write(settings, name, {**config, **own})
+        planned.append(parse_settings(EvaluationSettings, ["--config", str(written)]))
     return planned
 
 
@@ -139,23 +186,19 @@ def _model(settings: AblationSettings) -> dict[str, Any]:
     return {"hf_model_path": settings.hf_model_path} if settings.hf_model_path else {}
 
 
-def _refuse_other(folder: Path, file: Path, config: Mapping[str, Any]) -> None:
-    """Raise ValueError if the folder has a training of other settings."""
-    before = load_config(file) if file.is_file() and folder.exists() else config
-    changed = [n for n in {**before, **config} if before.get(n) != config.get(n)]
-    if changed:
-        raise ValueError(
-            f"{folder} was trained with other settings ({', '.join(changed)}). Take another "
-            "--output_dir, or delete that folder to train it anew."
-        )
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out where things lie and what the ablation decides itself."""
+    ours = ("arm", "reference", "output_dir", "output_name_tag", "resume_from_checkpoint", "resume")
+    return {name: value for name, value in config.items() if name not in (*ours, "lora_path")}
 
 
-def _file(settings: AblationSettings, name: str) -> Path:
-    return Path(settings.output_dir) / "configs" / f"{name}.yaml"
+def _hash(*parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _write(settings: AblationSettings, name: str, config: Mapping[str, Any]) -> Path:
-    file = _file(settings, name)
+    file = Path(settings.output_dir) / "configs" / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
     return file

@@ -10,6 +10,15 @@ from collabllm.settings import Settings, parse_json, setting
 START = "start"
 """Name of the arm that all others go on from, where it is trained here."""
 
+_NOT_FLAGS = {
+    "seed": "the ablation has seeds for all arms",
+    "output_dir": "each training has its folder in the ablation's",
+    "resume_from_checkpoint": "a training that was stopped goes on",
+    "output_name_tag": "each training is called as its folder",
+    "hf_model_path": "all arms have one model, the ablation's hf_model_path or that of the files",
+    "hub_token": "set HF_TOKEN instead, so that no file has it",
+}
+
 
 @dataclass(kw_only=True)
 class AblationSettings(Settings):
@@ -57,24 +66,34 @@ class AblationSettings(Settings):
             ValueError: If an arm's name or flags do not fit, a seed comes twice, or one is missing.
         """
         super().__post_init__()
-        self.flags = parse_json(self.flags, "--flags")
-        given = parse_json(self.arms, "--arms")
-        if len(given) < 2:
+        self.output_dir = str(Path(self.output_dir).expanduser())
+        self.flags = _to_flags("flags", parse_json(self.flags, "--flags"))
+        arms = parse_json(self.arms, "--arms")
+        if len(arms) < 2:
             raise ValueError("arms must name at least two ways of training.")
-        for name, flags in given.items():
-            if not re.fullmatch(r"[\w.-]+", name) or name == START:
+        for name in arms:
+            if not re.fullmatch(r"[\w.-]+", str(name)) or name == START or isinstance(name, bool):
                 raise ValueError(
                     f"arms: a name may have letters, digits, '_', '-' and '.', and {START!r} is "
-                    f"taken; got {name!r}."
+                    f"taken; got {name!r} (YAML reads on, off, yes and no as true and false)."
                 )
-            if not isinstance(flags, dict):
-                raise ValueError(f"arms: {name} must map flags to values, got {flags!r}.")
-        self.arms = given
+        self.arms = {str(name): _to_flags(f"arms: {name}", arms[name]) for name in arms}
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different numbers, at least one; got {self.seeds}.")
         stems = [Path(file).stem for file in self.evaluations]
         if len(set(stems)) < len(stems):
             raise ValueError(f"evaluations must have different file names, got {stems}.")
-        names = [*given, START] if self.start else list(given)
+        names = [*self.arms, START] if self.start else list(self.arms)
         if self.reference is not None and self.reference not in names:
             raise ValueError(f"reference must be one of {', '.join(names)}, got {self.reference}.")
+
+
+def _to_flags(owner: str, given: Any) -> dict[str, Any]:
+    """Read flags of trainings, spelled with dashes or underscores; none where nothing is said."""
+    if not isinstance(given, dict | None):
+        raise ValueError(f"{owner} must map flags to values, got {given!r}.")
+    flags = {str(name).replace("-", "_"): value for name, value in (given or {}).items()}
+    taken = [name for name in flags if name in _NOT_FLAGS]
+    if taken:
+        raise ValueError(f"{owner} must not have {taken[0]}: {_NOT_FLAGS[taken[0]]}.")
+    return flags

@@ -241,18 +241,27 @@ def check_not_trained_on(arm: ArmInfo, tasks: Sequence[Task]) -> None:
     """
     for path in arm.lora_paths:
         for config in read_trainings(path):
-            _refuse_trained(arm, path, tasks, config)
+            refuse_trained(arm.name, path, tasks, config)
 
 
-def _refuse_trained(
-    arm: ArmInfo, path: str, tasks: Sequence[Task], config: Mapping[str, Any]
-) -> None:
+def refuse_trained(arm: str, path: str, tasks: Sequence[Task], config: Mapping[str, Any]) -> None:
+    """Refuse tasks that one training saw.
+
+    Args:
+        arm: Name of the arm.
+        path: Folder of its adapter.
+        tasks: Tasks of an evaluation.
+        config: Settings of the training, by name.
+
+    Raises:
+        ValueError: If there is such a task; the message names some.
+    """
     try:
         trained = trained_keys(config)
     except (OSError, ValueError) as error:
         logger.warning(
             "Arm %s: its training data cannot be read (%s); tasks are not checked against it.",
-            arm.name,
+            arm,
             error,
         )
         return
@@ -260,6 +269,6 @@ def _refuse_trained(
     found = [task.task_id for task in tasks if task_key(task.to_row(), split_by) in trained]
     if found:
         raise ValueError(
-            f"Arm {arm.name} was trained on {len(found)} of {len(tasks)} tasks "
+            f"Arm {arm} was trained on {len(found)} of {len(tasks)} tasks "
             f"({', '.join(found[:5])}). Take held-out ones: --held_out_of {path}."
         )

@@ -66,7 +66,8 @@ class Settings:
         """
         hints = get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value = _as_list(field.name, getattr(self, field.name), hints[field.name])
+            setattr(self, field.name, value)
             least, most = field.metadata.get("least"), field.metadata.get("most")
             for number in value if isinstance(value, list) else [value]:
                 if not isinstance(number, int | float):
@@ -80,6 +81,16 @@ class Settings:
                 if value not in choices:
                     allowed = ", ".join(map(str, choices))
                     raise ValueError(f"{field.name} must be one of {allowed}, got {value!r}.")
+
+
+def _as_list(name: str, value: Any, hint: Any) -> Any:
+    """Make a list of a single value where the field is a list, as a YAML file may give it."""
+    if get_origin(hint) is not list:
+        return value
+    found = [value] if isinstance(value, str | int | float) else value
+    if get_args(hint) == (int,) and not all(type(number) is int for number in found):
+        raise ValueError(f"{name} must be whole numbers, got {value!r}.")
+    return found
 
 
 def to_settings(settings: type[S], given: S | None, arguments: Mapping[str, Any]) -> S:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from collabllm.data_processing.splitting import is_eval_task, task_key
+from collabllm.tasks.loading import load_tasks
 from collabllm.tasks.task import Task
 
 logger = logging.getLogger(__name__)
@@ -35,14 +36,23 @@ def trained_keys(config: Mapping[str, Any]) -> set[str]:
         config: Configuration of the run, from `read_trainings`.
 
     Raises:
-        OSError: If its dataset is not there any more.
-        ValueError: If its dataset cannot be read.
+        OSError: If its dataset or tasks are not there any more.
+        ValueError: If they cannot be read.
     """
+    split_by, eval_ratio = config["split_by"], config["eval_ratio"]
+    if config.get("tasks") and config.get("prompts") != "turns":  # online training on other tasks
+        tasks = load_tasks(config["tasks"], split=config.get("dataset_split", "train"))
+        keys = {task_key(task.to_row(), split_by) for task in tasks}
+    else:
+        keys = _dataset_keys(config)
+    return {key for key in keys if not is_eval_task(key, eval_ratio)}
+
+
+def _dataset_keys(config: Mapping[str, Any]) -> set[str]:
     from collabllm.data_processing.loading import load_multiturn_dataset  # pandas loads here
 
-    given = config["hf_dataset_path"]
+    given, split_by = config["hf_dataset_path"], config["split_by"]
     paths = [given] if isinstance(given, str) else given
-    split_by, eval_ratio = config["split_by"], config["eval_ratio"]
     columns = {"conv_id", "single_turn_prompt", "single_turn_metadata", split_by.split(".")[0]}
     keys = set()
     for idx, path in enumerate(paths):
@@ -56,7 +66,7 @@ def trained_keys(config: Mapping[str, Any]) -> set[str]:
             if len(paths) > 1:  # as training joins them
                 row["conv_id"] = f"{idx}/{row['conv_id']}"
             keys.add(task_key(row, split_by))
-    return {key for key in keys if not is_eval_task(key, eval_ratio)}
+    return keys
 
 
 def choose_held_out(tasks: Sequence[Task], run: str | Path) -> list[Task]:

@@ -77,11 +77,22 @@ class DPO(Method):
         """Start without scores of the reference."""
         self._reference: held_out.Sums | None = None
 
+    def check(self, settings: DPOSettings, config: Any) -> None:
+        """Refuse what TRL finds in the first step only, or never."""
+        if config.beta < 0:
+            raise ValueError(
+                f"beta must not be negative, got {config.beta:g}: it weighs the reference."
+            )
+        unknown = [name for name in config.loss_type if name not in LOSS_TYPES]
+        if unknown:
+            raise ValueError(
+                f"loss_type {unknown[0]!r} is not known; there are {', '.join(LOSS_TYPES)}."
+            )
+
     def prepare_data(
         self, settings: DPOSettings, tokenizer: "PreTrainedTokenizerBase", config: Any
     ) -> TrainingData:
         """Pair, tokenize and check the data, and print the preflight report."""
-        _check_config(config)
         dataset = load_rows(settings)
         sides = multiturn_dataset_to_dpo(
             dataset,
@@ -135,16 +146,3 @@ class DPO(Method):
         beta = float(trainer.args.beta)
         compared = held_out.compare_with_reference(sums, self._reference, beta)
         return {**held_out.rank_pairs(sums), **compared}
-
-
-def _check_config(config: Any) -> None:
-    """Refuse what TRL finds in the first step only, or never."""
-    if config.beta < 0:
-        raise ValueError(
-            f"beta must not be negative, got {config.beta:g}: it weighs the reference."
-        )
-    unknown = [name for name in config.loss_type if name not in LOSS_TYPES]
-    if unknown:
-        raise ValueError(
-            f"loss_type {unknown[0]!r} is not known; there are {', '.join(LOSS_TYPES)}."
-        )

@@ -62,7 +62,6 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
     """TRL's trainer, evaluated by whole conversations about held-out tasks."""
 
     online: PolicyReward
-    budget: TokenBudget
     rows: Sequence[Mapping[str, Any]] = ()
     """Rows of the prompts that are answered now: TRL hands `rollout_func` the prompts alone."""
     held_out_tasks: Sequence[Task] = ()
@@ -75,8 +74,9 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
         if online.settings.prompts == "own_turns":
             self.rows = go_on(inputs, online, self.state.global_step)
         scored: dict[str, Any] = super()._generate_and_score_completions(list(self.rows))
-        self.budget.add(online.num_generated - before, self.accelerator)
-        self._metrics["train"]["generated_tokens"] = [self.budget.total]
+        budget = next(c for c in self.callback_handler.callbacks if isinstance(c, TokenBudget))
+        budget.add(online.num_generated - before, self.accelerator)
+        self._metrics["train"]["generated_tokens"] = [budget.total]
         return scored
 
     def sync_vllm(self) -> None:
@@ -145,6 +145,26 @@ class GRPO(Method):
             "greater_is_better": True,
         }
 
+    def check(self, settings: GRPOSettings, config: Any) -> None:
+        """Refuse unknown metrics, and flags that do not work together."""
+        for name in settings.reward.weights:
+            needs_of(name)  # so that an unknown one ends the run here
+        if config.use_vllm:
+            check_vllm(settings, config)
+        ignored = [name for name in _OF_REPLIES if getattr(config, name) not in (None, 1.0, {})]
+        if settings.credit == "conversation" and ignored:
+            raise ValueError(
+                f"{ignored[0]} does not work with --credit conversation, whose policy samples by "
+                "temperature, top_p and top_k. Leave it out."
+            )
+        if config.max_completion_length is None:
+            raise ValueError("max_completion_length must be a number, got None.")
+        if config.max_completion_length >= settings.max_length:
+            raise ValueError(
+                f"max_completion_length={config.max_completion_length} leaves no room for a prompt "
+                f"in max_length={settings.max_length}."
+            )
+
     def prepare_data(
         self, settings: GRPOSettings, tokenizer: "PreTrainedTokenizerBase", config: Any
     ) -> TrainingData:
@@ -153,7 +173,6 @@ class GRPO(Method):
         Raises:
             ValueError: If a setting does not fit, or no prompt does.
         """
-        _check_config(settings, config)
         train_tasks, eval_tasks = settings.open_tasks("train"), settings.open_tasks("eval")
         check_applicable(settings.weights, [*train_tasks, *eval_tasks])
         if settings.prompts == "turns":
@@ -199,7 +218,6 @@ class GRPO(Method):
         online = PolicyReward(settings, run.config)
         chosen = _spread(settings.open_tasks("train"), settings.num_sample_replies)
         samples = _Samples(chosen, settings.sample_steps)
-        budget = TokenBudget(settings.max_generated_tokens)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using 'rollout_func'")
             trainer = run.build_trainer(
@@ -209,10 +227,10 @@ class GRPO(Method):
                 rollout_func=Conversations(online) if settings.credit == "conversation" else None,
                 train_dataset=data.train,
                 eval_dataset=data.eval if len(data.eval) else None,
-                callbacks=[samples, budget],
+                callbacks=[samples, TokenBudget(settings.max_generated_tokens)],
             )
         samples.trainer = trainer
-        trainer.online, trainer.budget = online, budget
+        trainer.online = online
         trainer.held_out_tasks = _spread(settings.open_tasks("eval"), settings.max_eval_tasks)
         vllm = trainer.vllm_generation if run.config.use_vllm else None
         online.attach(trainer.model, run.tokenizer, vllm, trainer.sync_vllm)
@@ -239,26 +257,6 @@ class GRPO(Method):
         trainer._last_loaded_step = -1  # the best weights may be back, at a step that vLLM knows
         scores: Scores = trainer.talk("held_out", tasks)
         return scores
-
-
-def _check_config(settings: GRPOSettings, config: Any) -> None:
-    for name in settings.reward.weights:
-        needs_of(name)  # so that an unknown one ends the run here
-    if config.use_vllm:
-        check_vllm(settings, config)
-    ignored = [name for name in _OF_REPLIES if getattr(config, name) not in (None, 1.0, {})]
-    if settings.credit == "conversation" and ignored:
-        raise ValueError(
-            f"{ignored[0]} does not work with --credit conversation, whose policy samples by "
-            "temperature, top_p and top_k. Leave it out."
-        )
-    if config.max_completion_length is None:
-        raise ValueError("max_completion_length must be a number, got None.")
-    if config.max_completion_length >= settings.max_length:
-        raise ValueError(
-            f"max_completion_length={config.max_completion_length} leaves no room for a prompt in "
-            f"max_length={settings.max_length}."
-        )
 
 
 def _spread(tasks: Sequence[Task], number: int) -> list[Task]:

@@ -29,6 +29,13 @@ class Method(ABC):
         """Return fields of TRL's config that only this method has."""
         return {"max_length": settings.max_length}
 
+    def check(self, settings: Any, config: Any) -> None:  # noqa: B027
+        """Refuse settings that do not fit each other, before data and model are there.
+
+        Raises:
+            ValueError: If there are some.
+        """
+
     @abstractmethod
     def prepare_data(
         self, settings: Any, tokenizer: "PreTrainedTokenizerBase", config: Any

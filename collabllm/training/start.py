@@ -53,21 +53,15 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
     Raises:
         ValueError: If a setting or the model does not fit.
     """
-    check_trainer_fields(method.config_class, fields, asdict(settings))
-    given = read_trainer_fields(method.config_class, fields)
-    if not wants_to_resume(given.get("resume_from_checkpoint")):
-        given.pop("resume_from_checkpoint", None)
     if settings.parse_secrets_runpod:
         parse_secrets_runpod()
-    if not torch.cuda.is_available():
-        PartialState(cpu=True)
-    dtype, mixed = _choose_precision(settings, given)
-    config = _build_config(method, settings, {**mixed, **given})
+    config, dtype = check_flags(method, settings, fields)
     use_hub_token(config.hub_token)
     config.hub_token = None  # the trainer pickles its arguments into the output folder
     check_training_trackers(config.report_to)
     check_output_folder(config, settings.overwrite_output_dir)
     settings = _check_model(settings, config, bool(config.trust_remote_code))
+    method.check(settings, config)  # again: max_length may be lower now
     tokenizer = load_tokenizer(
         settings.hf_model_path,
         adapter=settings.lora_path,
@@ -93,6 +87,29 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
         hub=hub,
         is_main=is_main,
     )
+
+
+def check_flags(
+    method: Method, settings: TrainingSettings, fields: Mapping[str, Any]
+) -> tuple[Any, torch.dtype]:
+    """Check what can be checked without data, model and logins.
+
+    Returns:
+        TRL's config, and the type of the weights.
+
+    Raises:
+        ValueError: If a flag is unknown, or does not fit.
+    """
+    check_trainer_fields(method.config_class, fields, asdict(settings))
+    given = read_trainer_fields(method.config_class, fields)
+    if not wants_to_resume(given.get("resume_from_checkpoint")):
+        given.pop("resume_from_checkpoint", None)
+    if not torch.cuda.is_available():
+        PartialState(cpu=True)
+    dtype, mixed = _choose_precision(settings, given)
+    config = _build_config(method, settings, {**mixed, **given})
+    method.check(settings, config)
+    return config, dtype
 
 
 _COUNTS = (
@@ -190,8 +207,9 @@ def _check_model(settings: TrainingSettings, config: Any, trust: bool) -> Traini
             "max_length lowered from %d to the model's context, %d.", settings.max_length, context
         )
         settings = replace(settings, max_length=context)
-        if hasattr(config, "max_length"):
-            config.max_length = context
+        for name in ("max_length", "vllm_max_model_length"):
+            if getattr(config, name, None):
+                setattr(config, name, min(getattr(config, name), context))
     return settings
 
 

@@ -1,11 +1,14 @@
 """scripts/ablate.py: every arm with every seed from the SFT of its seed, then one evaluation."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from collabllm.ablation import AblationSettings, ablate
+from collabllm.ablation.run import plan
+from collabllm.training.checkpoints import own_folder
 
 SMALL = {
     "hf_dataset_path": "demo",
@@ -63,21 +66,50 @@ def test_arms_go_on_from_the_same_start_and_are_evaluated_together(ablation, tmp
     assert [arm.name for arm in results.arms] == ["near", "far", "start"]
     assert "generated tokens" in capsys.readouterr().out
     configs = {
-        path.stem: yaml.safe_load(path.read_text()) for path in (out / "configs").glob("*.yaml")
+        path.stem.rpartition("-")[0]: yaml.safe_load(path.read_text())
+        for path in (out / "configs").glob("*.yaml")
     }
     assert set(configs) == {"start-seed3", "near-seed3", "far-seed3", "held_out"}
-    assert configs["near-seed3"]["lora_path"] == str(out / "start-seed3")
+    (start,) = out.glob("start-seed3-*")
+    assert configs["near-seed3"]["lora_path"] == str(start)
+    assert configs["near-seed3"]["output_name_tag"].startswith("near-seed3-")
     assert [configs[f"{name}-seed3"]["window"] for name in ("near", "far")] == [0, 1]
     assert configs["far-seed3"]["max_generated_tokens"] == 1000
-    trained = json.loads((out / "far-seed3/metrics.json").read_text())
+    (far,) = out.glob("far-seed3-*/metrics.json")
+    trained = json.loads(far.read_text())
     assert [entry["generated_tokens"] for entry in trained["log_history"] if "reward" in entry]
-    stamps = {path: path.stat().st_mtime_ns for path in out.glob("*-seed3/*.safetensors")}
+    stamps = {path: path.stat().st_mtime_ns for path in out.glob("*-seed3-*/*.safetensors")}
 
-    ablate(**ablation)  # is complete: nothing is trained anew
+    again = ablate(**{**ablation, "flags": {"max-generated-tokens": 1000}, "reference": "far"})
 
-    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    with pytest.raises(ValueError, match=r"far-seed3 was trained with other settings \(window\)"):
-        ablate(**{**ablation, "arms": {"near": {"window": 0}, "far": {"window": 2}}})
+    assert len(stamps) == 3  # is complete: nothing is trained or said anew
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/*.safetensors")} == stamps
+    assert [found.reference for found in again] == ["far"]
+    assert len(list(out.glob("held_out-*"))) == 1
+
+
+def folders(settings):
+    """Return the folders of the trainings and evaluations that settings lead to."""
+    trainings, evaluations = plan(AblationSettings(**settings))
+    named = {f"{run.arm}{run.seed}": run.folder.name for run in trainings}
+    return named, Path(evaluations[0].output_dir).name
+
+
+def test_what_settings_change_has_another_folder_and_nothing_else_has(ablation, tmp_path):
+    before, evaluated = folders(ablation)
+
+    arms = {**ablation["arms"], "far": {"window": 2}}
+    assert changed(before, folders({**ablation, "arms": arms})[0]) == {"far3"}
+    more, evaluated_more = folders({**ablation, "seeds": [3, 4]})
+    assert changed(before, {name: more[name] for name in before}) == set()
+    assert set(more) == {*before, "near4", "far4", "start4"}
+    assert evaluated_more != evaluated
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump({**SMALL, "max_steps": 2}))
+    assert changed(before, folders(ablation)[0]) == set(before)  # arms go on from the start
+
+
+def changed(before, after):
+    return {name for name in before if before[name] != after[name]}
 
 
 def test_all_files_are_checked_before_anything_is_trained(ablation, tmp_path, capsys):
@@ -93,12 +125,80 @@ def test_all_files_are_checked_before_anything_is_trained(ablation, tmp_path, ca
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"flags": {"num_generations": 3}}, "num_generations"),
+        ({"flags": {"weights": {"politeness": 1.0}}}, "politeness"),
+        ({"flags": {"max_steps": "many"}}, "max_steps"),
+    ],
+)
+def test_flags_that_do_not_fit_end_it_before_anything_is_trained(
+    ablation, tmp_path, changes, message
+):
+    with pytest.raises(ValueError, match=message):
+        ablate(**{**ablation, **changes})
+
+    assert not list((tmp_path / "out").glob("*-seed3-*"))
+
+
+@pytest.mark.parametrize("arm", ["start", "near"])
+def test_tasks_that_an_arm_would_be_trained_on_are_refused_before_that(ablation, tmp_path, arm):
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps({"single_turn_prompt": "Bake bread."}) + "\n")
+    if arm == "start":
+        evaluation = {"tasks": "demo_train", "num_tasks": 2}
+    else:
+        evaluation = {"tasks": str(own), "tasks_are": "development"}
+        ablation["flags"] = {"tasks": str(own), "split_by": "single_turn_prompt", "eval_ratio": 0.0}
+    (tmp_path / "held_out.yaml").write_text(yaml.safe_dump(evaluation))
+
+    with pytest.raises(ValueError, match=rf"Arm {arm} was trained on"):
+        ablate(**ablation)
+
+    assert not list((tmp_path / "out").glob("*-seed3-*"))
+
+
+def test_one_ablation_at_a_time_writes_a_folder(ablation, tmp_path):
+    with (
+        own_folder(tmp_path / "out"),
+        pytest.raises(FileExistsError, match="another training is writing"),
+    ):
+        ablate(**ablation)
+
+
+def test_files_that_name_several_models_are_refused(ablation):
+    with pytest.raises(ValueError, match="name several models"):
+        ablate(**{**ablation, "hf_model_path": None, "flags": {}, "train": write_other(ablation)})
+
+
+def write_other(ablation):
+    """Write the training's file with a model of its own."""
+    file = Path(ablation["train"])
+    config = {**yaml.safe_load(file.read_text()), "hf_model_path": ablation["hf_model_path"]}
+    file.write_text(yaml.safe_dump(config))
+    return str(file)
+
+
+def test_yaml_may_say_less_than_python():
+    settings = AblationSettings(arms={1: None, "b": {}}, seeds=3, evaluations="a.yaml")
+
+    assert settings.arms == {"1": {}, "b": {}}
+    assert (settings.seeds, settings.evaluations) == ([3], ["a.yaml"])
+    at_home = AblationSettings(arms={"a": {}, "b": {}}, output_dir="~/x")
+    assert at_home.output_dir == str(Path.home() / "x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"arms": {"one": {}}}, "at least two ways"),
         ({"arms": {"a/b": {}, "c": {}}}, "got 'a/b'"),
         ({"arms": {"start": {}, "c": {}}}, "'start' is taken"),
         ({"arms": {"a": 1, "c": {}}}, "a must map flags to values, got 1"),
         ({"seeds": [1, 1]}, r"different numbers, at least one; got \[1, 1\]"),
         ({"seeds": []}, "at least one"),
+        ({"seeds": [0.5]}, "seeds must be whole numbers"),
+        ({"arms": {True: {}, False: {}}}, "YAML reads on, off"),
+        ({"flags": {"output-dir": "x"}}, "flags must not have output_dir"),
+        ({"arms": {"a": {"seed": 1}, "b": {}}}, "arms: a must not have seed"),
         ({"evaluations": ["a/e.yaml", "b/e.yaml"]}, r"different file names, got \['e', 'e'\]"),
         ({"reference": "d"}, "must be one of a, b, got d"),
     ],

@@ -46,6 +46,18 @@ def test_a_run_on_several_datasets_names_their_conversations_as_training_did(tmp
     assert trained_keys({**config, "hf_dataset_path": paths[:1]}) == {"conv_id:same"}
 
 
+def test_online_training_on_tasks_of_its_own_saw_those(tmp_path):
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text(json.dumps({"single_turn_prompt": "Bake bread."}) + "\n")
+    config = {"hf_dataset_path": "demo", "tasks": str(tasks), "split_by": "single_turn_prompt"}
+    trained = {"single_turn_prompt:Bake bread."}
+
+    assert trained_keys({**config, "eval_ratio": 0.0}) == trained
+    turns = trained_keys({**config, "eval_ratio": 0.0, "prompts": "turns"})
+    assert turns
+    assert not turns & trained
+
+
 @pytest.mark.parametrize("as_paths", [str, lambda path: [str(path)]])  # older runs have a text
 def test_what_a_later_training_saw_is_left_out_too(tmp_path, as_paths):
     sft = write_run(tmp_path / "sft")

@@ -131,6 +131,7 @@ def test_each_process_asks_a_server_for_itself_by_exact_ids(server, monkeypatch)
         top_k=3,
         min_p=None,
         max_completion_length=8,
+        structured_outputs_regex=None,
         generation_kwargs={},
     )
     engine = TrainerVLLMEngine(generation, [END], lambda: None)
@@ -140,8 +141,39 @@ def test_each_process_asks_a_server_for_itself_by_exact_ids(server, monkeypatch)
     assert replies == [([1, END], True), ([2, END], True)]
     (body,) = server.bodies
     assert body["prompt"] == [[5], [6, 7]]
-    sampling = {"temperature": 0.7, "top_p": 0.9, "top_k": 3, "max_tokens": 8, "n": 1}
+    sampling = {"temperature": 0.7, "top_p": 0.9, "top_k": 3, "max_tokens": 3, "n": 1}  # the room
     assert {name: body[name] for name in sampling} == sampling
+    engine.close()
+
+
+def test_a_server_that_is_gone_is_asked_once_and_not_in_halves():
+    asked = []
+
+    def generate(**given):
+        asked.append(given)
+        raise ConnectionRefusedError("nobody there")
+
+    client = SimpleNamespace(generate=generate)
+    names = "repetition_penalty top_p top_k min_p structured_outputs_regex generation_kwargs"
+    generation = SimpleNamespace(
+        **dict.fromkeys(names.split()),
+        mode="server",
+        vllm_client=client,
+        temperature=1.0,
+        max_completion_length=8,
+    )
+    engine = TrainerVLLMEngine(generation, [END], lambda: None)
+
+    async def all_at_once():
+        calls = (engine.generate([number], 3) for number in range(8))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    errors = run(all_at_once())
+
+    assert [str(error) for error in errors] == [
+        "The vLLM server failed: ConnectionRefusedError: nobody there"
+    ] * 8
+    assert len(asked) == 1
     engine.close()
 
 

@@ -13,11 +13,11 @@ from transformers import (
 
 
 class SeededSampling(LogitsProcessor):
-    """Turns greedy `generate` into sampling by adding Gumbel noise to the log-probabilities.
+    """Turns greedy `generate` into sampling: each row is left with the token that it has drawn.
 
-    The largest of log-probabilities with standard Gumbel noise falls on a token with that token's
-    probability. transformers' own sampling draws all rows from one stream, so that a reply there
-    depends on who shares its batch.
+    A row draws one number and takes the token where the cumulative probability passes it.
+    transformers' own sampling draws all rows from one stream, so that a reply there depends on who
+    shares its batch.
 
     Args:
         seeds: One for each row; None takes one from torch's own stream.
@@ -25,8 +25,6 @@ class SeededSampling(LogitsProcessor):
         top_p: Share of the probability to sample from; 1 is all of it.
         top_k: Number of likeliest tokens to sample from; 0 is all of them.
         device: Device of the model.
-
-    Source: Gumbel-max trick, arXiv:1611.01144, section 2.
     """
 
     def __init__(
@@ -54,11 +52,14 @@ class SeededSampling(LogitsProcessor):
         ]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Return scores, shape [rows, vocabulary], whose largest entry is a sample."""
-        log_probs: torch.Tensor = self._warpers(input_ids, scores.float() / self._divisors)
-        noise = torch.empty_like(log_probs)
-        for row, stream in zip(noise, self._streams, strict=True):
-            row.exponential_(generator=stream)
-        # A noise of 0 would be an infinite score, even for a masked token.
-        noise.clamp_min_(torch.finfo(noise.dtype).tiny).masked_fill_(self._greedy, 1.0)
-        return cast("torch.FloatTensor", log_probs - noise.log_())
+        """Return scores, shape [rows, vocabulary]: 0 for the token drawn, -inf for all others."""
+        warped: torch.Tensor = self._warpers(input_ids, scores.float() / self._divisors)
+        passed = warped.softmax(-1).cumsum(-1)
+        total = passed[:, -1:]
+        draws = [torch.rand(1, generator=stream, device=warped.device) for stream in self._streams]
+        # Below the total also after rounding, or the last token could come where it is masked.
+        points = (torch.stack(draws) * total).minimum(total * (1 - torch.finfo(total.dtype).eps))
+        drawn = torch.searchsorted(passed, points, right=True)
+        tokens = torch.where(self._greedy, warped.argmax(-1, keepdim=True), drawn)
+        chosen = torch.full_like(warped, -torch.inf).scatter_(1, tokens, 0.0)
+        return cast("torch.FloatTensor", chosen)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from collabllm.simulation.assistant.engines.base import OnIds
-from collabllm.simulation.assistant.engines.batching import BatchingEngine, Request
+from collabllm.simulation.assistant.engines.batching import BatchingEngine, Outcome, Request
 
 
 class TrainerVLLMEngine(BatchingEngine):
@@ -49,24 +49,46 @@ class TrainerVLLMEngine(BatchingEngine):
         return await super().generate(prompt_ids, max_new_tokens, seed)
 
     def _generate_batch(self, batch: Sequence[Request]) -> list[tuple[list[int], bool]]:
-        prompts, generation = [request.prompt_ids for request in batch], self._generation
+        generation, replies = self._generation, {}
         if self._client is None:
-            _, replies, _, _ = generation.generate(prompts, None, 1)
-        else:
-            replies = self._client.generate(
-                prompts=prompts,
-                repetition_penalty=generation.repetition_penalty,
-                temperature=generation.temperature,
-                top_p=generation.top_p,
-                top_k=generation.top_k,
-                min_p=generation.min_p or 0.0,
-                max_tokens=generation.max_completion_length,
-                generation_kwargs=generation.generation_kwargs,
-            )["completion_ids"]
-        return [
-            self._cut(list(ids)[: request.max_new_tokens])
-            for ids, request in zip(replies, batch, strict=True)
-        ]
+            _, ids, _, _ = generation.generate([r.prompt_ids for r in batch], None, 1)
+            replies = dict(zip(batch, ids, strict=True))
+        else:  # a server may refuse more tokens than its context has room for
+            for room in {self._room(request) for request in batch}:
+                alike = [request for request in batch if self._room(request) == room]
+                replies |= dict(zip(alike, self._ask_server(alike, room), strict=True))
+        return [self._cut(list(replies[r])[: r.max_new_tokens]) for r in batch]
+
+    def _room(self, request: Request) -> int:
+        longest: int = self._generation.max_completion_length
+        return min(request.max_new_tokens, longest)
+
+    def _ask_server(self, batch: Sequence[Request], max_tokens: int) -> list[list[int]]:
+        assert self._client is not None
+        generation = self._generation
+        found: list[list[int]] = self._client.generate(
+            prompts=[request.prompt_ids for request in batch],
+            repetition_penalty=generation.repetition_penalty,
+            temperature=generation.temperature,
+            top_p=generation.top_p,
+            top_k=generation.top_k,
+            min_p=generation.min_p or 0.0,
+            max_tokens=max_tokens,
+            structured_outputs_regex=generation.structured_outputs_regex,
+            generation_kwargs=generation.generation_kwargs,
+        )["completion_ids"]
+        return found
+
+    def _try_batch(self, batch: Sequence[Request]) -> list[Outcome]:
+        """Generate for a batch; a server that cannot be reached is not asked again in halves."""
+        try:
+            return list(self._generate_batch(batch))
+        except OSError as error:  # that of requests is one
+            failure = RuntimeError(f"The vLLM server failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            return [failure] * len(batch)
+        except Exception:
+            return super()._try_batch(batch)
 
     def forget(self) -> None:
         """Give vLLM today's weights, after the batch under way."""

@@ -170,6 +170,7 @@ def test_an_answer_that_cannot_be_compared_is_wrong_and_no_missing_value(monkeyp
     worker = tmp_path / "worker.py"
     worker.write_text(
         "import json, sys\n"
+        "print('ready', flush=True)\n"
         "for line in sys.stdin:\n"
         "    expected, answer = json.loads(line)\n"
         "    broken = '10^{10' in answer or expected == 'unreadable'\n"
@@ -189,6 +190,7 @@ def test_a_comparison_that_hangs_is_missing_and_the_next_one_works(monkeypatch, 
     worker = tmp_path / "worker.py"
     worker.write_text(
         "import json, sys, time\n"
+        "print('ready', flush=True)\n"
         "for line in sys.stdin:\n"
         "    if 'hang' in line: time.sleep(60)\n"
         "    print(json.dumps(True), flush=True)\n"

@@ -41,6 +41,8 @@ class MathProcesses:
         process = self._idle.get()
         if process is None or process.poll() is not None:
             process = _start()
+            assert process.stdout is not None
+            process.stdout.readline()  # it is ready: to load took long, not to compare
         timer = threading.Timer(self.limit_s, process.kill)
         timer.start()
         try:

@@ -125,7 +125,14 @@ def prepared(tmp_path_factory):
     with contextlib.chdir(folder):
         small = SMALL["scripts/train_sft.py"].format(tiny="tiny").split()
         train_sft(["--config", "configs/demo.yaml", *small])
-        for name in ("SFT_RUN", "demo-0", "loop_sft", "demo_grpo"):
+        for name in (
+            "SFT_RUN",
+            "demo-42",
+            "sft-0",
+            "online-0",
+            "loop_sft",
+            "demo_grpo",
+        ):
             shutil.copytree("outputs/demo_sft", f"outputs/{name}")
         for name in ("talks", "chat", "RUN/conversations"):
             small = TALKING.format(tiny="tiny").split()

@@ -108,7 +108,7 @@ def _check_held_out(evaluation: EvaluationSettings, trainings: list[Training]) -
     tasks = evaluation.load_tasks()
     folders = {str(training.folder) for training in trainings}
     for run in {training.arm: training for training in trainings}.values():  # seeds share the data
-        configs = [{**asdict(run.settings), **run.fields}]
+        configs = [asdict(run.settings)]
         start = run.settings.lora_path
         if start and start not in folders:
             configs += read_trainings(start)

@@ -213,7 +213,7 @@ class ArmPool:
             self._model = load_base_model(
                 self.settings.hf_model_path,
                 use_4bit=self.settings.load_in_4bit,
-                dtype=choose_dtype(generating=True),
+                dtype=choose_dtype(),
             )
         if lora_path is None:
             if self._adapters:

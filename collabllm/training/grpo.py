@@ -21,7 +21,12 @@ from collabllm.training.data import TrainingData, conversion, load_rows
 from collabllm.training.grpo_conversations import Conversations
 from collabllm.training.grpo_online import FOLDER, PolicyReward
 from collabllm.training.grpo_own_turns import go_on
-from collabllm.training.grpo_prompts import build_openings, describe_prompts, fit_prompts
+from collabllm.training.grpo_prompts import (
+    build_openings,
+    describe_prompts,
+    fit_prompts,
+    shuffle_tasks,
+)
 from collabllm.training.grpo_settings import GRPOSettings
 from collabllm.training.grpo_vllm import check_vllm
 from collabllm.training.method import Method, Scores
@@ -140,6 +145,7 @@ class GRPO(Method):
             "seed": settings.seed,
             "max_completion_length": 256,
             "num_generations_eval": 1,
+            "shuffle_dataset": settings.prompts == "turns",  # openings are shuffled by task
             "vllm_max_model_length": settings.max_length,
             "metric_for_best_model": "eval_reward",
             "greater_is_better": True,
@@ -184,6 +190,8 @@ class GRPO(Method):
             )
         room = settings.max_length - config.max_completion_length
         train, report = fit_prompts(sides["train"], tokenizer, config, room)
+        if settings.prompts != "turns":
+            train = shuffle_tasks(train, settings.seed)
         report.notes.append(describe_steps(len(train) * config.num_generations, config))
         print(describe_prompts(report, room))
         report.check_lost(settings.max_length, settings.allow_truncation)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from datasets import Dataset, Features, List, Value
 from jinja2.exceptions import TemplateError
 
@@ -56,6 +57,18 @@ def fit_prompts(
     report.num_rows = len(lengths)
     report.set_lengths(lengths)
     return Dataset.from_dict(kept, features=_PROMPTS), report
+
+
+def shuffle_tasks(prompts: Dataset, seed: int) -> Dataset:
+    """Shuffle tasks, and leave the openings of one task together.
+
+    Then a step has openings of one task that tell nothing and everything, and the sum of their
+    gradients is what sets them apart, not how many of each kind chance has put into it.
+    """
+    names = prompts["single_turn_prompt"]
+    tasks = list(dict.fromkeys(names))
+    places = dict(zip(tasks, np.random.default_rng(seed).permutation(len(tasks)), strict=True))
+    return prompts.select(np.argsort([places[name] for name in names], kind="stable"))
 
 
 def _count(messages: Any, tokenizer: Any, config: Any) -> int:

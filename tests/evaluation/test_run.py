@@ -482,7 +482,7 @@ def test_local_arms_share_one_copy_of_the_weights_and_do_not_mix(tmp_path, monke
         models, "load_base_model", lambda *args, **kwargs: loads.append(1) or load(*args, **kwargs)
     )
     # Only in float32 are replies the same alone as in a batch.
-    monkeypatch.setattr(models, "choose_dtype", lambda **_: torch.float32)
+    monkeypatch.setattr(models, "choose_dtype", lambda: torch.float32)
     words = ["--hf_model_path", str(base), "--temperature", "0", "--max_new_tokens", "12"]
     words += ["--num_tasks", "3", "--max_turns", "1", "--output", str(tmp_path / "e")]
     for arm in ("name=base", f"name=one,lora_path={adapters[0]}"):

@@ -29,6 +29,21 @@ def test_tokens_come_with_their_probability(settings, expected):
     assert [counts[token] for token in range(5) if not expected[token]] == [0] * expected.count(0.0)
 
 
+def test_the_highest_draw_takes_no_masked_token(monkeypatch):
+    highest = 1 - 2**-24
+    assert torch.tensor(highest) < 1
+    monkeypatch.setattr("torch.rand", lambda *_, device, **__: torch.tensor([highest]).to(device))
+    scores = torch.randn(500, 40, generator=torch.Generator().manual_seed(0))
+    scores[:, 30:] = -torch.inf  # sums of 30 probabilities end above, at and below 1
+
+    chosen = SeededSampling([0] * 500)(None, scores).argmax(-1)
+
+    totals = scores.softmax(-1).cumsum(-1)[:, -1]
+    assert (totals < 1).any()
+    assert (totals > 1).any()
+    assert set(chosen.tolist()) == {29}
+
+
 def test_each_row_has_its_own_stream_and_the_scores_are_left_alone():
     wide = torch.zeros(2, 1000)
     both = SeededSampling([1, 2])(None, wide)

@@ -1,5 +1,6 @@
 """scripts/train_grpo.py from flags to adapter, on a tiny model, with rule-based users."""
 
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from collabllm.rewards.scoring import NO_REPLY, Future
 from collabllm.simulation import UserModel
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.user_models import UserTurnResult
+from collabllm.tasks import load_tasks
 from collabllm.training.grpo_online import PolicyReward, describe
 from collabllm.training.grpo_own_turns import go_on
 from collabllm.training.token_budget import TokenBudget
@@ -50,6 +52,27 @@ def test_a_run_leaves_what_sft_leaves_and_its_conversations(
     assert files == {"held_out-00000.jsonl", "held_out-00002.jsonl", "sample-00002.jsonl"}
     assert view(str(folder / "conversations")).is_file()
     assert "Preflight, training" in capsys.readouterr().out
+
+
+def test_the_openings_of_a_task_are_answered_together(grpo_flags, monkeypatch):
+    answered = []
+    reward = PolicyReward.__call__
+
+    def record(self, prompts, completions, **columns):
+        openings = [prompt[-1]["content"] for prompt in prompts]
+        answered.extend(zip(columns["single_turn_prompt"], openings, strict=True))
+        return reward(self, prompts, completions, **columns)
+
+    monkeypatch.setattr(PolicyReward, "__call__", record)
+    flags = grpo_flags(batch_size=16, max_steps=3, eval_ratio=0, sample_steps=0)
+    main([*flags, "--num_told", "0", "9"])
+
+    distinct = list(dict.fromkeys(answered))
+    tasks = [task for task, _ in itertools.groupby(distinct, key=lambda pair: pair[0])]
+    assert len(distinct) == 12
+    assert len(tasks) == len(set(tasks)) < 12
+    places = [task.single_turn_prompt for task in load_tasks("demo")]
+    assert [*map(places.index, tasks)] != sorted(map(places.index, tasks))
 
 
 @pytest.mark.parametrize("credit", ["turn", "conversation"])

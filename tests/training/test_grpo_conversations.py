@@ -226,7 +226,7 @@ def test_the_gradient_is_that_worked_out_by_hand(grpo_flags, start_grpo, credit)
         without_user = by_hand(alone, [[1] * len(row) for row in alone])
         with_user_trained = by_hand(ids, [[1] * len(row) for row in ids])
         for other in (without_user, with_user_trained):
-            assert (found - other).norm() > 0.1 * found.norm()
+            assert (found - other).norm() > 0.01 * found.norm()  # ten times the tolerance above
     trainer.online.close()
 
 

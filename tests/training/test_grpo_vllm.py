@@ -53,6 +53,14 @@ def test_each_step_starts_by_giving_vllm_its_weights_and_futures_are_vllms(
     assert written == [16, 32]
 
 
+def test_vllm_gets_no_more_context_than_the_model_has(grpo_flags, start_grpo, monkeypatch):
+    monkeypatch.setattr(grpo_vllm, "is_vllm_available", lambda: True)
+
+    run, _ = start_grpo(grpo_flags(use_vllm="true", max_length=10**6))
+
+    assert run.config.vllm_max_model_length == run.settings.max_length < 10**6
+
+
 def ask(engine, *prompts, **given):
     async def all_at_once():
         return await asyncio.gather(*(engine.generate(ids, 3, **given) for ids in prompts))

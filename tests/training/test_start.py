@@ -93,20 +93,19 @@ def test_a_sharded_model_has_no_device_map_and_stores_4bit_weights_in_the_type_o
 
 
 @pytest.mark.parametrize(
-    ("amx", "avx512_bf16", "generating", "expected"),
+    ("amx", "avx512_bf16", "expected"),
     [
-        (True, True, False, torch.bfloat16),
-        (False, True, False, torch.float32),
-        (False, True, True, torch.bfloat16),
-        (False, False, True, torch.float32),
+        (True, True, torch.bfloat16),
+        (False, True, torch.bfloat16),
+        (False, False, torch.float32),
     ],
 )
-def test_a_cpu_computes_in_what_it_is_fast_in(monkeypatch, amx, avx512_bf16, generating, expected):
+def test_a_cpu_computes_in_what_it_is_fast_in(monkeypatch, amx, avx512_bf16, expected):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
 
-    assert models.choose_dtype(generating=generating) == expected
+    assert models.choose_dtype() == expected
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])

@@ -101,7 +101,7 @@ class LocalAssistant(Assistant):
                 model_path,
                 use_4bit=use_4bit,
                 device_map=placed,
-                dtype=choose_dtype(generating=True) if dtype == "auto" else getattr(torch, dtype),
+                dtype=choose_dtype() if dtype == "auto" else getattr(torch, dtype),
             )
             if lora_path:
                 model = load_adapter(model, lora_path)

@@ -57,8 +57,9 @@ class SeededSampling(LogitsProcessor):
         passed = warped.softmax(-1).cumsum(-1)
         total = passed[:, -1:]
         draws = [torch.rand(1, generator=stream, device=warped.device) for stream in self._streams]
-        # Below the total also after rounding, or the last token could come where it is masked.
-        points = (torch.stack(draws) * total).minimum(total * (1 - torch.finfo(total.dtype).eps))
+        # Below the total, also after rounding: draws are at most 1 - 2**-24, and any float32 times
+        # that is a smaller one. So no token comes after the last that is possible.
+        points = torch.stack(draws) * total
         drawn = torch.searchsorted(passed, points, right=True)
         tokens = torch.where(self._greedy, warped.argmax(-1, keepdim=True), drawn)
         chosen = torch.full_like(warped, -torch.inf).scatter_(1, tokens, 0.0)

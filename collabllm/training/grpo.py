@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import DatasetDict
-from transformers import TrainerCallback, TrainerControl
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
 from collabllm.data_processing.dataset_utils import multiturn_dataset_to_prompts
@@ -243,6 +243,10 @@ class GRPO(Method):
         vllm = trainer.vllm_generation if run.config.use_vllm else None
         online.attach(trainer.model, run.tokenizer, vllm, trainer.sync_vllm)
         return trainer
+
+    def is_over(self, settings: GRPOSettings, state: TrainerState) -> bool:
+        """Tell whether the tokens are spent."""
+        return TokenBudget(settings.max_generated_tokens).is_spent(state)
 
     def end(self, trainer: Any) -> None:
         """Close what the conversations needed, and the trackers."""

@@ -7,7 +7,7 @@ from collabllm.training.data import TrainingData
 from collabllm.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 
     from collabllm.training.run import Run
 
@@ -49,6 +49,10 @@ class Method(ABC):
     @abstractmethod
     def score(self, trainer: "Trainer", data: TrainingData) -> Scores:
         """Measure the model on held-out data; empty where nothing is held out."""
+
+    def is_over(self, settings: Any, state: "TrainerState") -> bool:
+        """Tell whether a checkpoint's training has ended, for another reason than `max_steps`."""
+        return False
 
     def end(self, trainer: Any) -> None:
         """Close the trackers, and whatever else the method has opened."""

@@ -35,6 +35,14 @@ class TokenBudget(TrainerCallback, ExportableState):
         **kwargs: Any,
     ) -> None:
         """Take the count of the checkpoint, if there is one."""
+        self._take(state)
+
+    def is_spent(self, state: TrainerState) -> bool:
+        """Tell whether a checkpoint's steps have written enough."""
+        self._take(state)
+        return self.limit is not None and self.total >= self.limit
+
+    def _take(self, state: TrainerState) -> None:
         kept: Any = (state.stateful_callbacks or {}).get(type(self).__name__)
         if kept and state.global_step:
             self.total = kept["attributes"]["total"]

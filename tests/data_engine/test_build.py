@@ -406,9 +406,7 @@ def test_a_build_killed_in_the_middle_goes_on_without_loss_or_doubles(tmp_path):
 
 def test_a_local_build_repeats_to_the_letter_whatever_shares_its_batches(tmp_path, monkeypatch):
     """In float32; in bf16 sums are rounded in an order that depends on the batch."""
-    monkeypatch.setattr(
-        "collabllm.simulation.assistant.local.choose_dtype", lambda: torch.float32
-    )
+    monkeypatch.setattr("collabllm.simulation.assistant.local.choose_dtype", lambda: torch.float32)
     # The tiny model ends no sentence, so that of a cut reply nothing would be kept.
     monkeypatch.setattr("collabllm.data_engine.grow.to_last_sentence", lambda text: text)
     model = save_tiny_model(tmp_path / "model")

@@ -137,6 +137,18 @@ def test_a_run_ends_when_the_policy_has_written_enough(
     assert (tmp_path / "run/adapter_model.safetensors").is_file()
 
 
+def test_a_run_killed_when_its_tokens_were_spent_takes_no_step_more(grpo_flags, tmp_path):
+    common = {"eval_ratio": 0, "sample_steps": 0, "max_generated_tokens": 5, "max_steps": 3}
+    main(grpo_flags(save_strategy="steps", save_steps=1, **common))
+    checkpoint = tmp_path / "run/checkpoint-1"
+
+    main(grpo_flags(output_dir=tmp_path / "resumed", resume_from_checkpoint=checkpoint, **common))
+
+    one, two = (load_file(tmp_path / n / "adapter_model.safetensors") for n in ("run", "resumed"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert written(tmp_path / "run") == written(tmp_path / "resumed")
+
+
 def test_a_run_that_ends_before_its_tokens_says_so(caplog):
     budget = TokenBudget(10)
     budget.total = 9

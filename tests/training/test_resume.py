@@ -20,6 +20,7 @@ from scripts.train_sft import main
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
+RUNS = ("whole", "resumed")
 
 
 def start(
@@ -44,6 +45,23 @@ def assert_same_adapter(first: Path, second: Path) -> None:
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=0)
+
+
+def test_a_run_killed_after_its_last_step_takes_no_step_more(sft_flags, brief_model, tmp_path):
+    settings = {"hf_model_path": brief_model, "max_steps": 2, "load_in_4bit": "false"}
+    settings |= {"save_strategy": "steps", "save_steps": 1}
+    main(sft_flags(output_dir=tmp_path / "whole", **settings))
+    last = tmp_path / "whole/checkpoint-2"
+    resumed = tmp_path / "resumed"
+
+    main(sft_flags(output_dir=resumed, resume_from_checkpoint=last, **settings))
+
+    assert_same_adapter(tmp_path / "whole", resumed)
+    whole, again = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in RUNS)
+    assert [e["step"] for e in again["log_history"] if "loss" in e] == [1, 2]
+    assert again["after"] == whole["after"] != whole["before"]
+    main(sft_flags(output_dir=resumed, resume_from_checkpoint=last, **settings | {"max_steps": 3}))
+    assert json.loads((resumed / "metrics.json").read_text())["log_history"][-1]["step"] == 3
 
 
 @pytest.mark.slow

@@ -130,6 +130,7 @@ def prepared(tmp_path_factory):
             "demo-42",
             "sft-0",
             "online-0",
+            "long-0",
             "loop_sft",
             "demo_grpo",
         ):

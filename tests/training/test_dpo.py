@@ -95,6 +95,24 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(dpo_flags, sft_flags, tm
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_run_killed_after_its_last_step_is_scored_as_it_would_have_been(
+    dpo_flags, sft_flags, tmp_path
+):
+    train_sft(sft_flags(output_dir=tmp_path / "sft"))
+    common = {"lora_path": tmp_path / "sft", "lora_r": None, "max_steps": 2}
+    common |= {"save_strategy": "steps", "save_steps": 1}
+    main(dpo_flags(output_dir=tmp_path / "whole", **common))
+    last = tmp_path / "whole/checkpoint-2"
+
+    main(dpo_flags(output_dir=tmp_path / "resumed", resume_from_checkpoint=last, **common))
+
+    names = ("whole", "resumed")
+    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in names)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    whole, again = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in names)
+    assert again["after"] == whole["after"] != whole["before"]
+
+
 def test_pairs_are_tokenized_by_our_own_labels(dpo_flags, start):
     run, data = start(dpo_flags(), DPO())
     row = data.train[0]

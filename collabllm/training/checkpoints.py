@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+from transformers import TrainerState
 
 from collabllm.cli import go_on_with
 from collabllm.files import write_text
@@ -69,6 +70,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """List a run's checkpoints by step; other folders, such as `checkpoint-best`, are no steps."""
     found = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("*")]
     return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
+def read_state(checkpoint: str) -> TrainerState:
+    """Read how far a checkpoint's training has come."""
+    return TrainerState.load_from_json(str(Path(checkpoint) / _LAST_FILE))
 
 
 def describe_kept(folder: Path, resumed: str | None, progress: Progress) -> str:

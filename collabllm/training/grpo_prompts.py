@@ -62,8 +62,8 @@ def fit_prompts(
 def shuffle_tasks(prompts: Dataset, seed: int) -> Dataset:
     """Shuffle tasks, and leave the openings of one task together.
 
-    Then a step has openings of one task that tell nothing and everything, and the sum of their
-    gradients is what sets them apart, not how many of each kind chance has put into it.
+    Then a step mostly has all openings of a task, and the sum of their gradients is what sets them
+    apart, not how many of each kind chance has put into it.
     """
     names = prompts["single_turn_prompt"]
     tasks = list(dict.fromkeys(names))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Trainer, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
 
 from collabllm.hub import BUNDLED_MODEL, HubTarget, create_repository, push_folder
 from collabllm.models import load_adapter, load_base_model
@@ -28,6 +27,7 @@ from collabllm.training.checkpoints import (
     is_finished,
     own_folder,
     read_run_facts,
+    read_state,
 )
 from collabllm.training.data import TrainingData, prepare_once
 from collabllm.training.method import Method, Scores
@@ -205,7 +205,7 @@ def _open_folder(run: Run) -> None:
 def _train(trainer: Trainer, run: Run) -> dict[str, float]:
     """Train and save the adapter, or stop at a signal; return the trainer's metrics."""
     if run.checkpoint and not run.sharding.kind:
-        state = TrainerState.load_from_json(str(Path(run.checkpoint) / TRAINER_STATE_NAME))
+        state = read_state(run.checkpoint)
         if 0 < run.config.max_steps <= state.global_step or run.method.is_over(run.settings, state):
             return _take_finished(trainer, run, state)
     on_stop = SaveOnStop()
@@ -227,7 +227,7 @@ def _train(trainer: Trainer, run: Run) -> dict[str, float]:
 
 def _take_finished(trainer: Trainer, run: Run, state: TrainerState) -> dict[str, float]:
     """Save the adapter of a checkpoint with no step left; transformers would take one more."""
-    logger.info("%s is that of the last step; its adapter is taken.", run.checkpoint)
+    logger.info("No step is left after %s; its adapter is taken.", run.checkpoint)
     trainer._load_from_checkpoint(str(run.checkpoint))
     trainer.state = state
     if trainer.args.load_best_model_at_end and state.best_model_checkpoint:

@@ -20,7 +20,6 @@ from scripts.train_sft import main
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
-RUNS = ("whole", "resumed")
 
 
 def start(
@@ -47,19 +46,27 @@ def assert_same_adapter(first: Path, second: Path) -> None:
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=0)
 
 
-def test_a_run_killed_after_its_last_step_takes_no_step_more(sft_flags, brief_model, tmp_path):
+@pytest.mark.parametrize("takes_best", [False, True])
+def test_a_run_killed_after_its_last_step_takes_no_step_more(
+    sft_flags, brief_model, tmp_path, takes_best
+):
     settings = {"hf_model_path": brief_model, "max_steps": 2, "load_in_4bit": "false"}
     settings |= {"save_strategy": "steps", "save_steps": 1}
-    main(sft_flags(output_dir=tmp_path / "whole", **settings))
-    last = tmp_path / "whole/checkpoint-2"
-    resumed = tmp_path / "resumed"
+    if takes_best:  # the first, since the loss falls
+        settings |= {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "loss"}
+        settings |= {"load_best_model_at_end": "true", "greater_is_better": "true"}
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    last = whole / "checkpoint-2"
+    main(sft_flags(output_dir=whole, **settings))
 
     main(sft_flags(output_dir=resumed, resume_from_checkpoint=last, **settings))
 
-    assert_same_adapter(tmp_path / "whole", resumed)
-    whole, again = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in RUNS)
+    assert_same_adapter(whole, resumed)
+    first, again = (json.loads((run / "metrics.json").read_text()) for run in (whole, resumed))
     assert [e["step"] for e in again["log_history"] if "loss" in e] == [1, 2]
-    assert again["after"] == whole["after"] != whole["before"]
+    assert again["after"] == first["after"] != first["before"]
+    if takes_best:
+        assert_same_adapter(whole, whole / "checkpoint-1")
     main(sft_flags(output_dir=resumed, resume_from_checkpoint=last, **settings | {"max_steps": 3}))
     assert json.loads((resumed / "metrics.json").read_text())["log_history"][-1]["step"] == 3
 

@@ -57,8 +57,8 @@ class SeededSampling(LogitsProcessor):
         passed = warped.softmax(-1).cumsum(-1)
         total = passed[:, -1:]
         draws = [torch.rand(1, generator=stream, device=warped.device) for stream in self._streams]
-        # Below the total, also after rounding: draws are at most 1 - 2**-24, and any float32 times
-        # that is a smaller one. So no token comes after the last that is possible.
+        # Below the total, also after rounding: a float32 times one below 1 is a smaller one. So no
+        # token comes after the last that is possible.
         points = torch.stack(draws) * total
         drawn = torch.searchsorted(passed, points, right=True)
         tokens = torch.where(self._greedy, warped.argmax(-1, keepdim=True), drawn)

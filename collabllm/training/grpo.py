@@ -4,12 +4,14 @@ import gc
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
+from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from collabllm.data_processing.dataset_utils import multiturn_dataset_to_prompts
 from collabllm.rewards.applicable import check_applicable
@@ -22,10 +24,10 @@ from collabllm.training.grpo_conversations import Conversations
 from collabllm.training.grpo_online import FOLDER, PolicyReward
 from collabllm.training.grpo_own_turns import go_on
 from collabllm.training.grpo_prompts import (
+    TaskSampler,
     build_openings,
     describe_prompts,
     fit_prompts,
-    shuffle_tasks,
 )
 from collabllm.training.grpo_settings import GRPOSettings
 from collabllm.training.grpo_vllm import check_vllm
@@ -83,6 +85,20 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
         budget.add(online.num_generated - before, self.accelerator)
         self._metrics["train"]["generated_tokens"] = [budget.total]
         return scored
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
+        """Keep the openings of a task together, unless prompts are turns or all are shuffled."""
+        dataset = self.train_dataset if dataset is None else dataset
+        sampler: RepeatSampler = super()._get_train_sampler(dataset)
+        if self.shuffle_dataset or self.online.settings.prompts == "turns":
+            return cast("Sampler[int]", sampler)
+        return TaskSampler(
+            list(dataset["single_turn_prompt"]),
+            seed=self.args.seed,
+            mini_repeat_count=sampler.mini_repeat_count,
+            batch_size=sampler.batch_size,
+            repeat_count=sampler.repeat_count,
+        )
 
     def sync_vllm(self) -> None:
         """Give vLLM the weights of this step, unless it has them."""
@@ -190,8 +206,6 @@ class GRPO(Method):
             )
         room = settings.max_length - config.max_completion_length
         train, report = fit_prompts(sides["train"], tokenizer, config, room)
-        if settings.prompts != "turns":
-            train = shuffle_tasks(train, settings.seed)
         report.notes.append(describe_steps(len(train) * config.num_generations, config))
         print(describe_prompts(report, room))
         report.check_lost(settings.max_length, settings.allow_truncation)

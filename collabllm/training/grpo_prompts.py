@@ -1,11 +1,12 @@
 """Prompts of online training: first messages of tasks, and which prompts leave room for a reply."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
 from jinja2.exceptions import TemplateError
+from trl.trainer.utils import RepeatSampler
 
 from collabllm.messages import Message, fold_system, with_system_prompt
 from collabllm.tasks import Task
@@ -59,16 +60,35 @@ def fit_prompts(
     return Dataset.from_dict(kept, features=_PROMPTS), report
 
 
-def shuffle_tasks(prompts: Dataset, seed: int) -> Dataset:
-    """Shuffle tasks, and leave the openings of one task together.
+class TaskSampler(RepeatSampler):
+    """TRL's order of prompts, with the openings of one task together and new in every epoch.
 
-    Then a step mostly has all openings of a task, and the sum of their gradients is what sets them
-    apart, not how many of each kind chance has put into it.
+    Then a step with room for several prompts mostly has all openings of a task, and the sum of
+    their gradients is what sets them apart, not how many of each kind chance has put into it. The
+    last prompts, too few for a step, are others in each epoch.
+
+    Args:
+        tasks: The task of each prompt.
+        seed: Seed of the order, with the epoch.
+        repeats: As of TRL's sampler.
     """
-    names = prompts["single_turn_prompt"]
-    tasks = list(dict.fromkeys(names))
-    places = dict(zip(tasks, np.random.default_rng(seed).permutation(len(tasks)), strict=True))
-    return prompts.select(np.argsort([places[name] for name in names], kind="stable"))
+
+    def __init__(self, tasks: Sequence[str], seed: int, **repeats: int) -> None:
+        super().__init__(tasks, shuffle=False, **repeats)
+        self.tasks, self.task_seed, self.epoch = tasks, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of this epoch; called by the trainer's loader."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield indices of prompts, each repeated as TRL wants it."""
+        tasks = list(dict.fromkeys(self.tasks))
+        places = np.random.default_rng([self.task_seed, self.epoch]).permutation(len(tasks))
+        place_of = dict(zip(tasks, places, strict=True))
+        order = np.argsort([place_of[task] for task in self.tasks], kind="stable").tolist()
+        for index in super().__iter__():
+            yield order[index]
 
 
 def _count(messages: Any, tokenizer: Any, config: Any) -> int:

@@ -206,7 +206,9 @@ def _train(trainer: Trainer, run: Run) -> dict[str, float]:
     """Train and save the adapter, or stop at a signal; return the trainer's metrics."""
     if run.checkpoint and not run.sharding.kind:
         state = read_state(run.checkpoint)
-        if 0 < run.config.max_steps <= state.global_step or run.method.is_over(run.settings, state):
+        loader = trainer.get_train_dataloader()
+        num_steps = trainer.set_initial_training_values(trainer.args, loader)[-1]
+        if num_steps <= state.global_step or run.method.is_over(run.settings, state):
             return _take_finished(trainer, run, state)
     on_stop = SaveOnStop()
     trainer.add_callback(on_stop)
@@ -229,6 +231,10 @@ def _take_finished(trainer: Trainer, run: Run, state: TrainerState) -> dict[str,
     """Save the adapter of a checkpoint with no step left; transformers would take one more."""
     logger.info("No step is left after %s; its adapter is taken.", run.checkpoint)
     trainer._load_from_checkpoint(str(run.checkpoint))
+    state.is_local_process_zero = trainer.is_local_process_zero()  # the file is the first one's
+    state.is_world_process_zero = trainer.is_world_process_zero()
+    if state.best_model_checkpoint and not Path(state.best_model_checkpoint).is_dir():
+        state.best_model_checkpoint = None  # as transformers does
     trainer.state = state
     if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
         trainer._load_best_model()

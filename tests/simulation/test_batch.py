@@ -80,14 +80,15 @@ def test_300_conversations_survive_a_20_percent_fault_rate(tmp_path):
     assert reasons <= {"user_satisfied", "user_unparseable", "assistant_empty", "server_error"}
     assert sum(line["termination_reason"] == "user_satisfied" for line in lines) > 280
     assert min(server.injected.values()) > 5
+    late, used = 0, ledger.by_role()
     for role in ("user", "assistant"):
-        usage = ledger.by_role()[role]
         # On a busy machine an answer may be sent in full and yet come after the time-out.
-        late = server.delivered[role, "requests"] - usage.requests
-        assert 0 <= late <= usage.unanswered
-        for name in ("prompt_tokens", "completion_tokens"):
-            assert getattr(usage, name) <= server.delivered[role, name]
-            assert late or getattr(usage, name) == server.delivered[role, name]
+        late += server.delivered[role, "requests"] - used[role].requests
+        for name in ("requests", "prompt_tokens", "completion_tokens"):
+            assert 0.9 * server.delivered[role, name] < getattr(used[role], name)
+            assert getattr(used[role], name) <= server.delivered[role, name]
+    broken = sum(server.injected[fault] for fault in ("drop", "stall", "invalid_body"))
+    assert late + broken <= used["user"].unanswered + used["assistant"].unanswered
 
 
 def test_200_hidden_goals_stay_apart_and_out_of_the_assistants_sight():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from collabllm.data.demo_generator import generate_rows
 from collabllm.errors import IncompleteRunError, ServerError
 from collabllm.rewards.multiturn import RewardEstimate
 from collabllm.rewards.registry import MetricValue
@@ -18,6 +19,7 @@ from collabllm.simulation.user_models import UserTurnResult
 from collabllm.tasks import load_tasks
 from collabllm.training.grpo_online import PolicyReward, describe
 from collabllm.training.grpo_own_turns import go_on
+from collabllm.training.grpo_prompts import TaskSampler
 from collabllm.training.token_budget import TokenBudget
 from scripts.train_grpo import main, parse_args
 
@@ -73,6 +75,53 @@ def test_the_openings_of_a_task_are_answered_together(grpo_flags, monkeypatch):
     assert len(tasks) == len(set(tasks)) < 12
     places = [task.single_turn_prompt for task in load_tasks("demo")]
     assert [*map(places.index, tasks)] != sorted(map(places.index, tasks))
+
+
+def test_each_epoch_has_an_order_of_tasks_and_none_is_always_left_out():
+    tasks = [f"t{i // 2}" for i in range(14)]
+    sampler = TaskSampler(tasks, seed=0, mini_repeat_count=2, batch_size=4, repeat_count=3)
+    orders = []
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+        assert list(sampler) == orders[-1]
+
+    for order in orders:
+        assert len(order) == len(sampler) == 12 * 2 * 3
+        for start in range(0, len(order), 24):
+            assert order[start : start + 8] * 3 == order[start : start + 24]
+            answered = [tasks[i] for i in order[start : start + 8 : 2]]
+            assert answered == sorted(answered, key=answered.index)
+    assert len(set(map(tuple, orders))) > 10
+    assert set().union(*orders) == set(range(14))
+
+
+def test_a_run_resumed_in_its_fourth_epoch_answers_the_same_prompts(
+    grpo_flags, tmp_path, monkeypatch
+):
+    rows = [row for row in generate_rows() if row["single_turn_metadata"]["opening"] == "full"]
+    kinds = [row["single_turn_metadata"]["kind"] for row in rows]
+    five = [
+        row for row, kind in zip(rows, kinds, strict=True) if kind in [*dict.fromkeys(kinds)][:5]
+    ]
+    (tmp_path / "five.jsonl").write_text("".join(json.dumps(row) + "\n" for row in five))
+    answered = []
+    reward = PolicyReward.__call__
+
+    def record(self, prompts, *args, **columns):
+        answered.append(columns["single_turn_prompt"])
+        return reward(self, prompts, *args, **columns)
+
+    monkeypatch.setattr(PolicyReward, "__call__", record)
+    common = {"hf_dataset_path": tmp_path / "five.jsonl", "batch_size": 8, "max_steps": 8}
+    common |= {"save_strategy": "steps", "save_steps": 1, "eval_ratio": 0, "sample_steps": 0}
+    main(grpo_flags(**common))
+    last = tmp_path / "run/checkpoint-7"
+    main(grpo_flags(output_dir=tmp_path / "resumed", resume_from_checkpoint=last, **common))
+
+    assert len({task for tasks in answered[:2] for task in tasks}) == 4
+    assert answered[:2] != answered[6:8]
+    assert answered[8:] == answered[7:8]
 
 
 @pytest.mark.parametrize("credit", ["turn", "conversation"])

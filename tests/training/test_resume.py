@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from collabllm.training import run
 from collabllm.training.checkpoints import find_checkpoint
 from collabllm.training.run import Run
 from collabllm.training.sft import SFT
@@ -69,6 +70,32 @@ def test_a_run_killed_after_its_last_step_takes_no_step_more(
         assert_same_adapter(whole, whole / "checkpoint-1")
     main(sft_flags(output_dir=resumed, resume_from_checkpoint=last, **settings | {"max_steps": 3}))
     assert json.loads((resumed / "metrics.json").read_text())["log_history"][-1]["step"] == 3
+
+
+def test_half_an_epoch_is_over_on_resume_and_only_the_first_process_reports(
+    sft_flags, brief_model, tmp_path, monkeypatch
+):
+    settings = {"hf_model_path": brief_model, "load_in_4bit": "false", "batch_size": 4}
+    settings |= {"max_steps": None, "num_train_epochs": 0.5, "eval_ratio": 0}
+    settings |= {"save_strategy": "steps", "save_steps": 1}
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    main(sft_flags(output_dir=whole, **settings))
+    last = Path(find_checkpoint("true", whole))
+    state = json.loads((last / "trainer_state.json").read_text())
+    state["is_world_process_zero"] = False  # of another process than the one that resumes
+    state["best_model_checkpoint"] = str(tmp_path / "gone")
+    (last / "trainer_state.json").write_text(json.dumps(state))
+    states = []
+    leave = run._leave_results
+    monkeypatch.setattr(run, "_leave_results", lambda *a: (states.append(a[0].state), leave(*a)))
+
+    main(sft_flags(output_dir=resumed, resume_from_checkpoint=last, **settings))
+
+    assert state["max_steps"] > 1
+    assert_same_adapter(whole, resumed)
+    assert states[0].global_step == state["global_step"]
+    assert states[0].is_world_process_zero
+    assert json.loads((resumed / "metrics.json").read_text())["best_checkpoint"] is None
 
 
 @pytest.mark.slow

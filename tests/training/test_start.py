@@ -96,6 +96,7 @@ def test_a_sharded_model_has_no_device_map_and_stores_4bit_weights_in_the_type_o
     ("amx", "avx512_bf16", "expected"),
     [
         (True, True, torch.bfloat16),
+        (True, False, torch.bfloat16),
         (False, True, torch.bfloat16),
         (False, False, torch.float32),
     ],

@@ -20,7 +20,7 @@ from collabllm.data.task_bank import (
 )
 
 SCORES = {
-    "best": 0.9, "generic": 0.5, "reask": 0.42, "needless": 0.4, "guess": 0.3, "echo": 0.2,
+    "best": 0.9, "generic": 0.5, "echo": 0.45, "reask": 0.3, "needless": 0.3, "guess": 0.3,
 }  # fmt: skip
 GENERIC_QUESTIONS = (
     "Could you please provide me with more details about your request?",
@@ -72,15 +72,18 @@ def generate_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
         random_ = random.Random(f"{seed}-{entry['kind']}")
         shapes = ["clear"] if "request" in entry else random_.sample(_SHAPES, 2)
         for shape in shapes:
-            yield from _Conversation(entry, shape, random_).rows(conv_id)
+            guesses = random.Random(f"{seed}-{conv_id}-guesses")
+            yield from _Conversation(entry, shape, random_, guesses).rows(conv_id)
             conv_id += 1
 
 
 class _Conversation:
     """One conversation of a kind: the user's manner, and three candidates per turn."""
 
-    def __init__(self, entry: Entry, shape: str, random_: random.Random) -> None:
-        self.entry, self.shape, self.random = entry, shape, random_
+    def __init__(
+        self, entry: Entry, shape: str, random_: random.Random, guesses: random.Random
+    ) -> None:
+        self.entry, self.shape, self.random, self.guesses = entry, shape, random_, guesses
         self.terse = random_.random() < 0.25
 
     def rows(self, conv_id: int) -> Iterator[dict[str, Any]]:
@@ -107,7 +110,7 @@ class _Conversation:
             prompt = [*prompt, {"role": "assistant", "content": best}]
 
     def _turns(self) -> Iterator[Turn]:
-        done: Candidate = ("best", self._result())
+        done: Candidate = ("best", _lead(self.entry["result"], self.random))
         if self.shape == "clear":
             weak: list[Candidate] = [("needless", self.entry["needless"]), self._needless()]
             yield self.entry["request"], [done, *weak]
@@ -123,10 +126,10 @@ class _Conversation:
             other = (
                 self._reask(told) if told else ("generic", self.random.choice(GENERIC_QUESTIONS))
             )
-            yield message, [("best", ask["text"]), other, ("guess", self.entry["wrong"])]
+            yield message, [("best", ask["text"]), other, self._guess()]
             message, told = self._answer(ask["for"]), [*told, *ask["for"]]
         if self.random.random() >= _ENDS_ASKING:
-            yield message, [done, self._reask(told), ("guess", self.entry["wrong"])]
+            yield message, [done, self._reask(told), self._guess()]
 
     def _opening(self) -> tuple[str, Sequence[Entry], list[str]]:
         """Return the first message, the good questions after it, and the facts that it tells."""
@@ -136,11 +139,6 @@ class _Conversation:
         missing = [name for name in self.entry["facts"] if name not in some["tells"]]
         ask = {"for": missing, "text": self._plainly(missing) or some["ask"]}
         return some["text"], [ask], list(some["tells"])
-
-    def _result(self) -> str:
-        """Return the finished reply; a lead makes plain at once that it is no question."""
-        result: str = self.entry["result"]
-        return f"{self.random.choice(LEADS)} {result}" if self.random.random() < _LED else result
 
     def _plainly(self, names: Sequence[str]) -> str:
         """Return the facts' own questions, as a list or in a row; at times "", for other words."""
@@ -167,12 +165,21 @@ class _Conversation:
             return ", ".join(fact["value"] for fact in facts)
         return " ".join([*(end_sentence(f["say"]) for f in facts[:-1]), facts[-1]["say"]])
 
+    def _guess(self) -> Candidate:
+        """Do the task without what is missing, in the form of a good result."""
+        return "guess", _lead(self.entry["wrong"], self.guesses)
+
     def _needless(self) -> Candidate:
         return "needless", self.random.choice(NEEDLESS)
 
     def _reask(self, told: Sequence[str]) -> Candidate:
         """Ask for something that the user has said already."""
         return "reask", self.entry["facts"][self.random.choice(list(told))]["ask"]
+
+
+def _lead(result: str, random_: random.Random) -> str:
+    """Begin a result, mostly; a lead makes plain at once that it is no question."""
+    return f"{random_.choice(LEADS)} {result}" if random_.random() < _LED else result
 
 
 def main(argv: list[str] | None = None) -> None:

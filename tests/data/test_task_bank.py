@@ -9,7 +9,11 @@ import pytest
 
 from collabllm.data.demo_generator import generate_rows
 from collabllm.data.task_bank import is_test_kind, load_bank
-from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
+from collabllm.data_processing import (
+    load_multiturn_dataset,
+    multiturn_dataset_to_dpo,
+    multiturn_dataset_to_sft,
+)
 from collabllm.tasks import demo_tasks
 from collabllm.tasks.demo import DEVELOPMENT_RATIO, KIND_COLUMN, demo_side
 from collabllm.tasks.requests import find_questions
@@ -150,3 +154,24 @@ def test_the_demo_dataset_has_three_candidates_a_turn_and_the_best_is_the_good_o
         best = max(candidates, key=lambda row: row["score"])
         assert best["single_turn_metadata"]["reply_kind"] == "best"
         assert len({row["completion"] for row in candidates}) == 3
+
+
+def test_the_worst_replies_of_preference_pairs_do_not_show_by_their_form():
+    """Else preference training learns the form: not to ask at all, or to begin with a lead."""
+    pairs = multiturn_dataset_to_dpo(load_multiturn_dataset("demo"), min_score_gap=0.3)["train"]
+    replies = {
+        side: [pair[side][0]["content"] for pair in pairs] for side in ("chosen", "rejected")
+    }
+    share = {
+        side: (
+            sum(bool(find_questions(text)) for text in texts) / len(texts),
+            sum(text.startswith("Here") for text in texts)
+            / sum(not find_questions(text) for text in texts),
+        )
+        for side, texts in replies.items()
+    }
+
+    asking, led = zip(share["chosen"], share["rejected"], strict=True)
+    assert abs(asking[0] - asking[1]) < 0.2
+    assert abs(led[0] - led[1]) < 0.1
+    assert min(led) > 0.8

@@ -73,6 +73,7 @@ def measure(way: str, args: argparse.Namespace) -> tuple[float, float, float]:
         "logging_steps": 1,
         "report_to": "none",
         "save_strategy": "no",
+        "shuffle_dataset": True,  # TRL's own order, for all three
     }
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(GRPO(), settings, {**fields, "output_dir": folder})

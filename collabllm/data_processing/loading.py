@@ -1,6 +1,7 @@
 """Load multi-turn datasets from a Hub id, a folder or a file, flat or nested, and check them."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -85,6 +86,7 @@ def load_multiturn_dataset(
     return _from_dataset(table, f"{path}[{split}]", skip_bad_rows)
 
 
+_WRAPPED = re.compile(r'\s*\{\s*("\w+"\s*:\s*("[^"]*"|[\w.]+)\s*,\s*)*"data"\s*:\s*\[')
 _SAVED_BY_DATASETS = ("dataset_info.json", "dataset_dict.json")
 
 
@@ -164,7 +166,10 @@ def _iter_dataset(dataset: Dataset) -> Rows:
 
 
 def iter_json(file: Path) -> Rows:
-    """Yield the objects of a JSON Lines file or of one JSON list, holding one at a time."""
+    """Yield the objects of a JSON Lines file or of one JSON list, holding one at a time.
+
+    The list may be the one under `data` in an object, as in the SQuAD family.
+    """
     with file.open(encoding="utf-8-sig") as stream:
         if file.suffix == ".jsonl":
             for idx, line in enumerate(stream, start=1):
@@ -173,6 +178,8 @@ def iter_json(file: Path) -> Rows:
             return
         text = stream.read()
     decoder, position, idx = json.JSONDecoder(), len(text) - len(text.lstrip()), 0
+    if wrapped := _WRAPPED.match(text):
+        position = wrapped.end() - 1
     if text[position : position + 1] != "[":
         raise ValueError(f"{file.name}: must hold a JSON list of rows; use .jsonl for JSON Lines.")
     position = _skip(text, position + 1, " \n\r\t")

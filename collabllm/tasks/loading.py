@@ -1,5 +1,7 @@
 """Load tasks from files, datasets or the demo, and take one side of a split."""
 
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,6 +9,8 @@ from collabllm.data_processing.splitting import check_split_column, is_eval_task
 from collabllm.tasks.demo import DemoSide, demo_tasks
 from collabllm.tasks.sources import iter_rows, recognise
 from collabllm.tasks.task import Task, to_task
+
+logger = logging.getLogger(__name__)
 
 DEMO_TASKS = "demo"
 _DEMO_SIDES: Mapping[str, DemoSide | None] = {
@@ -46,9 +50,11 @@ def load_tasks(
     if str(path) in _DEMO_SIDES:
         return demo_tasks(_DEMO_SIDES[str(path)])[:limit]
     tasks: dict[str, Task] = {}
+    left_out: Counter[str] = Counter()
     for where, row in iter_rows(path, split):
         converted = recognise(row, columns, f"{path} {where}")
-        if converted is None:
+        if isinstance(converted, str):
+            left_out[converted] += 1
             continue
         task = to_task(converted, f"{path} {where}")
         known = tasks.setdefault(task.task_id, task)
@@ -59,6 +65,8 @@ def load_tasks(
             )
         if limit is not None and len(tasks) >= limit:
             break
+    for why, number in left_out.items():
+        logger.warning("%s: %d rows left out: %s.", path, number, why)
     if not tasks:
         raise ValueError(f"{path}: has no tasks.")
     return list(tasks.values())

@@ -67,7 +67,7 @@ def facts_told(facts: Sequence[Fact], messages: Sequence[Message]) -> set[str]:
     return {
         fact.name
         for fact in facts
-        if fact.answer in said or (fact.value and contains_value(said, fact.value))
+        if contains_value(said, fact.answer) or (fact.value and contains_value(said, fact.value))
     }
 
 

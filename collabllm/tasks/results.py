@@ -135,7 +135,7 @@ def share_of_values_used(task: Task, reply: str, said: str) -> float:
         fact.weight
         for fact in facts
         if contains_value(reply, fact.value)
-        and (fact.answer in said or contains_value(said, fact.value))
+        and (contains_value(said, fact.answer) or contains_value(said, fact.value))
     )
     if not used:
         return 0.0

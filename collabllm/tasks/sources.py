@@ -2,13 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from collabllm.data_processing.formats import to_goal
 from collabllm.files import find_split_file
 from collabllm.hub import check_reachable
+from collabllm.messages import shorten
 
 _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
@@ -17,9 +19,9 @@ _NO_WISH = re.compile(r"(no|none|not|any|yes|all)\b", re.IGNORECASE)  # no resul
 _EXAMPLES = re.compile(r"\s*\([^()]*\)$")
 _HARDEST = "Level 5"
 _IN3 = ("task", "vague", "missing_details")
-_SHARDED = ("sharded_instructions",)
+_SHARDED = (("shards",), ("sharded_instructions",))
 _MEDIQ = ("question", "context", "options", "facts")
-_ABG_COQA = ("story", "ambiguity", "clarification_turn")
+_ABG_COQA = ("story", "ambiguity")
 
 Row = Mapping[str, Any]
 
@@ -56,7 +58,7 @@ def iter_rows(path: str | Path, split: str = "train") -> Iterator[tuple[str, Row
         yield f"row {idx}", row
 
 
-def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | None:
+def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | str:
     """Give a row the columns of a task, by a column map or by the shape of a known source.
 
     Args:
@@ -65,10 +67,11 @@ def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | 
         where: Position of the row, for errors.
 
     Returns:
-        A row with `single_turn_prompt`, or None for one to leave out (MATH below level 5).
+        A row with `single_turn_prompt`, or why it is left out (MATH below level 5, say).
 
     Raises:
-        ValueError: If a mapped column is not there, or a row of conversations has none.
+        ValueError: If a mapped column is not there, a row of conversations has none, or a column
+            of a known source has not what belongs there.
     """
     if not isinstance(row, Mapping):
         return row
@@ -81,19 +84,19 @@ def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | 
         return {**row, **{ours: row[theirs] for ours, theirs in columns.items()}}
     if "single_turn_prompt" in row:
         return row
-    for columns_of, convert in _SHAPES.items():
-        if all(name in row for name in columns_of):
-            return convert(row)
     try:
+        for columns_of, convert in _SHAPES.items():
+            if all(name in row for name in columns_of):
+                return convert(row)
         return to_goal(row) or row
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _from_math(row: Row) -> Row | None:
+def _from_math(row: Row) -> Row | str:
     """MATH (Hendrycks et al. 2021), for example `lighteval/MATH-Hard`; accuracy is its metric."""
     if row.get("level", _HARDEST) != _HARDEST:
-        return None
+        return f"below {_HARDEST}"
     return {
         "single_turn_prompt": row["problem"],
         "single_turn_completion": row["solution"],
@@ -129,42 +132,46 @@ def _from_medium(row: Row) -> Row:
     }
 
 
-def _from_in3(row: Row) -> Row:
+def _from_in3(row: Row) -> Row | str:
     """IN3 (Qian et al. 2024, arXiv:2402.09205) and UserRL's IntentionGym; asking is measured.
 
     A missing detail is a fact, one of its options (drawn by the texts) what the user wants, its
     importance the weight. What a result must contain is the option without its examples, and
     nothing where the user has no wish. A row that is not vague is a clear request: all asking is
-    needless.
+    needless. A vague one without details is left out: nobody can say what to ask.
     """
-    opening = str(row["task"])
-    details = row["missing_details"] or [] if row["vague"] else []
-    facts = []
+    opening = _text(row, "task")
+    vague = _flag(row, "vague")
+    details = _rows(row, "missing_details") if vague else []
+    if vague and not details:
+        return "vague, and without missing details"
+    facts: list[dict[str, Any]] = []
     for detail in details:
-        options = _whole(detail.get("options") or [])
-        wish = _draw(options, f"{opening}{detail['description']}") if options else ""
+        name = _text(detail, "description")
+        options = _whole(_list(detail, "options"))
+        wish = _draw(options, f"{opening}{name}") if options else ""
         facts.append(
             {
-                "name": detail["description"],
-                "answer": f"{detail['description']}: {wish or 'no preference'}.",
+                "name": name,
+                "answer": f"{name}: {wish or 'no preference'}.",
                 "value": "" if _NO_WISH.match(wish) else _EXAMPLES.sub("", wish),
                 "question": ", ".join(options),
-                "weight": float(detail.get("importance") or 1),
+                "weight": detail.get("importance"),
             }
         )
     return {
         "single_turn_prompt": " ".join([opening, *(fact["answer"] for fact in facts)]),
         "task_desc": str(row.get("category") or ""),
         "opening": opening,
-        "facts": facts,
-        "single_turn_metadata": {"category": row.get("category", ""), "vague": bool(row["vague"])},
+        "facts": _numbered(facts),
+        "single_turn_metadata": {"category": row.get("category", ""), "vague": vague},
     }
 
 
 def _whole(options: Sequence[str]) -> list[str]:
     """Join what was cut at the commas of "(e.g., S, M)"; return the options without spaces."""
     whole: list[str] = []
-    for option in map(str, options):
+    for option in map(str, (option for option in options if option is not None)):
         if whole and whole[-1].count("(") > whole[-1].count(")"):
             whole[-1] += f", {option.strip()}"
         else:
@@ -174,17 +181,19 @@ def _whole(options: Sequence[str]) -> list[str]:
 
 def _from_sharded(row: Row) -> Row:
     """Lost in Conversation (Laban et al. 2025, arXiv:2505.06120): the first shard opens."""
-    shards = [
-        shard if isinstance(shard, str) else str(shard.get("shard") or shard.get("shard_text"))
-        for shard in row["sharded_instructions"]
-    ]
+    column = "shards" if "shards" in row else "sharded_instructions"
+    shards = [_shard(shard, column) for shard in _list(row, column)]
+    if not shards:
+        raise ValueError(f"{column} is empty.")
     facts = [
         {"name": f"shard {idx}", "answer": shard, "value": "", "question": shard}
         for idx, shard in enumerate(shards[1:], start=2)
     ]
+    answer = row.get("answer")
     return {
         "task_id": row.get("task_id"),
         "single_turn_prompt": " ".join(shards),
+        "single_turn_completion": answer if isinstance(answer, str) else "",
         "task_desc": str(row.get("task") or ""),
         "opening": shards[0],
         "facts": facts,
@@ -192,18 +201,34 @@ def _from_sharded(row: Row) -> Row:
     }
 
 
+def _shard(shard: Any, column: str) -> str:
+    if isinstance(shard, Mapping):
+        name = next((name for name in ("shard", "shard_text", "text") if shard.get(name)), "shard")
+        return _text(shard, name)
+    return _text({column: shard}, column)
+
+
 def _from_mediq(row: Row) -> Row:
-    """MediQ (Li et al. 2024, arXiv:2406.00922): a patient who tells a fact when asked for it."""
+    """MediQ (Li et al. 2024, arXiv:2406.00922): a patient who tells a fact when asked for it.
+
+    The first sentence of the case opens; a fact that it holds is none.
+    """
     options = row["options"]
-    letters = options.items() if isinstance(options, Mapping) else enumerate(options, start=1)
-    choices = " ".join(f"{letter}: {text}" for letter, text in letters)
-    context = row["context"]
-    first = context[0] if isinstance(context, list) and context else str(context).split(". ")[0]
+    if isinstance(options, Mapping):
+        letters: Any = options.items()
+    else:
+        letters = enumerate(_list(row, "options"), start=1)
+    choices = " ".join(f"{letter}: {text}" for letter, text in letters if text is not None)
+    case = row["context"]
+    sentences = [_text(row, "context")] if isinstance(case, str) else _list(row, "context")
+    first = str(sentences[0]).split(". ")[0] if sentences else ""
+    known = [str(fact) for fact in _list(row, "facts") if fact]
     facts = [
         {"name": f"fact {idx}", "answer": fact, "value": "", "question": fact}
-        for idx, fact in enumerate(row["facts"] or [], start=1)
+        for idx, fact in enumerate(known, start=1)
+        if fact.rstrip(".") not in first
     ]
-    opening = f"{first} {row['question']} {choices}"
+    opening = " ".join(part for part in (first, _text(row, "question"), choices) if part)
     return {
         "task_id": None if row.get("id") is None else str(row["id"]),
         "single_turn_prompt": " ".join([opening, *(fact["answer"] for fact in facts)]),
@@ -214,19 +239,30 @@ def _from_mediq(row: Row) -> Row:
     }
 
 
-def _from_abg_coqa(row: Row) -> Row:
-    """Abg-CoQA (Guo et al. 2021): a question about a story, ambiguous or not."""
+def _from_abg_coqa(row: Row) -> Row | str:
+    """Abg-CoQA (Guo et al. 2021): a question about a story, ambiguous or not.
+
+    What was asked and answered before it stands between the two.
+    """
     turn = row.get("target_turn") or {}
-    question = str(turn.get("question") or row.get("question") or "")
-    opening = f"{row['story']}\n\n{question}"
-    clarification = row["clarification_turn"] or {}
-    answers = clarification.get("answers") or []
+    question = _text({"question": turn.get("question") or row.get("question")}, "question")
+    history = [
+        f"{_text(past, 'question')} {past.get('answer') or ''}".strip()
+        for past in _rows(row, "history_turns")
+    ]
+    opening = "\n\n".join(
+        [_text(row, "story"), *(["\n".join(history)] if history else []), question]
+    )
+    clarification = row.get("clarification_turn") or {}
+    answers = _rows(clarification, "answers")
     meant = _draw(answers, opening) if answers else {}
     facts = []
-    if str(row["ambiguity"]) == "ambiguous" and clarification.get("question"):
-        reply = str(meant.get("clr_ans") or meant.get("answer") or "")
-        asked = str(clarification["question"])
-        facts = [{"name": "what is meant", "answer": reply, "value": "", "question": asked}]
+    if str(row["ambiguity"]) == "ambiguous":
+        reply = str(meant.get("clr_ans") or meant.get("answer") or "").strip()
+        if not reply or not clarification.get("question"):
+            return "ambiguous, and without a clarification"
+        asked = str(clarification["question"])  # the reply alone may stand in the story
+        facts = [{"name": "what is meant", "answer": f"I mean this: {reply}", "question": asked}]
     return {
         "single_turn_prompt": " ".join([opening, *(fact["answer"] for fact in facts)]),
         "single_turn_completion": str(meant.get("org_ans") or turn.get("answer") or ""),
@@ -237,17 +273,62 @@ def _from_abg_coqa(row: Row) -> Row:
     }
 
 
+def _text(row: Row, name: str) -> str:
+    value = row.get(name)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} must be a non-empty text, got {shorten(value)}.")
+    return value
+
+
+def _list(row: Row, name: str) -> list[Any]:
+    value = row.get(name)
+    if value is None:
+        return []
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+        raise ValueError(f"{name} must be a list, got {shorten(value)}.")
+    return list(value)
+
+
+def _rows(row: Row, name: str) -> list[Row]:
+    found = _list(row, name)
+    for entry in found:
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"{name} must be a list of objects, got {shorten(entry)} in it.")
+    return found
+
+
+def _flag(row: Row, name: str) -> bool:
+    value = row[name]
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    if isinstance(value, bool) or value in (0, 1):
+        return bool(value)
+    raise ValueError(f"{name} must be true or false, got {shorten(value)}.")
+
+
+def _numbered(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tell facts of one name apart."""
+    seen: Counter[str] = Counter()
+    for fact in facts:
+        seen[fact["name"]] += 1
+        if seen[fact["name"]] > 1:
+            fact["name"] = f"{fact['name']} ({seen[fact['name']]})"
+    return facts
+
+
 def _draw(options: Sequence[Any], text: str) -> Any:
     """Draw one by the hash of a text: the same row gives the same one."""
     digest = hashlib.sha256(text.encode()).digest()
     return options[int.from_bytes(digest[:4], "big") % len(options)]
 
 
-_SHAPES: Mapping[tuple[str, ...], Callable[[Row], Row | None]] = {
+_SHAPES: Mapping[tuple[str, ...], Callable[[Row], Row | str]] = {
     _BIGCODEBENCH: _from_bigcodebench,
     _MATH: _from_math,
     _IN3: _from_in3,
-    _SHARDED: _from_sharded,
+    **dict.fromkeys(_SHARDED, _from_sharded),
     _MEDIQ: _from_mediq,
     _ABG_COQA: _from_abg_coqa,
     _MEDIUM: _from_medium,

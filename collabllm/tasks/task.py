@@ -1,6 +1,7 @@
 """A task: a hidden goal, its reference, and what the user knows."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -69,7 +70,8 @@ def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
     """Make a task of a row; see `load_tasks` for its columns.
 
     Raises:
-        ValueError: If it has no goal, or a fact lacks its name or answer.
+        ValueError: If it has no goal, a fact lacks its name or answer, two facts have one name, or
+            a weight is no number above 0.
     """
     goal = row.get("single_turn_prompt") if isinstance(row, Mapping) else None
     if not isinstance(goal, str) or not goal.strip():
@@ -83,17 +85,28 @@ def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
         row.get("single_turn_completion") or "",
         row.get("task_desc") or "",
         row.get("opening") or "",
-        tuple(_to_fact(fact, where) for fact in row.get("facts") or ()),
+        _to_facts(row, where),
         row.get("single_turn_metadata") or {},
         tuple(
-            Opening(str(opening["text"]), tuple(opening["tells"]))
+            Opening(str(opening["text"]), tuple(opening.get("tells") or ()))
             for opening in row.get("told_openings") or ()
         ),
     )
 
 
+def _to_facts(row: Mapping[str, Any], where: str) -> tuple[Fact, ...]:
+    facts = tuple(_to_fact(fact, where) for fact in row.get("facts") or ())
+    names = [fact.name for fact in facts]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{where}: two facts are called {twice!r}; give each a name of its own.")
+    return facts
+
+
 def _to_fact(fact: Mapping[str, Any], where: str) -> Fact:
-    if not isinstance(fact, Mapping) or not {"name", "answer"} <= fact.keys():
+    if not isinstance(fact, Mapping) or not all(
+        fact.get(name) is not None and str(fact[name]).strip() for name in ("name", "answer")
+    ):
         raise ValueError(f"{where}: a fact needs 'name' and 'answer', got {shorten(fact)}.")
     cues = tuple(str(cue).lower() for cue in fact.get("cues") or ())
     return Fact(
@@ -102,8 +115,23 @@ def _to_fact(fact: Mapping[str, Any], where: str) -> Fact:
         cues,
         str(fact.get("value") or ""),
         str(fact.get("question") or ""),
-        float(fact.get("weight", 1.0)),
+        _to_weight(fact.get("weight"), where),
     )
+
+
+def _to_weight(value: Any, where: str) -> float:
+    """Read a weight; 1 where there is none."""
+    if value is None or value == "":
+        return 1.0
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = 0.0
+    if not 0 < weight < math.inf:
+        raise ValueError(
+            f"{where}: a fact's weight must be a number above 0, got {shorten(value)}."
+        )
+    return weight
 
 
 def count_partly_told(task: Task) -> int:

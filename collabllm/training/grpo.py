@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from datasets import Dataset, DatasetDict
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -21,10 +20,10 @@ from collabllm.training import held_out
 from collabllm.training.callbacks import SaveWithoutReference
 from collabllm.training.data import TrainingData, conversion, load_rows
 from collabllm.training.grpo_conversations import Conversations
-from collabllm.training.grpo_online import FOLDER, PolicyReward
+from collabllm.training.grpo_online import FOLDER, PolicyReward, choose_tasks
 from collabllm.training.grpo_own_turns import go_on
 from collabllm.training.grpo_prompts import (
-    TaskSampler,
+    PromptSampler,
     build_openings,
     describe_prompts,
     fit_prompts,
@@ -41,6 +40,10 @@ if TYPE_CHECKING:
 
 _OF_REPLIES = ("min_p", "repetition_penalty", "generation_kwargs")
 """Fields of TRL's own generation, which writes replies but no conversations."""
+
+
+_OF_ROWS = ("dataset_weights", "dataset_config", "skip_bad_rows")
+"""Settings of rows with replies, which tasks are not loaded by."""
 
 
 def train_grpo(settings: GRPOSettings | None = None, **arguments: Any) -> Path:
@@ -72,6 +75,7 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
     rows: Sequence[Mapping[str, Any]] = ()
     """Rows of the prompts that are answered now: TRL hands `rollout_func` the prompts alone."""
     held_out_tasks: Sequence[Task] = ()
+    prompt_order: "_PromptOrder"
     control: TrainerControl
     _last_loaded_step: int
 
@@ -89,16 +93,17 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
         """Keep the openings of a task together, unless prompts are turns or all are shuffled."""
         dataset = self.train_dataset if dataset is None else dataset
-        sampler: RepeatSampler = super()._get_train_sampler(dataset)
-        if self.shuffle_dataset or self.online.settings.prompts == "turns":
-            return cast("Sampler[int]", sampler)
-        return TaskSampler(
-            list(dataset["single_turn_prompt"]),
+        repeats: RepeatSampler = super()._get_train_sampler(dataset)
+        together = not self.shuffle_dataset and self.online.settings.prompts != "turns"
+        self.prompt_order.sampler = PromptSampler(
+            dataset,
+            list(dataset["single_turn_prompt"]) if together else None,
             seed=self.args.seed,
-            mini_repeat_count=sampler.mini_repeat_count,
-            batch_size=sampler.batch_size,
-            repeat_count=sampler.repeat_count,
+            mini_repeat_count=repeats.mini_repeat_count,
+            batch_size=repeats.batch_size,
+            repeat_count=repeats.repeat_count,
         )
+        return cast("Sampler[int]", self.prompt_order.sampler)
 
     def sync_vllm(self) -> None:
         """Give vLLM the weights of this step, unless it has them."""
@@ -128,6 +133,16 @@ class _Trainer(SaveWithoutReference, GRPOTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write nothing: `card.write_card` does, when the run is over."""
+
+
+class _PromptOrder(TrainerCallback):
+    """Tells the sampler the epoch: with several processes no loader reaches it."""
+
+    sampler: PromptSampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell it, also where a resumed run begins within an epoch."""
+        self.sampler.set_epoch(int(state.epoch + 1e-6))
 
 
 class _Samples(TrainerCallback):
@@ -173,6 +188,12 @@ class GRPO(Method):
             needs_of(name)  # so that an unknown one ends the run here
         if config.use_vllm:
             check_vllm(settings, config)
+        unread = [name for name in _OF_ROWS if getattr(settings, name)]
+        if unread:
+            raise ValueError(
+                f"{unread[0]} does not work here: prompts come from tasks, one weight each. Write "
+                "the rows that are wanted to a file, or to a folder by datasets' save_to_disk."
+            )
         ignored = [name for name in _OF_REPLIES if getattr(config, name) not in (None, 1.0, {})]
         if settings.credit == "conversation" and ignored:
             raise ValueError(
@@ -206,9 +227,15 @@ class GRPO(Method):
             )
         room = settings.max_length - config.max_completion_length
         train, report = fit_prompts(sides["train"], tokenizer, config, room)
-        report.notes.append(describe_steps(len(train) * config.num_generations, config))
+        report.notes.append(describe_steps(self.count_rows(len(train), config), config))
         print(describe_prompts(report, room))
         report.check_lost(settings.max_length, settings.allow_truncation)
+        per_step = config.generation_batch_size // config.num_generations
+        if len(train) < per_step:
+            raise ValueError(
+                f"{len(train)} prompts are too few for a step of {per_step}: lower --batch_size "
+                "or --gradient_accumulation_steps, or bring more tasks."
+            )
         facts = {
             "prompts": f"{settings.prompts}, {len(train)} of {len(train_tasks)} task openings"
             if settings.prompts != "turns"
@@ -238,8 +265,8 @@ class GRPO(Method):
                 "(configs/accelerate/multi_gpu.yaml)."
             )
         online = PolicyReward(settings, run.config)
-        chosen = _spread(settings.open_tasks("train"), settings.num_sample_replies)
-        samples = _Samples(chosen, settings.sample_steps)
+        chosen = choose_tasks(settings.open_tasks("train"), settings.num_sample_replies)
+        samples, order = _Samples(chosen, settings.sample_steps), _PromptOrder()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using 'rollout_func'")
             trainer = run.build_trainer(
@@ -249,14 +276,18 @@ class GRPO(Method):
                 rollout_func=Conversations(online) if settings.credit == "conversation" else None,
                 train_dataset=data.train,
                 eval_dataset=data.eval if len(data.eval) else None,
-                callbacks=[samples, TokenBudget(settings.max_generated_tokens)],
+                callbacks=[samples, order, TokenBudget(settings.max_generated_tokens)],
             )
-        samples.trainer = trainer
+        samples.trainer, trainer.prompt_order = trainer, order
         trainer.online = online
-        trainer.held_out_tasks = _spread(settings.open_tasks("eval"), settings.max_eval_tasks)
+        trainer.held_out_tasks = choose_tasks(settings.open_tasks("eval"), settings.max_eval_tasks)
         vllm = trainer.vllm_generation if run.config.use_vllm else None
         online.attach(trainer.model, run.tokenizer, vllm, trainer.sync_vllm)
         return trainer
+
+    def count_rows(self, num_rows: int, config: Any) -> int:
+        """Return the number of replies, which is what a batch counts."""
+        return num_rows * int(config.num_generations)
 
     def is_over(self, settings: GRPOSettings, state: TrainerState) -> bool:
         """Tell whether the tokens are spent."""
@@ -283,9 +314,3 @@ class GRPO(Method):
         trainer._last_loaded_step = -1  # the best weights may be back, at a step that vLLM knows
         scores: Scores = trainer.talk("held_out", tasks)
         return scores
-
-
-def _spread(tasks: Sequence[Task], number: int) -> list[Task]:
-    """Take some tasks, spread over their order, which goes by kind."""
-    picks = np.linspace(0, len(tasks) - 1, min(number, len(tasks)))
-    return [tasks[int(pick)] for pick in picks]

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from collabllm.errors import IncompleteRunError
 from collabllm.event_loop import run
 from collabllm.rewards import MultiturnReward, RewardEstimate
@@ -121,8 +123,8 @@ class PolicyReward:
         raise IncompleteRunError(
             f"{len(missing)} of {len(estimates)} replies of this step have no reward "
             f"({reasons[0] if reasons else timeout}); --max_missing {self.settings.max_missing:g} "
-            "allows no more. Mend the cause, and go on from the last checkpoint by "
-            "--resume_from_checkpoint true."
+            "allows no more. Mend the cause, and go on from the last checkpoint, where "
+            "--save_steps left one, by --resume_from_checkpoint auto."
         )
 
     def talk(self, tasks: Sequence[Task], file: Path | None) -> Scores:
@@ -175,7 +177,7 @@ class PolicyReward:
         reward = self.settings.reward
         scores = run(
             score_policies(
-                tasks[:: max(1, len(tasks) // _NUM_POLICY_TASKS)],
+                choose_tasks(tasks, _NUM_POLICY_TASKS),
                 self.user_factory,
                 reward,
                 self.tools,
@@ -192,6 +194,12 @@ class PolicyReward:
     def close(self) -> None:
         """Give the model back and close what was opened."""
         self.stack.close()
+
+
+def choose_tasks(tasks: Sequence[Task], number: int) -> list[Task]:
+    """Draw some tasks, the same ones every time; their order may go by kind and by what is told."""
+    picks = np.random.default_rng(0).permutation(len(tasks))[:number]
+    return [tasks[pick] for pick in sorted(picks)]
 
 
 def describe(estimates: Sequence[RewardEstimate]) -> Scores:

@@ -1,9 +1,10 @@
 """Prompts of online training: first messages of tasks, and which prompts leave room for a reply."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from datasets import Dataset, Features, List, Value
 from jinja2.exceptions import TemplateError
 from trl.trainer.utils import RepeatSampler
@@ -60,35 +61,47 @@ def fit_prompts(
     return Dataset.from_dict(kept, features=_PROMPTS), report
 
 
-class TaskSampler(RepeatSampler):
-    """TRL's order of prompts, with the openings of one task together and new in every epoch.
+class PromptSampler(RepeatSampler):
+    """TRL's repeats of prompts, in an order of each epoch, which a resumed run has, too.
 
-    Then a step with room for several prompts mostly has all openings of a task, and the sum of
-    their gradients is what sets them apart, not how many of each kind chance has put into it. The
-    last prompts, too few for a step, are others in each epoch.
+    With the openings of one task together, a step with room for several prompts mostly has all
+    openings of a task, and the sum of their gradients is what sets them apart, not how many of each
+    kind chance has put into it. The last prompts, too few for a step, are others in each epoch.
 
     Args:
-        tasks: The task of each prompt.
+        prompts: What is sampled from; only its length counts.
+        tasks: The task of each prompt, to keep those of one together; None to shuffle all prompts,
+            in the first epoch as TRL does.
         seed: Seed of the order, with the epoch.
         repeats: As of TRL's sampler.
     """
 
-    def __init__(self, tasks: Sequence[str], seed: int, **repeats: int) -> None:
-        super().__init__(tasks, shuffle=False, **repeats)
-        self.tasks, self.task_seed, self.epoch = tasks, seed, 0
+    def __init__(
+        self, prompts: Sized, tasks: Sequence[str] | None, seed: int, **repeats: int
+    ) -> None:
+        super().__init__(prompts, shuffle=False, **repeats)
+        self.tasks, self.order_seed, self.epoch = tasks, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order of this epoch; called by the trainer's loader."""
+        """Take the order of this epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         """Yield indices of prompts, each repeated as TRL wants it."""
-        tasks = list(dict.fromkeys(self.tasks))
-        places = np.random.default_rng([self.task_seed, self.epoch]).permutation(len(tasks))
-        place_of = dict(zip(tasks, places, strict=True))
-        order = np.argsort([place_of[task] for task in self.tasks], kind="stable").tolist()
+        order = self._order()
         for index in super().__iter__():
             yield order[index]
+
+    def _order(self) -> list[int]:
+        if self.tasks is None:
+            generator = torch.Generator().manual_seed(self.order_seed + self.epoch)
+            shuffled: list[int] = torch.randperm(self.num_samples, generator=generator).tolist()
+            return shuffled
+        tasks = list(dict.fromkeys(self.tasks))
+        places = np.random.default_rng([self.order_seed, self.epoch]).permutation(len(tasks))
+        place_of = dict(zip(tasks, places, strict=True))
+        together = np.argsort([place_of[task] for task in self.tasks], kind="stable")
+        return [int(index) for index in together]
 
 
 def _count(messages: Any, tokenizer: Any, config: Any) -> int:

@@ -50,6 +50,10 @@ class Method(ABC):
     def score(self, trainer: "Trainer", data: TrainingData) -> Scores:
         """Measure the model on held-out data; empty where nothing is held out."""
 
+    def count_rows(self, num_rows: int, config: Any) -> int:
+        """Return what batches count in an epoch, for so many rows of training data."""
+        return num_rows
+
     def is_over(self, settings: Any, state: "TrainerState") -> bool:
         """Tell whether a checkpoint's training has ended, for another reason than `max_steps`."""
         return False

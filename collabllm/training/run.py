@@ -153,7 +153,8 @@ def _run(method: Method, settings: TrainingSettings | None, arguments: Mapping[s
             data = prepare_once(
                 lambda: method.prepare_data(run.settings, run.tokenizer, run.config), run.folder
             )
-            plan_evaluation(run.config, fields, len(data.train), bool(len(data.eval)))
+            num_rows = method.count_rows(len(data.train), run.config)
+            plan_evaluation(run.config, fields, num_rows, bool(len(data.eval)))
             return execute(method.build_trainer(run, data), run, data)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
@@ -206,6 +207,8 @@ def _train(trainer: Trainer, run: Run) -> dict[str, float]:
     """Train and save the adapter, or stop at a signal; return the trainer's metrics."""
     if run.checkpoint and not run.sharding.kind:
         state = read_state(run.checkpoint)
+        if run.config.auto_find_batch_size and state.train_batch_size:
+            trainer._train_batch_size = state.train_batch_size  # as `train` does, later
         loader = trainer.get_train_dataloader()
         num_steps = trainer.set_initial_training_values(trainer.args, loader)[-1]
         if num_steps <= state.global_step or run.method.is_over(run.settings, state):

@@ -72,7 +72,7 @@ class TokenBudget(TrainerCallback, ExportableState):
     ) -> None:
         """Say what was written, and whether the steps ended before the tokens did."""
         logger.info("The policy has written %d tokens in %d steps.", self.total, state.global_step)
-        if self.limit and self.total < self.limit:
+        if self.limit and self.total < self.limit and state.global_step >= state.max_steps:
             logger.warning(
                 "Training ended at %d of %d generated tokens, after %d steps: raise --max_steps.",
                 self.total,

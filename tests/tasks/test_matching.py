@@ -43,6 +43,43 @@ def test_long_runs_take_no_longer_than_other_texts(run):
     assert content_words(text) >= {"guest"}
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "How are you planning to travel?",
+        "What do you think your budget is?",
+        "Do you want to continue by train or by bus?",
+        "To help you, I need:\n- budget\n- dates",
+        "I require the following details:\n- budget",
+        "A few questions first:\n- your age",
+        "1. Specify your budget.\n2. Name the city.",
+        "Why?",
+        "\u0645\u0627 \u0647\u064a \u0645\u064a\u0632\u0627\u0646\u064a\u062a\u0643\u061f",
+    ],
+)
+def test_a_reply_that_asks_is_found(reply):
+    assert find_questions(reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Here are some things to see in Paris:\n- Eiffel Tower\n- Louvre",
+        "Here are three points:\n1. Sleep well.\n2. Eat.",
+        "Here is a plan:\n1. List your expenses.\n2. Share the plan with a friend.",
+        "State parks are great.",
+        "Name: John Smith",
+        "Let me know your thoughts!",
+        "How are you doing today?",
+        "What do you think of it?",
+        "Do you want me to continue?",
+        "I need some flour for it.",
+    ],
+)
+def test_a_reply_that_tells_or_offers_asks_nothing(reply):
+    assert find_questions(reply) == []
+
+
 @needs_encoder
 @pytest.mark.parametrize(
     ("reply", "names"),

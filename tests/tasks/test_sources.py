@@ -6,6 +6,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from collabllm.tasks import load_tasks
+from collabllm.tasks.matching import facts_told
 
 MATH = [
     {"problem": "1+1?", "level": "Level 1", "type": "Algebra", "solution": "\\boxed{2}"},
@@ -133,10 +134,66 @@ def test_in3_options_are_told_whole_and_no_wish_is_no_value(tmp_path, options, a
     assert (task.facts[0].answer, task.facts[0].value) == (answer, value)
 
 
+def test_rows_that_tell_nothing_of_asking_are_left_out_with_a_word(tmp_path, caplog):
+    rows = [*IN3, {**IN3[0], "missing_details": None}, {**IN3[0], "missing_details": []}]
+
+    assert len(load_tasks(write(tmp_path / "in3.jsonl", rows))) == 2
+    assert "2 rows left out: vague, and without missing details" in caplog.text
+
+
+def test_details_of_one_name_are_told_apart_and_flags_may_be_words(tmp_path):
+    details = [{"description": "Budget", "options": [o], "importance": i} for o, i in ("a3", "b1")]
+    rows = [
+        {**IN3[0], "vague": "True", "missing_details": details},
+        {**IN3[0], "task": "Who?", "vague": "False"},
+    ]
+
+    vague, clear = load_tasks(write(tmp_path / "in3.jsonl", rows))
+
+    assert [(f.name, f.answer, f.weight) for f in vague.facts] == [
+        ("Budget", "Budget: a.", 3.0),
+        ("Budget (2)", "Budget: b.", 1.0),
+    ]
+    assert clear.facts == ()
+
+
+DETAIL = IN3[0]["missing_details"][0]
+MEDIQ = {"question": "What is it?", "context": ["A fever."], "options": {}, "facts": []}
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        ({**IN3[0], "task": None}, "task must be a non-empty text, got None"),
+        ({**IN3[0], "vague": "perhaps"}, "vague must be true or false, got 'perhaps'"),
+        ({**IN3[0], "missing_details": ["Budget"]}, "must be a list of objects, got 'Budget' in"),
+        ({**IN3[0], "missing_details": [{"options": []}]}, "description must be a non-empty text"),
+        ({**IN3[0], "missing_details": [{**DETAIL, "options": "small"}]}, "options must be a list"),
+        *(
+            ({**IN3[0], "missing_details": [{**DETAIL, "importance": weight}]}, "a number above 0")
+            for weight in ("0", "nan", -1, "high")
+        ),
+        ({"sharded_instructions": []}, "sharded_instructions is empty"),
+        ({"shards": [{"shard": None}]}, "shard must be a non-empty text, got None"),
+        ({**MEDIQ, "facts": "He was abroad."}, "facts must be a list, got 'He was abroad.'"),
+        ({**MEDIQ, "options": "flu"}, "options must be a list, got 'flu'"),
+        ({"single_turn_prompt": "g", "facts": [{"name": "a", "answer": " "}]}, "a fact needs"),
+        (
+            {"single_turn_prompt": "g", "facts": [{"name": "a", "answer": "b"}] * 2},
+            "two facts are called 'a'",
+        ),
+    ],
+)
+def test_an_odd_row_is_refused_with_its_place(tmp_path, row, error):
+    with pytest.raises(ValueError, match=r"odd.jsonl row 2: .*" + error):
+        load_tasks(write(tmp_path / "odd.jsonl", [{"single_turn_prompt": "fine"}, row]))
+
+
+@pytest.mark.parametrize("column", ["shards", "sharded_instructions"])
 @pytest.mark.parametrize("key", ["shard", "shard_text"])
-def test_lost_in_conversation_opens_with_its_first_shard(tmp_path, key):
+def test_lost_in_conversation_opens_with_its_first_shard(tmp_path, key, column):
     shards = [{"shard_id": i, key: f"part {i}"} for i in range(3)]
-    row = {"task_id": "x", "task": "math", "sharded_instructions": shards}
+    row = {"task_id": "x", "task": "math", column: shards}
 
     (task,) = load_tasks(write(tmp_path / "lic.jsonl", [row]))
 
@@ -150,7 +207,7 @@ def test_mediq_facts_are_told_when_asked(tmp_path):
         "question": "What is it?",
         "context": ["A man has a fever.", "He was abroad."],
         "options": {"A": "flu", "B": "malaria"},
-        "facts": ["He was abroad."],
+        "facts": ["A man has a fever.", "He was abroad."],
         "answer": "malaria",
     }
 
@@ -170,19 +227,23 @@ def test_abg_coqa_asks_only_where_it_is_ambiguous(tmp_path):
     }
     rows = [
         {
-            "story": f"Story {kind}.",
-            "history_turns": [],
+            "story": f"Ann and Bea, {kind}.",
+            "history_turns": [{"question": "Who went?", "answer": "one of them"}],
             "target_turn": turn,
             "ambiguity": kind,
-            "clarification_turn": clarification if kind == "ambiguous" else {},
+            **({"clarification_turn": clarification} if kind == "ambiguous" else {}),
         }
         for kind in ("ambiguous", "non_ambiguous")
     ]
+    (tmp_path / "abg.json").write_text(json.dumps({"version": "1", "data": rows}))
 
-    ambiguous, clear = load_tasks(write(tmp_path / "abg.jsonl", rows))
+    ambiguous, clear = load_tasks(tmp_path / "abg.json")
 
-    assert ambiguous.opening == "Story ambiguous.\n\nWhere did she go?"
-    assert [(f.question, f.answer) for f in ambiguous.facts] == [("Do you mean Ann or Bea?", "Ann")]
+    story = "Ann and Bea, ambiguous."
+    assert ambiguous.opening == f"{story}\n\nWho went? one of them\n\nWhere did she go?"
+    assert facts_told(ambiguous.facts, [{"role": "user", "content": ambiguous.opening}]) == set()
+    (fact,) = ambiguous.facts
+    assert (fact.question, fact.answer) == ("Do you mean Ann or Bea?", "I mean this: Ann")
     assert ambiguous.single_turn_completion == "to the lake"
     assert clear.facts == ()
     assert clear.opening == clear.single_turn_prompt

@@ -17,9 +17,10 @@ from collabllm.simulation import UserModel
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.user_models import UserTurnResult
 from collabllm.tasks import load_tasks
-from collabllm.training.grpo_online import PolicyReward, describe
+from collabllm.training.grpo_online import PolicyReward, choose_tasks, describe
 from collabllm.training.grpo_own_turns import go_on
-from collabllm.training.grpo_prompts import TaskSampler
+from collabllm.training.grpo_prompts import PromptSampler
+from collabllm.training.schedule import plan_evaluation
 from collabllm.training.token_budget import TokenBudget
 from scripts.train_grpo import main, parse_args
 
@@ -46,7 +47,8 @@ def test_a_run_leaves_what_sft_leaves_and_its_conversations(
     assert steps[0]["futures/missing"] == 0
     assert metrics["before"]["num_conversations"] == 2
     assert {"reward", "repetition", "token_amount"} <= set(metrics["after"])
-    assert metrics["data"]["reward of scripted policies"]["scripted/honest"] < 0
+    scripted = metrics["data"]["reward of scripted policies"]
+    assert {"scripted/honest", "scripted/echo"} <= scripted.keys()
     assert (folder / "adapter_model.safetensors").is_file()
     assert "online (GRPO)" in (folder / "README.md").read_text()
     assert (folder / "train_config.yaml").read_text().startswith("# scripts/train_grpo.py")
@@ -79,7 +81,7 @@ def test_the_openings_of_a_task_are_answered_together(grpo_flags, monkeypatch):
 
 def test_each_epoch_has_an_order_of_tasks_and_none_is_always_left_out():
     tasks = [f"t{i // 2}" for i in range(14)]
-    sampler = TaskSampler(tasks, seed=0, mini_repeat_count=2, batch_size=4, repeat_count=3)
+    sampler = PromptSampler(tasks, tasks, seed=0, mini_repeat_count=2, batch_size=4, repeat_count=3)
     orders = []
     for epoch in range(20):
         sampler.set_epoch(epoch)
@@ -202,7 +204,9 @@ def test_a_run_that_ends_before_its_tokens_says_so(caplog):
     budget = TokenBudget(10)
     budget.total = 9
 
-    budget.on_train_end(None, SimpleNamespace(global_step=2), None)
+    budget.on_train_end(None, SimpleNamespace(global_step=1, max_steps=2), None)  # by a signal
+    assert "raise --max_steps" not in caplog.text
+    budget.on_train_end(None, SimpleNamespace(global_step=2, max_steps=2), None)
 
     assert "ended at 9 of 10 generated tokens, after 2 steps: raise --max_steps" in caplog.text
 
@@ -348,3 +352,47 @@ def test_a_conversation_that_failed_or_leaves_no_room_stays_the_opening(go_on_at
 
     assert broken == [opening("broken")] * 12
     assert {len(row["prompt"]) for row in full} == {1, 3}
+
+
+def test_a_step_with_more_prompts_than_there_are_is_refused_before_weights_load(
+    grpo_flags, start_grpo, tmp_path
+):
+    fact = {"name": "size", "answer": "It is large."}
+    rows = [{"single_turn_prompt": f"g{i}", "opening": f"o{i}", "facts": [fact]} for i in range(6)]
+    (tmp_path / "six.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = grpo_flags(
+        tasks=tmp_path / "six.jsonl",
+        batch_size=28,
+        eval_ratio=0,
+        split_by=None,
+    )
+
+    with pytest.raises(ValueError, match="6 prompts are too few for a step of 7: lower --batch"):
+        start_grpo(flags)
+    with pytest.raises(ValueError, match="dataset_weights does not work here"):
+        start_grpo([*flags, "--dataset_weights", "2"])
+
+
+def test_a_long_run_is_known_by_its_replies_and_held_out_tasks_have_every_opening(
+    grpo_flags, start_grpo, tmp_path
+):
+    facts = [{"name": "size", "answer": "It is large."}]
+    rows = [{"single_turn_prompt": f"g{i}", "opening": f"o{i}", "facts": facts} for i in range(64)]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = grpo_flags(
+        tasks=tmp_path / "tasks.jsonl",
+        max_steps=None,
+        num_train_epochs=2,
+        eval_ratio=0.5,
+        split_by=None,
+    )
+
+    run, data = start_grpo([*flags, "--num_told", "0", "1"])
+    plan_evaluation(run.config, {}, run.method.count_rows(len(data.train), run.config), True)
+
+    assert len(data.train) < 100  # one of them a step
+    assert run.config.eval_steps == run.config.save_steps == 0.1
+    opened = choose_tasks(run.settings.open_tasks("eval"), 32)
+    told = [task.task_id.endswith("+1") for task in opened]
+    assert len(opened) == 32
+    assert 8 < sum(told) < 24

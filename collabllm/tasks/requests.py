@@ -30,7 +30,8 @@ _OFFER = re.compile(
     r"(is there )?anything else (i can|i could|you|that you)|does (this|that|it) (help|work|look|"
     r"sound)|how does (this|that|it) (look|sound)|"
     r"what do you think(?=( (of|about) (this|that|it))?\W*$)|how are you(?=( doing| today)*\W*$)|"
-    r"\u4f60\u597d\u5417|how can i help|(would you like|do you want|want|shall i|should i)( me to)? (to )?(adjust|"
+    r"\u4f60\u597d\u5417|how can i help|"
+    r"(would you like|do you want|want|shall i|should i)( me to)? (to )?(adjust|"
     r"change|revise|continue(?! \w+ing| by)|expand|refine|modify|tweak|anything else|any changes|"
     r"any help|help with anything))\b",
     re.IGNORECASE,

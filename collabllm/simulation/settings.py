@@ -72,7 +72,10 @@ class RunSettings(Settings):
     concurrency: int = setting(16, "most conversations at once", least=1, decides=False)
     seed: int = setting(0, "seed of the whole run")
     max_cost: float | None = setting(
-        None, "stop after this many dollars; --resume goes on", least=0, decides=False
+        None,
+        "stop after this many dollars; what has ended is kept, and can be gone on with",
+        least=0,
+        decides=False,
     )
     prices: dict[str, tuple[float, float]] | None = setting(
         None, 'dollars for a million tokens: {"model": [prompt, completion]}', decides=False

@@ -123,8 +123,7 @@ class PolicyReward:
         raise IncompleteRunError(
             f"{len(missing)} of {len(estimates)} replies of this step have no reward "
             f"({reasons[0] if reasons else timeout}); --max_missing {self.settings.max_missing:g} "
-            "allows no more. Mend the cause, and go on from the last checkpoint, where "
-            "--save_steps left one, by --resume_from_checkpoint auto."
+            "allows no more."
         )
 
     def talk(self, tasks: Sequence[Task], file: Path | None) -> Scores:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer, TrainerState
 
+from collabllm.errors import CostLimitError, IncompleteRunError
 from collabllm.hub import BUNDLED_MODEL, HubTarget, create_repository, push_folder
 from collabllm.models import load_adapter, load_base_model
 from collabllm.settings import to_settings
@@ -215,7 +216,13 @@ def _train(trainer: Trainer, run: Run) -> dict[str, float]:
             return _take_finished(trainer, run, state)
     on_stop = SaveOnStop()
     trainer.add_callback(on_stop)
-    result = trainer.train(resume_from_checkpoint=run.checkpoint)
+    try:
+        result = trainer.train(resume_from_checkpoint=run.checkpoint)
+    except (IncompleteRunError, CostLimitError) as error:
+        if trainer.state.global_step and trainer.args.world_size == 1:  # others are elsewhere
+            trainer._save_checkpoint(trainer.model, trial=None)
+        kept = describe_kept(run.folder, run.checkpoint, run.progress)
+        raise type(error)(f"{error} {kept[0].upper()}{kept[1:]}") from error
     if on_stop.signal is None or trainer.state.global_step >= trainer.state.max_steps:
         trainer.save_model(str(run.folder))
         run.progress = "trained"

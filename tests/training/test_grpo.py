@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from collabllm.data.demo_generator import generate_rows
-from collabllm.errors import IncompleteRunError, ServerError
+from collabllm.errors import CostLimitError, IncompleteRunError, ServerError
 from collabllm.rewards.multiturn import RewardEstimate
 from collabllm.rewards.registry import MetricValue
 from collabllm.rewards.scoring import NO_REPLY, Future
@@ -124,6 +124,28 @@ def test_a_run_resumed_in_its_fourth_epoch_answers_the_same_prompts(
     assert len({task for tasks in answered[:2] for task in tasks}) == 4
     assert answered[:2] != answered[6:8]
     assert answered[8:] == answered[7:8]
+
+
+@pytest.mark.parametrize("error", [IncompleteRunError, CostLimitError])
+def test_a_run_that_its_guards_stop_keeps_the_steps_that_ended(
+    grpo_flags, tmp_path, monkeypatch, error
+):
+    reward, calls = PolicyReward.__call__, []
+
+    def fail_in_the_second_step(self, *args, **columns):
+        calls.append(1)
+        if len(calls) == 2:
+            raise error("No more.")
+        return reward(self, *args, **columns)
+
+    monkeypatch.setattr(PolicyReward, "__call__", fail_in_the_second_step)
+    flags = grpo_flags(eval_ratio=0, sample_steps=0)
+    with pytest.raises(error, match=r"No more\. .*checkpoint-1 is kept"):
+        main(flags)
+    main([*flags, "--resume_from_checkpoint", "true"])
+
+    log = json.loads((tmp_path / "run/metrics.json").read_text())["log_history"]
+    assert [entry["step"] for entry in log if "reward" in entry] == [1, 2]
 
 
 @pytest.mark.parametrize("credit", ["turn", "conversation"])

@@ -41,7 +41,11 @@ def trained_keys(config: Mapping[str, Any]) -> set[str]:
     """
     split_by, eval_ratio = config["split_by"], config["eval_ratio"]
     if config.get("tasks") and config.get("prompts") != "turns":  # online training on other tasks
-        tasks = load_tasks(config["tasks"], split=config.get("dataset_split", "train"))
+        tasks = load_tasks(
+            config["tasks"],
+            split=config.get("dataset_split", "train"),
+            config=config.get("dataset_config"),
+        )
         keys = {task_key(task.to_row(), split_by) for task in tasks}
     else:
         keys = _dataset_keys(config)

@@ -26,6 +26,7 @@ def load_tasks(
     limit: int | None = None,
     split: str = "train",
     columns: Mapping[str, str] | None = None,
+    config: str | None = None,
 ) -> list[Task]:
     """Load tasks from a file, a dataset on the Hub or on disk, or the demo.
 
@@ -41,6 +42,7 @@ def load_tasks(
         limit: Take only the first tasks.
         split: Split of a Hub dataset.
         columns: For other datasets: our column name to theirs.
+        config: Configuration of a Hub dataset.
 
     Raises:
         FileNotFoundError: If a file is not there.
@@ -51,7 +53,7 @@ def load_tasks(
         return demo_tasks(_DEMO_SIDES[str(path)])[:limit]
     tasks: dict[str, Task] = {}
     left_out: Counter[str] = Counter()
-    for where, row in iter_rows(path, split):
+    for where, row in iter_rows(path, split, config):
         converted = recognise(row, columns, f"{path} {where}")
         if isinstance(converted, str):
             left_out[converted] += 1

@@ -20,6 +20,7 @@ class TaskSettings(Settings):
     dataset_split: str = setting(
         "train", "split of a Hub dataset", metavar="SPLIT", aliases=("--tasks_split",)
     )
+    dataset_config: str | None = setting(None, "configuration of a Hub dataset", metavar="NAME")
     task_columns: dict[str, str] | None = setting(
         None, 'columns of a foreign dataset: {"single_turn_prompt": "question", ...}'
     )
@@ -52,7 +53,11 @@ class TaskSettings(Settings):
         """
         every = self.side == "all" and not self.held_out_of
         tasks = load_tasks(
-            self.tasks, self.num_tasks if every else None, self.dataset_split, self.task_columns
+            self.tasks,
+            self.num_tasks if every else None,
+            self.dataset_split,
+            self.task_columns,
+            self.dataset_config,
         )
         if self.held_out_of:
             tasks = choose_held_out(tasks, self.held_out_of)

@@ -26,7 +26,9 @@ _ABG_COQA = ("story", "ambiguity")
 Row = Mapping[str, Any]
 
 
-def iter_rows(path: str | Path, split: str = "train") -> Iterator[tuple[str, Row]]:
+def iter_rows(
+    path: str | Path, split: str = "train", config: str | None = None
+) -> Iterator[tuple[str, Row]]:
     """Yield the rows of a file, a saved folder or a Hub dataset, one at a time, and where each is.
 
     Raises:
@@ -53,7 +55,7 @@ def iter_rows(path: str | Path, split: str = "train") -> Iterator[tuple[str, Row
         rows = saved if isinstance(saved, Dataset) else saved[split]
     else:
         check_reachable(str(path), "dataset")
-        rows = load_dataset(str(path), split=split, streaming=True)
+        rows = load_dataset(str(path), config, split=split, streaming=True)
     for idx, row in enumerate(rows, start=1):
         yield f"row {idx}", row
 

@@ -42,7 +42,7 @@ _OF_REPLIES = ("min_p", "repetition_penalty", "generation_kwargs")
 """Fields of TRL's own generation, which writes replies but no conversations."""
 
 
-_OF_ROWS = ("dataset_weights", "dataset_config", "skip_bad_rows")
+_OF_ROWS = ("dataset_weights", "skip_bad_rows")
 """Settings of rows with replies, which tasks are not loaded by."""
 
 

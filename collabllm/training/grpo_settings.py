@@ -89,7 +89,7 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
         paths = [self.tasks] if self.tasks else self.hf_dataset_path
         tasks: dict[str, Task] = {}
         for path in paths:
-            for task in load_tasks(path, split=self.dataset_split):
+            for task in load_tasks(path, split=self.dataset_split, config=self.dataset_config):
                 tasks.setdefault(task.single_turn_prompt, task)
         return list(tasks.values())
 

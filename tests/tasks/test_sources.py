@@ -7,6 +7,7 @@ from datasets import Dataset, DatasetDict
 
 from collabllm.tasks import load_tasks
 from collabllm.tasks.matching import facts_told
+from collabllm.tasks.settings import TaskSettings
 
 MATH = [
     {"problem": "1+1?", "level": "Level 1", "type": "Algebra", "solution": "\\boxed{2}"},
@@ -247,3 +248,21 @@ def test_abg_coqa_asks_only_where_it_is_ambiguous(tmp_path):
     assert ambiguous.single_turn_completion == "to the lake"
     assert clear.facts == ()
     assert clear.opening == clear.single_turn_prompt
+
+
+def test_a_hub_dataset_has_a_split_and_a_configuration(monkeypatch):
+    asked = []
+
+    def load_dataset(*words, **options):
+        asked.append((words, options))
+        return [{"single_turn_prompt": "goal"}]
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr("collabllm.tasks.sources.check_reachable", lambda path, kind: None)
+
+    (task,) = TaskSettings(
+        tasks="org/name", dataset_split="test", dataset_config="hard"
+    ).load_tasks()
+
+    assert task.single_turn_prompt == "goal"
+    assert asked == [(("org/name", "hard"), {"split": "test", "streaming": True})]

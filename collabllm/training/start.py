@@ -56,6 +56,11 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
     if settings.parse_secrets_runpod:
         parse_secrets_runpod()
     config, dtype = check_flags(method, settings, fields)
+    logger.info(
+        "Base model in %s%s; the adapter and its optimizer in float32.",
+        "4-bit NF4, computing in " if settings.load_in_4bit else "",
+        str(dtype).removeprefix("torch."),
+    )
     use_hub_token(config.hub_token)
     config.hub_token = None  # the trainer pickles its arguments into the output folder
     check_training_trackers(config.report_to)
@@ -191,11 +196,6 @@ def _choose_precision(
         dtype = torch.float32
     else:
         dtype = choose_dtype()
-    logger.info(
-        "Base model in %s%s; the adapter and its optimizer in float32.",
-        "4-bit NF4, computing in " if settings.load_in_4bit else "",
-        str(dtype).removeprefix("torch."),
-    )
     return dtype, {"bf16": dtype == torch.bfloat16, "fp16": dtype == torch.float16}
 
 

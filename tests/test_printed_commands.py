@@ -220,9 +220,9 @@ def run_in_small(words, servers):
 
 
 def calls_of(kind):
-    """Give each call once; those that differ in numbers only, such as the seed, are one."""
+    """Give each call once, whatever the pages that print it."""
     calls = [c for c in COMMANDS if re.match(kind, c.name) and c.name != "benchmarks/NAME.py"]
-    return list({re.sub(r" \d\S*", " 0", " ".join(c.words)): c for c in reversed(calls)}.values())
+    return list({c.words: c for c in reversed(calls)}.values())
 
 
 @pytest.mark.parametrize("command", calls_of("scripts/"), ids=lambda c: f"{c.page}: {c.line[:70]}")

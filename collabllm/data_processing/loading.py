@@ -86,7 +86,7 @@ def load_multiturn_dataset(
     return _from_dataset(table, f"{path}[{split}]", skip_bad_rows)
 
 
-_WRAPPED = re.compile(r'\s*\{\s*("\w+"\s*:\s*("[^"]*"|[\w.]+)\s*,\s*)*"data"\s*:\s*\[')
+_WRAPPED = re.compile(r'\s*\{\s*("\w+"\s*:\s*("(?:[^"\\]|\\.)*"|[\w.+-]+)\s*,\s*)*"data"\s*:\s*\[')
 _SAVED_BY_DATASETS = ("dataset_info.json", "dataset_dict.json")
 
 
@@ -181,7 +181,10 @@ def iter_json(file: Path) -> Rows:
     if wrapped := _WRAPPED.match(text):
         position = wrapped.end() - 1
     if text[position : position + 1] != "[":
-        raise ValueError(f"{file.name}: must hold a JSON list of rows; use .jsonl for JSON Lines.")
+        raise ValueError(
+            f"{file.name}: must hold a JSON list of rows, or an object with one under 'data'; use "
+            ".jsonl for JSON Lines."
+        )
     position = _skip(text, position + 1, " \n\r\t")
     while text[position : position + 1] != "]":
         idx += 1

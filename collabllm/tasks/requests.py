@@ -13,23 +13,25 @@ _REQUEST = re.compile(
     r"i('d| would| will|'ll)? (still )?(need|like|want|have) to know|i('ll| will)? need (you|more|"
     r"some (more )?(info|details|clarification)|a few|the following|your)|what i need|"
     r"(two|three|four|a few|some) (more )?questions|"
-    r"(i|we)\b[^.!?:]{0,30}\b(need|require|lack|want)\b[^.!?:]{0,20}\b(two|three|four|a few|some|"
+    r"(i|we)\b[^.!?:]{0,30}\b(need|require|lack)\b[^.!?:]{0,20}\b(two|three|four|a few|some|"
     r"more|the following) (more )?(things|details|points|information)|i'm missing|still missing|"
-    r"missing details?)\b|\b(i|we)('d|'ll| would| will)? (also |still |first )?(need|require):\s*$",
+    r"missing details?)\b|\bi('d|'ll| would| will)? (also |still |first )?(need|require):\s*$|"
+    r"\bbefore i (start|begin|answer|can|do|write)\b[^.!?]*:\s*$",
     re.IGNORECASE,
 )
 _STARTS_REQUEST = re.compile(
-    r"^\s*(give me|send me|(name|share|specify|describe|state|list) "
-    r"(me|your|the|any|all|which|what|how|where|when|who|if|whether)\b)",
+    r"^\s*(give me|send me|specify|(name|share|describe|state|list) "
+    r"(a|an|me|your|the|any|all|which|what|how|where|when|who|if|whether))\b",
     re.IGNORECASE,
 )
 # Ask for nothing that a task lacks: manners, and offers of more.
 _OFFER = re.compile(
-    r"\b(let me know (if|should|whether|when|how (it|this|that) go|what you think|your (thoughts|"
-    r"opinion|feedback))|feel free to|"
+    r"\b(let me know (if|should|whether|when|how (it|this|that) go|what you think|"
+    r"your (thoughts|opinion|feedback)(?=\W*$))|feel free to|"
     r"(is there )?anything else (i can|i could|you|that you)|does (this|that|it) (help|work|look|"
     r"sound)|how does (this|that|it) (look|sound)|"
-    r"what do you think(?=( (of|about) (this|that|it))?\W*$)|how are you(?=( doing| today)*\W*$)|"
+    r"what do you think(?=( (of|about) (this|that|these|the|it)( \w+)?)?\W*$)|"
+    r"how are you(?=( doing| today)*\W*$)|"
     r"\u4f60\u597d\u5417|how can i help|"
     r"(would you like|do you want|want|shall i|should i)( me to)? (to )?(adjust|"
     r"change|revise|continue(?! \w+ing| by)|expand|refine|modify|tweak|anything else|any changes|"

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,10 @@ _EXAMPLES = re.compile(r"\s*\([^()]*\)$")
 _HARDEST = "Level 5"
 _IN3 = ("task", "vague", "missing_details")
 _SHARDED = (("shards",), ("sharded_instructions",))
-_MEDIQ = ("question", "context", "options", "facts")
+_MEDIQ = (
+    ("question", "context", "options", "facts"),
+    ("question", "context", "options", "atomic_facts"),
+)
 _ABG_COQA = ("story", "ambiguity")
 
 Row = Mapping[str, Any]
@@ -76,7 +78,7 @@ def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | 
             of a known source has not what belongs there.
     """
     if not isinstance(row, Mapping):
-        return row
+        raise ValueError(f"{where}: a row must be an object, got {shorten(row)}.")
     if columns:
         missing = [theirs for theirs in columns.values() if theirs not in row]
         if missing:
@@ -221,10 +223,11 @@ def _from_mediq(row: Row) -> Row:
     else:
         letters = enumerate(_list(row, "options"), start=1)
     choices = " ".join(f"{letter}: {text}" for letter, text in letters if text is not None)
-    case = row["context"]
-    sentences = [_text(row, "context")] if isinstance(case, str) else _list(row, "context")
-    first = str(sentences[0]).split(". ")[0] if sentences else ""
-    known = [str(fact) for fact in _list(row, "facts") if fact]
+    if isinstance(row["context"], str):
+        first = row["context"].split(". ")[0]
+    else:
+        first = next((str(sentence) for sentence in _list(row, "context") if sentence), "")
+    known = [str(fact) for fact in _list(row, "facts") or _list(row, "atomic_facts") if fact]
     facts = [
         {"name": f"fact {idx}", "answer": fact, "value": "", "question": fact}
         for idx, fact in enumerate(known, start=1)
@@ -246,7 +249,7 @@ def _from_abg_coqa(row: Row) -> Row | str:
 
     What was asked and answered before it stands between the two.
     """
-    turn = row.get("target_turn") or {}
+    turn = _object(row, "target_turn")
     question = _text({"question": turn.get("question") or row.get("question")}, "question")
     history = [
         f"{_text(past, 'question')} {past.get('answer') or ''}".strip()
@@ -255,11 +258,16 @@ def _from_abg_coqa(row: Row) -> Row | str:
     opening = "\n\n".join(
         [_text(row, "story"), *(["\n".join(history)] if history else []), question]
     )
-    clarification = row.get("clarification_turn") or {}
+    clarification = _object(row, "clarification_turn")
     answers = _rows(clarification, "answers")
     meant = _draw(answers, opening) if answers else {}
+    original = next((name for name in meant if name.startswith("org_ans")), "")
     facts = []
-    if str(row["ambiguity"]) == "ambiguous":
+    if row["ambiguity"] not in ("ambiguous", "non_ambiguous"):
+        raise ValueError(
+            "ambiguity must be ambiguous or non_ambiguous, got " + shorten(row["ambiguity"]) + "."
+        )
+    if row["ambiguity"] == "ambiguous":
         reply = str(meant.get("clr_ans") or meant.get("answer") or "").strip()
         if not reply or not clarification.get("question"):
             return "ambiguous, and without a clarification"
@@ -267,7 +275,7 @@ def _from_abg_coqa(row: Row) -> Row | str:
         facts = [{"name": "what is meant", "answer": f"I mean this: {reply}", "question": asked}]
     return {
         "single_turn_prompt": " ".join([opening, *(fact["answer"] for fact in facts)]),
-        "single_turn_completion": str(meant.get("org_ans") or turn.get("answer") or ""),
+        "single_turn_completion": str(meant.get(original) or turn.get("answer") or ""),
         "task_desc": "getting a question about a story answered",
         "opening": opening,
         "facts": facts,
@@ -293,6 +301,13 @@ def _list(row: Row, name: str) -> list[Any]:
     return list(value)
 
 
+def _object(row: Row, name: str) -> Row:
+    value = row.get(name)
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be an object, got {shorten(value)}.")
+    return value or {}
+
+
 def _rows(row: Row, name: str) -> list[Row]:
     found = _list(row, name)
     for entry in found:
@@ -312,11 +327,13 @@ def _flag(row: Row, name: str) -> bool:
 
 def _numbered(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Tell facts of one name apart."""
-    seen: Counter[str] = Counter()
+    taken: set[str] = set()
     for fact in facts:
-        seen[fact["name"]] += 1
-        if seen[fact["name"]] > 1:
-            fact["name"] = f"{fact['name']} ({seen[fact['name']]})"
+        name, number = fact["name"], 1
+        while fact["name"] in taken:
+            number += 1
+            fact["name"] = f"{name} ({number})"
+        taken.add(fact["name"])
     return facts
 
 
@@ -331,7 +348,7 @@ _SHAPES: Mapping[tuple[str, ...], Callable[[Row], Row | str]] = {
     _MATH: _from_math,
     _IN3: _from_in3,
     **dict.fromkeys(_SHARDED, _from_sharded),
-    _MEDIQ: _from_mediq,
+    **dict.fromkeys(_MEDIQ, _from_mediq),
     _ABG_COQA: _from_abg_coqa,
     _MEDIUM: _from_medium,
 }

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -87,15 +87,27 @@ def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
         row.get("opening") or "",
         _to_facts(row, where),
         row.get("single_turn_metadata") or {},
-        tuple(
-            Opening(str(opening["text"]), tuple(opening.get("tells") or ()))
-            for opening in row.get("told_openings") or ()
-        ),
+        tuple(_to_opening(opening, where) for opening in _list(row, "told_openings", where)),
     )
 
 
+def _list(row: Mapping[str, Any], name: str, where: str) -> Iterable[Any]:
+    value = row.get(name)
+    if value is None:
+        return ()
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+        raise ValueError(f"{where}: {name} must be a list, got {shorten(value)}.")
+    return value
+
+
+def _to_opening(opening: Any, where: str) -> Opening:
+    if not isinstance(opening, Mapping) or not opening.get("text"):
+        raise ValueError(f"{where}: an opening needs a 'text', got {shorten(opening)}.")
+    return Opening(str(opening["text"]), tuple(_list(opening, "tells", where)))
+
+
 def _to_facts(row: Mapping[str, Any], where: str) -> tuple[Fact, ...]:
-    facts = tuple(_to_fact(fact, where) for fact in row.get("facts") or ())
+    facts = tuple(_to_fact(fact, where) for fact in _list(row, "facts", where))
     names = [fact.name for fact in facts]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -125,7 +137,7 @@ def _to_weight(value: Any, where: str) -> float:
         return 1.0
     try:
         weight = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         weight = 0.0
     if not 0 < weight < math.inf:
         raise ValueError(

@@ -189,6 +189,8 @@ class GRPO(Method):
         if config.use_vllm:
             check_vllm(settings, config)
         unread = [name for name in _OF_ROWS if getattr(settings, name)]
+        if settings.prompts == "turns" and "skip_bad_rows" in unread:
+            unread.remove("skip_bad_rows")
         if unread:
             raise ValueError(
                 f"{unread[0]} does not work here: prompts come from tasks, one weight each. Write "
@@ -287,7 +289,7 @@ class GRPO(Method):
 
     def count_rows(self, num_rows: int, config: Any) -> int:
         """Return the number of replies, which is what a batch counts."""
-        return num_rows * int(config.num_generations)
+        return num_rows * int(config.num_generations) * int(config.num_iterations)
 
     def is_over(self, settings: GRPOSettings, state: TrainerState) -> bool:
         """Tell whether the tokens are spent."""

@@ -219,7 +219,9 @@ def _train(trainer: Trainer, run: Run) -> dict[str, float]:
     try:
         result = trainer.train(resume_from_checkpoint=run.checkpoint)
     except (IncompleteRunError, CostLimitError) as error:
-        if trainer.state.global_step and trainer.args.world_size == 1:  # others are elsewhere
+        last = run.folder / f"checkpoint-{trainer.state.global_step}"
+        # One that is there has the random state of the step's end; other processes are elsewhere.
+        if trainer.state.global_step and trainer.args.world_size == 1 and not last.exists():
             trainer._save_checkpoint(trainer.model, trial=None)
         kept = describe_kept(run.folder, run.checkpoint, run.progress)
         raise type(error)(f"{error} {kept[0].upper()}{kept[1:]}") from error

@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from collabllm.evaluation.hypotheses import correct, sign_flip_test
+from collabllm.evaluation.hypotheses import correct, p_value_of, sign_flip_test
 from collabllm.evaluation.statistics import Floats, difference_interval, mean_interval
 
 RATES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
@@ -148,6 +148,23 @@ def false_findings(
     return num_found / num_runs
 
 
+def false_over_seeds(
+    num_tasks: int, num_seeds: int, spread: float, num_runs: int, levels: Sequence[float]
+) -> list[float]:
+    """Return how often equal recipes, whose trainings differ by `spread`, fall below levels."""
+    generator = np.random.default_rng([num_tasks, num_seeds])
+    clusters = np.arange(num_tasks)
+    found = []
+    for _ in range(num_runs):
+        values = (
+            0.2 * generator.standard_normal((num_tasks, 1))
+            + spread * generator.standard_normal((1, num_seeds))
+            + 0.2 * generator.standard_normal((num_tasks, num_seeds))
+        )
+        found.append(p_value_of(values, clusters)[0])
+    return [float((np.array(found) < level).mean()) for level in levels]
+
+
 def _print_row(name: str, shares: Sequence[float]) -> None:
     print(f"| {name} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |", flush=True)
 
@@ -180,6 +197,12 @@ def main() -> None:
             f"{n} tasks, {seeds} trainings",
             [cover_seeds(n, seeds, spread, runs) for spread in (0.0, 0.03, 0.1)],
         )
+    print("Equal recipes of several trainings below 0.05, 0.0225, 0.005, 0.0005, %; by the spread")
+    for n, seeds in ((60, 2), (60, 3), (60, 5)):
+        for spread in (0.0, 0.03, 0.1):
+            levels = (0.05, 0.0225, 0.005, 0.0005)
+            name = f"{n} tasks, {seeds} trainings, spread {spread}"
+            _print_row(name, false_over_seeds(n, seeds, spread, max(runs // 10, 1), levels))
     print("Evaluations of equal arms with any finding, %; 1, 2, 3, 4 openings")
     for arms in (2, 3, 4):
         for users in (1, 2, 3):

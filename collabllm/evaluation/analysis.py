@@ -15,7 +15,13 @@ from collabllm.evaluation.breakdown import (
     count_progress,
     rank,
 )
-from collabllm.evaluation.hypotheses import correct, first_levels, p_value_of
+from collabllm.evaluation.hypotheses import (
+    SEEDS_TEST,
+    correct,
+    first_levels,
+    p_value_of,
+    smallest_possible,
+)
 from collabllm.evaluation.measures import BUILT_IN, DESCRIPTIVE, direction
 from collabllm.evaluation.notes import write_notes
 from collabllm.evaluation.plan import Plan, read_plan
@@ -204,10 +210,14 @@ def _compare(
     if not kept:
         return []
     values = _pair_seeds(ours, theirs)
+    if min(ours.shape[1], theirs.shape[1]) > 1:
+        ours, theirs = (side[:, : values.shape[1]] for side in (ours, theirs))
     clusters = number_clusters([where.clusters[idx] for idx in kept])
     low, high = table.limits(metric)
-    worst = table.filled(arm, metric, where, low) - table.filled(other, metric, where, high)
-    best = table.filled(arm, metric, where, high) - table.filled(other, metric, where, low)
+    worst, best = (
+        _pair_seeds(table.filled(arm, metric, where, a), table.filled(other, metric, where, b))
+        for a, b in ((low, high), (high, low))
+    )
     better = direction(metric, opening)
     signs = np.sign(np.round(values.mean(axis=1), 12)) * (better or 1)
     p_value, test = None, ""
@@ -277,6 +287,8 @@ def _correct(differences: list[Difference], plan: Plan, headline_user: str) -> l
 def _detectable(d: Difference, level: float) -> float | None:
     if d.low is None or d.high is None or d.low == d.high:  # without spread nothing is known of it
         return None
+    if d.test == SEEDS_TEST or smallest_possible(d.num_clusters, d.test) >= level:
+        return None  # what few trainings would show depends on a spread that they hardly know
     return smallest_detectable((d.high - d.low) / 2, d.num_clusters - 1, level=level)
 
 

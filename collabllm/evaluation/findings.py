@@ -79,8 +79,14 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """What may be said: nothing unless the corrected p-value is below 0.05."""
+        """What may be said: nothing unless the corrected p is below 0.05, and 0 is outside.
+
+        A test of signs can be sure that arms differ where the mean's interval holds 0 all the same:
+        of twelve small gains and one large.
+        """
         if self.p_corrected is None or self.p_corrected >= 0.05 or self.mean == 0:
+            return "cannot tell"
+        if self.low is not None and self.high is not None and self.low <= 0 <= self.high:
             return "cannot tell"
         if not self.better:
             return "differs"

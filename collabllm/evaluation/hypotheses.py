@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import stdtr
+from scipy.optimize import brentq
+from scipy.special import stdtrit
 from scipy.stats import binomtest
 
 from collabllm.evaluation.statistics import MIN_UNITS, Floats, Ints, moments, one_hot
@@ -12,8 +13,12 @@ from collabllm.evaluation.statistics import MIN_UNITS, Floats, Ints, moments, on
 PRIMARY_SHARE = 0.9
 """Share of the error rate that the primary outcomes have; all others share the rest."""
 
+SEEDS_TEST = "t over tasks and seeds"
+
 _EXACT_UNITS = 13
 _NUM_FLIPS = 19_999
+_LEAST_VARIANCE = 1e-24
+_LEAST_LOG_P = -40.0
 _SAME = 1e-9  # sums that differ by less, relative to their terms, are equal but for rounding
 
 
@@ -59,21 +64,59 @@ def p_value_of(values: Floats, clusters: Ints, seed: int = 0) -> tuple[float, st
     """Test whether a mean paired difference is 0, and name the test.
 
     Args:
-        values: Shape [tasks, seeds]. Several seeds get Student's test with the variance of tasks
-            and seeds: a sign flip of tasks would take one lucky training for an effect. Below 6
-            clusters all have a sign flip, which claims nothing: normal values are not given.
+        values: Shape [tasks, seeds]. Several seeds get the test of `over_tasks_and_seeds`: a sign
+            flip of tasks would take one lucky training for an effect. Below 6 clusters all have a
+            sign flip, which claims nothing: normal values are not given.
         clusters: Shape [tasks].
         seed: Seed of the random flips.
     """
     if values.shape[1] > 1 and len(set(clusters)) >= MIN_UNITS:
-        found = moments(values, clusters)
-        if found.variance > 0:
-            statistic = abs(float(found.mean)) / float(np.sqrt(found.variance))
-            return 2 * float(stdtr(float(found.df), -statistic)), "t over tasks and seeds"
+        p_value = over_tasks_and_seeds(values, clusters)
+        if p_value is not None:
+            return p_value, SEEDS_TEST
     flat = values.mean(axis=1)
     if len(set(clusters)) == len(clusters) and np.isin(flat, (-1.0, 0.0, 1.0)).all():
         return mcnemar(flat), "McNemar"
     return float(sign_flip_test(flat, clusters, seed)), "sign flips"
+
+
+def over_tasks_and_seeds(values: Floats, clusters: Ints) -> float | None:
+    """Return the two-sided p-value at which the quantiles of tasks and of seeds make the mean.
+
+    That is the p with mean^2 = (t of tasks)^2 var_tasks + (t of seeds)^2 var_seeds. The quantile of
+    few seeds grows fast towards small p, which no single number of degrees of freedom follows. The
+    spread of the seeds is taken as it is: what the tasks make of it is not taken off, since seeds
+    that agree by luck would be left with none.
+
+    Args:
+        values: Shape [tasks, seeds], two seeds or more.
+        clusters: Shape [tasks].
+
+    Returns:
+        In (0, 1]; None where nothing varies.
+    """
+    tasks = moments(values.mean(axis=1, keepdims=True), clusters)
+    num_seeds = values.shape[1]
+    seeds = float(values.mean(axis=0).var(ddof=1)) / num_seeds
+    square = float(tasks.mean) ** 2
+    if tasks.variance + seeds <= _LEAST_VARIANCE:
+        return None
+
+    def excess(log_p: float) -> float:
+        half = np.exp(log_p) / 2
+        of_tasks = stdtrit(float(tasks.df), half) ** 2 * float(tasks.variance)
+        return float(of_tasks + stdtrit(num_seeds - 1.0, half) ** 2 * seeds - square)
+
+    if not square or excess(_LEAST_LOG_P) < 0:
+        return 1.0 if not square else float(np.exp(_LEAST_LOG_P))
+    return float(np.exp(brentq(excess, _LEAST_LOG_P, 0.0)))
+
+
+def smallest_possible(num_clusters: int, test: str) -> float:
+    """Return the smallest p-value that a test can give for so many clusters."""
+    if test == SEEDS_TEST:
+        return 0.0
+    return 2 / 2**num_clusters if num_clusters <= _EXACT_UNITS else 1 / (_NUM_FLIPS + 1)
 
 
 def correct(p_values: Sequence[float], primary: Sequence[bool]) -> list[float]:

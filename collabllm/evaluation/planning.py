@@ -109,7 +109,8 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     tasks = settings.load_tasks()
     for info in infos:
         check_not_trained_on(info, tasks)
-    cluster_by = settings.cluster_by or _split_column(settings)
+    kept = before.cluster_by if before else None
+    cluster_by = settings.cluster_by or kept or _split_column(settings)
     if settings.cluster_by:
         check_split_column((task.to_row() for task in tasks), cluster_by, flag="--cluster_by")
     opened = open_tasks(tasks, [int(n) if n.isdecimal() else n for n in told], cluster_by)
@@ -127,7 +128,9 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
         num_rollouts=max(settings.num_rollouts, before.num_rollouts if before else 1),
         cluster_by=cluster_by,
         tasks=settings.tasks,
-        tasks_are=purpose_of(settings.tasks, settings.dataset_split, settings.tasks_are),
+        tasks_are=before.tasks_are
+        if before and settings.tasks_are == "auto"
+        else purpose_of(settings.tasks, settings.dataset_split, settings.tasks_are),
         test_set_uses=[],
         seed=settings.seed,
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -128,7 +128,11 @@ class ScoreTable:
         return np.where(where.applicable, means[place], np.nan), counts[place]
 
     def filled(self, arm: ArmInfo, metric: str, where: Slice, fill: float) -> Floats:
-        """Return the tasks' means with a value in place of every missing one, shape [tasks]."""
+        """Return the tasks' means with a value in place of every missing one.
+
+        Returns:
+            Shape [tasks, seeds].
+        """
         key = arm.name, metric, where, fill
         if key not in self._filled:
             means, counts = self.of_slice(arm, metric, where)
@@ -136,7 +140,7 @@ class ScoreTable:
             sums = np.where(counts > 0, np.nan_to_num(means) * counts, 0.0)
             whole = (sums + (planned - counts) * fill) / planned
             shown = np.broadcast_to(where.applicable, whole.shape)
-            self._filled[key] = by_task(whole, shown, where)[0].mean(axis=1)
+            self._filled[key] = by_task(whole, shown, where)[0]
         return self._filled[key]
 
     def rollouts(self, arm: ArmInfo, metric: str, where: Slice) -> dict[str, list[float]]:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 from scipy.stats import permutation_test
 
+from benchmarks.evaluation_statistics import false_over_seeds
 from collabllm.evaluation.hypotheses import correct, first_levels, mcnemar, p_value_of
 from collabllm.evaluation.hypotheses import sign_flip_test as flip
 from collabllm.evaluation.statistics import (
@@ -71,6 +73,28 @@ def test_the_test_fits_the_data():
     p_value, test = p_value_of(np.array([[0.1, 0.9], [0.2, 0.8]] * 3), alone(6))
     assert test == "t over tasks and seeds"
     assert p_value > 0.2  # six tasks agree, but two trainings do not
+
+
+@pytest.mark.parametrize(("num_seeds", "spread"), [(2, 0.1), (3, 0.1), (3, 0.03), (5, 0.1)])
+def test_recipes_that_are_equal_are_rarely_told_apart_at_any_level(num_seeds, spread):
+    shares = false_over_seeds(60, num_seeds, spread, 1000, (0.05, 0.0225, 0.005))
+
+    for share, level in zip(shares, (0.05, 0.0225, 0.005), strict=True):
+        assert share <= level + 3 * (level / 1000) ** 0.5
+
+
+def test_a_clear_effect_of_three_trainings_is_found():
+    generator = np.random.default_rng(0)
+    values = 0.3 + 0.2 * generator.standard_normal((60, 1)) + np.array([[-0.02, 0.0, 0.02]])
+
+    p_value, _ = p_value_of(values, alone(60))
+
+    # at this p the quantiles of 59 and of 2 degrees of freedom give the mean
+    half = p_value / 2
+    of_tasks = stdtrit(59, half) ** 2 * values.mean(axis=1).var(ddof=1) / 60
+    of_seeds = stdtrit(2, half) ** 2 * values.mean(axis=0).var(ddof=1) / 3
+    assert values.mean() ** 2 == pytest.approx(of_tasks + of_seeds)
+    assert p_value < 0.005
 
 
 def test_seeds_that_agree_to_the_letter_do_not_give_a_p_value_of_0():

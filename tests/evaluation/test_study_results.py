@@ -224,20 +224,21 @@ def test_as_many_people_as_planned_have_the_power_that_was_wanted(difference, sp
     generator = np.random.default_rng(0)
     samples = generator.normal(difference, spread, (2000, number))
 
-    shown = float((ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean())
+    first = 0.05 * 0.9 / 2  # two grades share nine tenths of the error rate
+    shown = float((ttest_1samp(samples, 0, axis=1).pvalue < first).mean())
 
-    assert 0.78 <= shown <= 0.85
-    assert power_of(number - 2, difference, spread, 0.05) < 0.8
+    assert 0.78 <= shown <= 0.9  # a whole number of people
+    assert power_of(number - 2, difference, spread, first) < 0.8
 
 
 def test_more_arms_and_fewer_tasks_take_more_people(capsys):
-    assert people_needed(0.5, 1.3) == 56
+    assert people_needed(0.5, 1.3) == 70
     three = people_needed(0.5, 1.3, num_arms=3)
-    assert three > 56
+    assert three > 70
     assert people_needed(0.5, 1.3, num_arms=3, tasks_each=2) > 2 * three
     arms = ["--arm", "name=a", "--arm", "name=b,system_prompt=proactive"]
     study_script([*arms, "--plan", "0.5"])
-    assert "56 people show a true difference of 0.5 grades" in capsys.readouterr().out
+    assert "70 people show a true difference of 0.5 grades" in capsys.readouterr().out
     for wrong in ({"difference": 0.0}, {"num_arms": 1}, {"tasks_each": 1}, {"spread": 0.0}):
         with pytest.raises(ValueError, match=r"--(plan|tasks_each)"):
             people_needed(**{"difference": 0.5, "spread": 1.0, **wrong})

@@ -25,6 +25,8 @@ class Comparison:
         """1 or -1 where the difference is shown, 0 where these tasks cannot tell."""
         if self.p_value is None or not self.p_value < ALPHA or not self.mean:
             return 0
+        if self.low is not None and self.high is not None and self.low <= 0 <= self.high:
+            return 0
         return 1 if self.mean > 0 else -1
 
 

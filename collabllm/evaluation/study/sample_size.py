@@ -4,6 +4,9 @@ import math
 
 from scipy.stats import nct, t
 
+from collabllm.evaluation.hypotheses import first_levels
+from collabllm.evaluation.study.analysis import GRADES
+
 _MOST = 100_000
 
 
@@ -52,11 +55,12 @@ def people_needed(
     share = each * (each - 1) / (num_arms * (num_arms - 1))  # of people who meet a given pair
     if not share:
         raise ValueError("--tasks_each 1 lets nobody compare two arms; people are the pairs.")
+    _, first = first_levels(len(GRADES) * (num_arms - 1), 1, level)  # as the report corrects
     found = next(
         (
             number
             for number in range(2, _MOST)
-            if power_of(number, difference, spread, level / (num_arms - 1)) >= power
+            if power_of(number, difference, spread, first) >= power
         ),
         None,
     )

@@ -133,7 +133,7 @@ def analyse(plan: Plan, scores: Iterable[Score], ledger: UsageLedger) -> Results
         settings=plan.settings,
         notes=[],
     )
-    return replace(results, notes=[*plan.notes, *write_notes(results)])
+    return replace(results, notes=[*write_notes(results), *plan.notes])
 
 
 def _pairs(plan: Plan) -> list[tuple[ArmInfo, ArmInfo]]:

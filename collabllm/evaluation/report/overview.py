@@ -283,12 +283,14 @@ def _about_arm(arm: ArmInfo) -> str:
 
 def _method(results: Results) -> str:
     groups, unit = "", "person" if results.cluster_by == PEOPLE_UNIT else "task"
+    declared = not any(note.startswith("The primary outcomes were") for note in results.notes)
     if results.num_clusters != results.num_tasks:
         groups = f" in {results.num_clusters} groups by {results.cluster_by}"
     return (
         f"Means over {_count_units(results)}{groups}, with 95% intervals, longer than they need be "
         f"where few events are seen; differences are paired by {unit}. p-values are corrected over "
-        "everything on this page; only the outcomes above were declared before the run, all others "
-        "are exploratory. A difference has a colour when its corrected p-value is below 0.05. Each "
-        f"dot is a {unit}."
+        f"everything on this page; {'only ' if declared else ''}the outcomes above were declared "
+        f"{'before the run' if declared else 'after it had begun'}, all others are exploratory. A "
+        "difference has a colour when its corrected p-value is below 0.05 and its interval is "
+        f"without 0. Each dot is a {unit}."
     )

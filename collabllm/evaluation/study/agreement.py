@@ -109,7 +109,7 @@ def compare_with_people(
     for score in scores:
         task = tasks_of.get(score["task_id"])
         for metric, value in score["values"].items():
-            sign = direction(metric, "none")
+            sign = direction(metric, score.get("opening", "none"))
             if task is not None and value is not None and metric not in DESCRIPTIVE and sign:
                 rows[score["user"], metric].append((task, score["arm"], sign * value))
     return [

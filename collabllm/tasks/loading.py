@@ -2,12 +2,15 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from collabllm.data_processing.splitting import check_split_column, is_eval_task, task_key
+from collabllm.files import find_split_file
+from collabllm.hub import check_reachable
 from collabllm.tasks.demo import DemoSide, demo_tasks
-from collabllm.tasks.sources import iter_rows, recognise
+from collabllm.tasks.fields import Row
+from collabllm.tasks.sources import recognise
 from collabllm.tasks.task import Task, to_task
 
 logger = logging.getLogger(__name__)
@@ -53,7 +56,7 @@ def load_tasks(
         return demo_tasks(_DEMO_SIDES[str(path)])[:limit]
     tasks: dict[str, Task] = {}
     left_out: Counter[str] = Counter()
-    for where, row in iter_rows(path, split, config):
+    for where, row in _iter_rows(path, split, config):
         converted = recognise(row, columns, f"{path} {where}")
         if isinstance(converted, str):
             left_out[converted] += 1
@@ -72,6 +75,40 @@ def load_tasks(
     if not tasks:
         raise ValueError(f"{path}: has no tasks.")
     return list(tasks.values())
+
+
+def _iter_rows(
+    path: str | Path, split: str = "train", config: str | None = None
+) -> Iterator[tuple[str, Row]]:
+    """Yield the rows of a file, a saved folder or a Hub dataset, one at a time, and where each is.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If a file is not JSON.
+    """
+    file = Path(path).expanduser()
+    if file.suffix in (".jsonl", ".json", ".parquet") and not file.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    from datasets import Dataset, load_dataset, load_from_disk  # pandas loads here
+
+    from collabllm.data_processing.loading import iter_json
+
+    file = find_split_file(file, split) or file
+    if file.suffix in (".jsonl", ".json"):
+        yield from iter_json(file)
+        return
+    if file.suffix == ".parquet":
+        rows = load_dataset("parquet", data_files=str(file), split="train", streaming=True)
+    elif file.is_dir():
+        saved = load_from_disk(str(file))
+        if not isinstance(saved, Dataset) and split not in saved:
+            raise ValueError(f"{path} has no split {split!r}; it has {', '.join(saved)}.")
+        rows = saved if isinstance(saved, Dataset) else saved[split]
+    else:
+        check_reachable(str(path), "dataset")
+        rows = load_dataset(str(path), config, split=split, streaming=True)
+    for idx, row in enumerate(rows, start=1):
+        yield f"row {idx}", row
 
 
 def choose_side(tasks: Sequence[Task], side: str, eval_ratio: float, split_by: str) -> list[Task]:

@@ -2,14 +2,19 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from collabllm.data_processing.formats import to_goal
-from collabllm.files import find_split_file
-from collabllm.hub import check_reachable
 from collabllm.messages import shorten
+from collabllm.tasks.fields import (
+    Row,
+    read_flag,
+    read_list,
+    read_object,
+    read_rows,
+    read_text,
+)
 
 _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
@@ -24,42 +29,6 @@ _MEDIQ = (
     ("question", "context", "options", "atomic_facts"),
 )
 _ABG_COQA = ("story", "ambiguity")
-
-Row = Mapping[str, Any]
-
-
-def iter_rows(
-    path: str | Path, split: str = "train", config: str | None = None
-) -> Iterator[tuple[str, Row]]:
-    """Yield the rows of a file, a saved folder or a Hub dataset, one at a time, and where each is.
-
-    Raises:
-        FileNotFoundError: If a file is not there.
-        ValueError: If a file is not JSON.
-    """
-    file = Path(path).expanduser()
-    if file.suffix in (".jsonl", ".json", ".parquet") and not file.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file.")
-    from datasets import Dataset, load_dataset, load_from_disk  # pandas loads here
-
-    from collabllm.data_processing.loading import iter_json
-
-    file = find_split_file(file, split) or file
-    if file.suffix in (".jsonl", ".json"):
-        yield from iter_json(file)
-        return
-    if file.suffix == ".parquet":
-        rows = load_dataset("parquet", data_files=str(file), split="train", streaming=True)
-    elif file.is_dir():
-        saved = load_from_disk(str(file))
-        if not isinstance(saved, Dataset) and split not in saved:
-            raise ValueError(f"{path} has no split {split!r}; it has {', '.join(saved)}.")
-        rows = saved if isinstance(saved, Dataset) else saved[split]
-    else:
-        check_reachable(str(path), "dataset")
-        rows = load_dataset(str(path), config, split=split, streaming=True)
-    for idx, row in enumerate(rows, start=1):
-        yield f"row {idx}", row
 
 
 def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | str:
@@ -144,15 +113,15 @@ def _from_in3(row: Row) -> Row | str:
     nothing where the user has no wish. A row that is not vague is a clear request: all asking is
     needless. A vague one without details is left out: nobody can say what to ask.
     """
-    opening = _text(row, "task")
-    vague = _flag(row, "vague")
-    details = _rows(row, "missing_details") if vague else []
+    opening = read_text(row, "task")
+    vague = read_flag(row, "vague")
+    details = read_rows(row, "missing_details") if vague else []
     if vague and not details:
         return "vague, and without missing details"
     facts: list[dict[str, Any]] = []
     for detail in details:
-        name = _text(detail, "description")
-        options = _whole(_list(detail, "options"))
+        name = read_text(detail, "description")
+        options = _whole(read_list(detail, "options"))
         wish = _draw(options, f"{opening}{name}") if options else ""
         facts.append(
             {
@@ -186,7 +155,7 @@ def _whole(options: Sequence[str]) -> list[str]:
 def _from_sharded(row: Row) -> Row:
     """Lost in Conversation (Laban et al. 2025, arXiv:2505.06120): the first shard opens."""
     column = "shards" if "shards" in row else "sharded_instructions"
-    shards = [_shard(shard, column) for shard in _list(row, column)]
+    shards = [_shard(shard, column) for shard in read_list(row, column)]
     if not shards:
         raise ValueError(f"{column} is empty.")
     facts = [
@@ -208,8 +177,8 @@ def _from_sharded(row: Row) -> Row:
 def _shard(shard: Any, column: str) -> str:
     if isinstance(shard, Mapping):
         name = next((name for name in ("shard", "shard_text", "text") if shard.get(name)), "shard")
-        return _text(shard, name)
-    return _text({column: shard}, column)
+        return read_text(shard, name)
+    return read_text({column: shard}, column)
 
 
 def _from_mediq(row: Row) -> Row:
@@ -221,19 +190,21 @@ def _from_mediq(row: Row) -> Row:
     if isinstance(options, Mapping):
         letters: Any = options.items()
     else:
-        letters = enumerate(_list(row, "options"), start=1)
+        letters = enumerate(read_list(row, "options"), start=1)
     choices = " ".join(f"{letter}: {text}" for letter, text in letters if text is not None)
     if isinstance(row["context"], str):
         first = row["context"].split(". ")[0]
     else:
-        first = next((str(sentence) for sentence in _list(row, "context") if sentence), "")
-    known = [str(fact) for fact in _list(row, "facts") or _list(row, "atomic_facts") if fact]
+        first = next((str(sentence) for sentence in read_list(row, "context") if sentence), "")
+    known = [
+        str(fact) for fact in read_list(row, "facts") or read_list(row, "atomic_facts") if fact
+    ]
     facts = [
         {"name": f"fact {idx}", "answer": fact, "value": "", "question": fact}
         for idx, fact in enumerate(known, start=1)
         if fact.rstrip(".") not in first
     ]
-    opening = " ".join(part for part in (first, _text(row, "question"), choices) if part)
+    opening = " ".join(part for part in (first, read_text(row, "question"), choices) if part)
     return {
         "task_id": None if row.get("id") is None else str(row["id"]),
         "single_turn_prompt": " ".join([opening, *(fact["answer"] for fact in facts)]),
@@ -249,17 +220,17 @@ def _from_abg_coqa(row: Row) -> Row | str:
 
     What was asked and answered before it stands between the two.
     """
-    turn = _object(row, "target_turn")
-    question = _text({"question": turn.get("question") or row.get("question")}, "question")
+    turn = read_object(row, "target_turn")
+    question = read_text({"question": turn.get("question") or row.get("question")}, "question")
     history = [
-        f"{_text(past, 'question')} {past.get('answer') or ''}".strip()
-        for past in _rows(row, "history_turns")
+        f"{read_text(past, 'question')} {past.get('answer') or ''}".strip()
+        for past in read_rows(row, "history_turns")
     ]
     opening = "\n\n".join(
-        [_text(row, "story"), *(["\n".join(history)] if history else []), question]
+        [read_text(row, "story"), *(["\n".join(history)] if history else []), question]
     )
-    clarification = _object(row, "clarification_turn")
-    answers = _rows(clarification, "answers")
+    clarification = read_object(row, "clarification_turn")
+    answers = read_rows(clarification, "answers")
     meant = _draw(answers, opening) if answers else {}
     original = next((name for name in meant if name.startswith("org_ans")), "")
     facts = []
@@ -281,48 +252,6 @@ def _from_abg_coqa(row: Row) -> Row | str:
         "facts": facts,
         "single_turn_metadata": {"ambiguity": str(row["ambiguity"])},
     }
-
-
-def _text(row: Row, name: str) -> str:
-    value = row.get(name)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} must be a non-empty text, got {shorten(value)}.")
-    return value
-
-
-def _list(row: Row, name: str) -> list[Any]:
-    value = row.get(name)
-    if value is None:
-        return []
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-        raise ValueError(f"{name} must be a list, got {shorten(value)}.")
-    return list(value)
-
-
-def _object(row: Row, name: str) -> Row:
-    value = row.get(name)
-    if value is not None and not isinstance(value, Mapping):
-        raise ValueError(f"{name} must be an object, got {shorten(value)}.")
-    return value or {}
-
-
-def _rows(row: Row, name: str) -> list[Row]:
-    found = _list(row, name)
-    for entry in found:
-        if not isinstance(entry, Mapping):
-            raise ValueError(f"{name} must be a list of objects, got {shorten(entry)} in it.")
-    return found
-
-
-def _flag(row: Row, name: str) -> bool:
-    value = row[name]
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
-    if isinstance(value, bool) or value in (0, 1):
-        return bool(value)
-    raise ValueError(f"{name} must be true or false, got {shorten(value)}.")
 
 
 def _numbered(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:

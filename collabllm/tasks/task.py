@@ -2,12 +2,13 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from collabllm.data.task_bank import end_sentence
 from collabllm.messages import shorten
+from collabllm.tasks.fields import read_list
 
 
 @dataclass(frozen=True)
@@ -87,27 +88,25 @@ def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
         row.get("opening") or "",
         _to_facts(row, where),
         row.get("single_turn_metadata") or {},
-        tuple(_to_opening(opening, where) for opening in _list(row, "told_openings", where)),
+        tuple(_to_opening(opening, where) for opening in _read_list(row, "told_openings", where)),
     )
 
 
-def _list(row: Mapping[str, Any], name: str, where: str) -> Iterable[Any]:
-    value = row.get(name)
-    if value is None:
-        return ()
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-        raise ValueError(f"{where}: {name} must be a list, got {shorten(value)}.")
-    return value
+def _read_list(row: Mapping[str, Any], name: str, where: str) -> list[Any]:
+    try:
+        return read_list(row, name)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _to_opening(opening: Any, where: str) -> Opening:
     if not isinstance(opening, Mapping) or not opening.get("text"):
         raise ValueError(f"{where}: an opening needs a 'text', got {shorten(opening)}.")
-    return Opening(str(opening["text"]), tuple(_list(opening, "tells", where)))
+    return Opening(str(opening["text"]), tuple(_read_list(opening, "tells", where)))
 
 
 def _to_facts(row: Mapping[str, Any], where: str) -> tuple[Fact, ...]:
-    facts = tuple(_to_fact(fact, where) for fact in _list(row, "facts", where))
+    facts = tuple(_to_fact(fact, where) for fact in _read_list(row, "facts", where))
     names = [fact.name for fact in facts]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -2,33 +2,27 @@
 
 import gc
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, DatasetDict
-from torch.utils.data import Sampler
-from transformers import TrainerCallback, TrainerControl, TrainerState
-from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import RepeatSampler
+from datasets import DatasetDict
+from transformers import TrainerState
+from trl import GRPOConfig
 
 from collabllm.data_processing.dataset_utils import multiturn_dataset_to_prompts
 from collabllm.rewards.applicable import check_applicable
 from collabllm.rewards.registry import needs_of
-from collabllm.tasks import Task
 from collabllm.training import held_out
-from collabllm.training.callbacks import SaveWithoutReference
 from collabllm.training.data import TrainingData, conversion, load_rows
 from collabllm.training.grpo_conversations import Conversations
-from collabllm.training.grpo_online import FOLDER, PolicyReward, choose_tasks
-from collabllm.training.grpo_own_turns import go_on
+from collabllm.training.grpo_online import PolicyReward, choose_tasks
 from collabllm.training.grpo_prompts import (
-    PromptSampler,
     build_openings,
     describe_prompts,
     fit_prompts,
 )
 from collabllm.training.grpo_settings import GRPOSettings
+from collabllm.training.grpo_trainer import OnlineTrainer, PromptOrder, SampleTalks
 from collabllm.training.grpo_vllm import check_vllm
 from collabllm.training.method import Method, Scores
 from collabllm.training.run import Run, run_training
@@ -66,96 +60,6 @@ def train_grpo(settings: GRPOSettings | None = None, **arguments: Any) -> Path:
         SystemExit: With status 143 after SIGTERM, when a checkpoint was saved.
     """
     return run_training(GRPO(), settings, arguments)
-
-
-class _Trainer(SaveWithoutReference, GRPOTrainer):
-    """TRL's trainer, evaluated by whole conversations about held-out tasks."""
-
-    online: PolicyReward
-    rows: Sequence[Mapping[str, Any]] = ()
-    """Rows of the prompts that are answered now: TRL hands `rollout_func` the prompts alone."""
-    held_out_tasks: Sequence[Task] = ()
-    prompt_order: "_PromptOrder"
-    control: TrainerControl
-    _last_loaded_step: int
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        online, self.rows = self.online, inputs
-        before = online.num_generated
-        if online.settings.prompts == "own_turns":
-            self.rows = go_on(inputs, online, self.state.global_step)
-        scored: dict[str, Any] = super()._generate_and_score_completions(list(self.rows))
-        budget = next(c for c in self.callback_handler.callbacks if isinstance(c, TokenBudget))
-        budget.add(online.num_generated - before, self.accelerator)
-        self._metrics["train"]["generated_tokens"] = [budget.total]
-        return scored
-
-    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
-        """Keep the openings of a task together, unless prompts are turns or all are shuffled."""
-        dataset = self.train_dataset if dataset is None else dataset
-        repeats: RepeatSampler = super()._get_train_sampler(dataset)
-        together = not self.shuffle_dataset and self.online.settings.prompts != "turns"
-        self.prompt_order.sampler = PromptSampler(
-            dataset,
-            list(dataset["single_turn_prompt"]) if together else None,
-            seed=self.args.seed,
-            mini_repeat_count=repeats.mini_repeat_count,
-            batch_size=repeats.batch_size,
-            repeat_count=repeats.repeat_count,
-        )
-        return cast("Sampler[int]", self.prompt_order.sampler)
-
-    def sync_vllm(self) -> None:
-        """Give vLLM the weights of this step, unless it has them."""
-        if self.state.global_step != self._last_loaded_step:
-            self.vllm_generation.sync_weights()
-            self._last_loaded_step = self.state.global_step
-            self.accelerator.wait_for_everyone()  # the main process alone tells a server
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Talk about the held-out tasks, and log what the conversations are worth."""
-        scores = self.talk("held_out", self.held_out_tasks)
-        metrics = {f"eval_{name}": value for name, value in scores.items()}
-        was_training = self.model.training
-        self.model.eval()  # TRL would put the step's training metrics beside these
-        self.log(dict(metrics))
-        self.model.train(was_training)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
-        return metrics
-
-    def talk(self, title: str, tasks: Sequence[Task]) -> Scores:
-        """Talk about tasks, and leave the transcripts in a file of this step."""
-        name = f"{title}-{self.state.global_step:05d}.jsonl"
-        file = Path(self.args.output_dir) / FOLDER / name
-        return self.online.talk(tasks, file if self.is_world_process_zero() else None)
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write nothing: `card.write_card` does, when the run is over."""
-
-
-class _PromptOrder(TrainerCallback):
-    """Tells the sampler the epoch: with several processes no loader reaches it."""
-
-    sampler: PromptSampler
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tell it, also where a resumed run begins within an epoch."""
-        self.sampler.set_epoch(int(state.epoch + 1e-6))
-
-
-class _Samples(TrainerCallback):
-    """Writes a few conversations about training tasks every N steps."""
-
-    def __init__(self, tasks: Sequence[Task], steps: int) -> None:
-        self.tasks, self.steps = tasks, steps
-        self.trainer: Any = None
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Talk, if it is time."""
-        if self.steps and self.tasks and state.global_step % self.steps == 0:
-            self.trainer.talk("sample", self.tasks)
 
 
 class GRPO(Method):
@@ -268,11 +172,11 @@ class GRPO(Method):
             )
         online = PolicyReward(settings, run.config)
         chosen = choose_tasks(settings.open_tasks("train"), settings.num_sample_replies)
-        samples, order = _Samples(chosen, settings.sample_steps), _PromptOrder()
+        samples, order = SampleTalks(chosen, settings.sample_steps), PromptOrder()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using 'rollout_func'")
             trainer = run.build_trainer(
-                _Trainer,
+                OnlineTrainer,
                 data.facts,
                 reward_funcs=[online],
                 rollout_func=Conversations(online) if settings.credit == "conversation" else None,

@@ -258,7 +258,7 @@ def test_a_hub_dataset_has_a_split_and_a_configuration(monkeypatch):
         return [{"single_turn_prompt": "goal"}]
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    monkeypatch.setattr("collabllm.tasks.sources.check_reachable", lambda path, kind: None)
+    monkeypatch.setattr("collabllm.tasks.loading.check_reachable", lambda path, kind: None)
 
     (task,) = TaskSettings(
         tasks="org/name", dataset_split="test", dataset_config="hard"

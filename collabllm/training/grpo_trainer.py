@@ -1,0 +1,109 @@
+"""TRL's trainer of online training: our order of prompts, and whole conversations held out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerControl
+from trl import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
+
+from collabllm.tasks import Task
+from collabllm.training.callbacks import SaveWithoutReference
+from collabllm.training.grpo_online import FOLDER, PolicyReward
+from collabllm.training.grpo_own_turns import go_on
+from collabllm.training.grpo_prompts import PromptSampler
+from collabllm.training.method import Scores
+from collabllm.training.token_budget import TokenBudget
+
+
+class OnlineTrainer(SaveWithoutReference, GRPOTrainer):
+    """TRL's trainer, evaluated by whole conversations about held-out tasks."""
+
+    online: PolicyReward
+    rows: Sequence[Mapping[str, Any]] = ()
+    """Rows of the prompts that are answered now: TRL hands `rollout_func` the prompts alone."""
+    held_out_tasks: Sequence[Task] = ()
+    prompt_order: "PromptOrder"
+    control: TrainerControl
+    _last_loaded_step: int
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        online, self.rows = self.online, inputs
+        before = online.num_generated
+        if online.settings.prompts == "own_turns":
+            self.rows = go_on(inputs, online, self.state.global_step)
+        scored: dict[str, Any] = super()._generate_and_score_completions(list(self.rows))
+        budget = next(c for c in self.callback_handler.callbacks if isinstance(c, TokenBudget))
+        budget.add(online.num_generated - before, self.accelerator)
+        self._metrics["train"]["generated_tokens"] = [budget.total]
+        return scored
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
+        """Keep the openings of a task together, unless prompts are turns or all are shuffled."""
+        dataset = self.train_dataset if dataset is None else dataset
+        repeats: RepeatSampler = super()._get_train_sampler(dataset)
+        together = not self.shuffle_dataset and self.online.settings.prompts != "turns"
+        self.prompt_order.sampler = PromptSampler(
+            dataset,
+            list(dataset["single_turn_prompt"]) if together else None,
+            seed=self.args.seed,
+            mini_repeat_count=repeats.mini_repeat_count,
+            batch_size=repeats.batch_size,
+            repeat_count=repeats.repeat_count,
+        )
+        return cast("Sampler[int]", self.prompt_order.sampler)
+
+    def sync_vllm(self) -> None:
+        """Give vLLM the weights of this step, unless it has them."""
+        if self.state.global_step != self._last_loaded_step:
+            self.vllm_generation.sync_weights()
+            self._last_loaded_step = self.state.global_step
+            self.accelerator.wait_for_everyone()  # the main process alone tells a server
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Talk about the held-out tasks, and log what the conversations are worth."""
+        scores = self.talk("held_out", self.held_out_tasks)
+        metrics = {f"eval_{name}": value for name, value in scores.items()}
+        was_training = self.model.training
+        self.model.eval()  # TRL would put the step's training metrics beside these
+        self.log(dict(metrics))
+        self.model.train(was_training)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def talk(self, title: str, tasks: Sequence[Task]) -> Scores:
+        """Talk about tasks, and leave the transcripts in a file of this step."""
+        name = f"{title}-{self.state.global_step:05d}.jsonl"
+        file = Path(self.args.output_dir) / FOLDER / name
+        return self.online.talk(tasks, file if self.is_world_process_zero() else None)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write nothing: `card.write_card` does, when the run is over."""
+
+
+class PromptOrder(TrainerCallback):
+    """Tells the sampler the epoch: with several processes no loader reaches it."""
+
+    sampler: PromptSampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell it, also where a resumed run begins within an epoch."""
+        self.sampler.set_epoch(int(state.epoch + 1e-6))
+
+
+class SampleTalks(TrainerCallback):
+    """Writes a few conversations about training tasks every N steps."""
+
+    def __init__(self, tasks: Sequence[Task], steps: int) -> None:
+        self.tasks, self.steps = tasks, steps
+        self.trainer: Any = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Talk, if it is time."""
+        if self.steps and self.tasks and state.global_step % self.steps == 0:
+            self.trainer.talk("sample", self.tasks)

@@ -13,6 +13,8 @@ import numpy as np
 
 from collabllm.evaluation.hypotheses import correct, p_value_of, sign_flip_test
 from collabllm.evaluation.statistics import Floats, difference_interval, mean_interval
+from collabllm.evaluation.study.crossed import Rating, crossed_difference
+from collabllm.evaluation.study.design import Design
 
 RATES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
 NUMBERS = (6, 10, 28, 60, 200)
@@ -149,20 +151,76 @@ def false_findings(
 
 
 def false_over_seeds(
-    num_tasks: int, num_seeds: int, spread: float, num_runs: int, levels: Sequence[float]
+    num_tasks: int,
+    num_seeds: int,
+    spread: float,
+    num_runs: int,
+    levels: Sequence[float],
+    *,
+    binary: bool = False,
 ) -> list[float]:
-    """Return how often equal recipes, whose trainings differ by `spread`, fall below levels."""
+    """Return how often equal recipes, whose trainings differ by `spread`, fall below levels.
+
+    With `binary` both recipes are right or wrong on each task, half the time; trainings that are
+    equal by luck are frequent then.
+    """
     generator = np.random.default_rng([num_tasks, num_seeds])
     clusters = np.arange(num_tasks)
     found = []
     for _ in range(num_runs):
-        values = (
-            0.2 * generator.standard_normal((num_tasks, 1))
-            + spread * generator.standard_normal((1, num_seeds))
-            + 0.2 * generator.standard_normal((num_tasks, num_seeds))
-        )
+        of_tasks = 0.2 * generator.standard_normal((num_tasks, 1))
+        if binary:
+            shape = (2, 1, num_seeds)
+            rates = 0.5 + of_tasks + spread / 2**0.5 * generator.standard_normal(shape)
+            first, second = play(rates.clip(0, 1), 1, 1, generator)
+            values = first - second
+        else:
+            values = of_tasks + spread * generator.standard_normal((1, num_seeds))
+            values = values + 0.2 * generator.standard_normal((num_tasks, num_seeds))
         found.append(p_value_of(values, clusters)[0])
     return [float((np.array(found) < level).mean()) for level in levels]
+
+
+def draw_grades(
+    generator: np.random.Generator,
+    *,
+    num_arms: int,
+    num_people: int,
+    num_tasks: int,
+    tasks_each: int | None = None,
+) -> list[Rating]:
+    """Draw grades of the first two arms as a study deals them; the second is 0.4 better.
+
+    Arms suit single tasks, too: by half the spread between tasks.
+    """
+    arms, tasks = [f"arm {i}" for i in range(num_arms)], [str(i) for i in range(num_tasks)]
+    design = Design(arms, tasks, tasks_each or num_arms, int(generator.integers(10**9)))
+    of_person, of_task = generator.normal(0, 1, num_people), generator.normal(0, 1, num_tasks)
+    suits = generator.normal(0, 0.5, (num_tasks, 2))
+    ratings = []
+    for person in range(num_people):
+        for dealt in design.deal():
+            task, arm = int(dealt.task_id), arms.index(dealt.arm)
+            if arm < 2:
+                value = of_person[person] + of_task[task] + suits[task, arm] + 0.4 * arm
+                value += generator.normal(0, 0.7)
+                ratings.append(Rating(str(person), dealt.task_id, arm == 1, float(value)))
+    return ratings
+
+
+def cover_crossed(
+    num_arms: int, num_people: int, num_runs: int, num_tasks: int = 200
+) -> tuple[float, float]:
+    """Return the coverage of intervals over people and tasks, and the share that has one."""
+    generator = np.random.default_rng([num_arms, num_people, num_tasks])
+    covered = []
+    for _ in range(num_runs):
+        found = crossed_difference(
+            draw_grades(generator, num_arms=num_arms, num_people=num_people, num_tasks=num_tasks)
+        )
+        if found is not None and found.low is not None and found.high is not None:
+            covered.append(found.low <= 0.4 <= found.high)
+    return float(np.mean(covered)) if covered else float("nan"), len(covered) / num_runs
 
 
 def _print_row(name: str, shares: Sequence[float]) -> None:
@@ -203,6 +261,18 @@ def main() -> None:
             levels = (0.05, 0.0225, 0.005, 0.0005)
             name = f"{n} tasks, {seeds} trainings, spread {spread}"
             _print_row(name, false_over_seeds(n, seeds, spread, max(runs // 10, 1), levels))
+    print("The same of tasks that are right or wrong")
+    for n, seeds in ((6, 2), (28, 2), (28, 3), (28, 5)):
+        for spread in (0.0, 0.1, 0.3):
+            name = f"{n} tasks, {seeds} trainings, spread {spread}"
+            levels = (0.05, 0.0225, 0.005, 0.0005)
+            number = max(runs // 10, 1)
+            _print_row(name, false_over_seeds(n, seeds, spread, number, levels, binary=True))
+    print("Coverage over people and tasks, %, and the share with an interval; by tasks")
+    for arms, people in ((2, 12), (2, 24), (2, 40), (3, 18), (3, 30), (4, 24), (4, 40)):
+        for tasks in (200, 12):
+            shares = cover_crossed(arms, people, max(runs // 10, 1), tasks)
+            _print_row(f"{arms} arms, {people} people, {tasks} tasks", shares)
     print("Evaluations of equal arms with any finding, %; 1, 2, 3, 4 openings")
     for arms in (2, 3, 4):
         for users in (1, 2, 3):

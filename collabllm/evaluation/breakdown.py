@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from collabllm.evaluation.measures import FIRST_REPLY_ASKS, direction
-from collabllm.evaluation.plan import Plan
+from collabllm.evaluation.plan import DEALT, Plan
 from collabllm.evaluation.results import (
     OPENINGS,
     POOLED,
@@ -127,8 +127,12 @@ def audit_users(table: ScoreTable) -> dict[str, dict[str, float]]:
 
 
 def count_progress(table: ScoreTable) -> list[Progress]:
-    """Count planned, ended and failed conversations of each arm with each user."""
+    """Count planned, ended and failed conversations of each arm with each user.
+
+    Of a study, count the people whom each arm was dealt to, and those who graded it.
+    """
     plan = table.plan
+    dealt = plan.settings.get(DEALT, {})
     done: Counter[tuple[str, str]] = Counter()
     failed: Counter[tuple[str, str]] = Counter()
     for score in table.scores:
@@ -137,7 +141,9 @@ def count_progress(table: ScoreTable) -> list[Progress]:
         Progress(
             arm.name,
             user.name,
-            max(len(arm.training_seeds), 1) * len(plan.variants) * plan.num_rollouts,
+            dealt.get(
+                arm.name, max(len(arm.training_seeds), 1) * len(plan.variants) * plan.num_rollouts
+            ),
             done[arm.name, user.name],
             failed[arm.name, user.name],
         )

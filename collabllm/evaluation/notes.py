@@ -1,8 +1,8 @@
 """Sentences that a reader of results must not miss."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from collabllm.evaluation.results import NOT_RUN, Cell, Results
+from collabllm.evaluation.results import NOT_RUN, PEOPLE_UNIT, Cell, Progress, Results
 from collabllm.evaluation.statistics import MIN_UNITS
 from collabllm.rewards.registry import LOUD_MISSING_SHARE
 
@@ -24,18 +24,19 @@ def _incomplete(results: Results) -> Iterator[str]:
     planned = sum(p.planned for p in results.progress)
     done = sum(p.done for p in results.progress)
     if done < planned:
-        where = [p for p in results.progress if p.done < p.planned]
-        shown = ", ".join(
-            f"{p.arm} with user {p.user} has {p.done} of {p.planned}"
-            + (f" ({p.failed} failed)" if p.failed else "")
-            for p in where[:6]
-        )
-        more = f", and {len(where) - 6} more" if len(where) > 6 else ""
-        yield (
-            f"This evaluation is incomplete: {planned - done} of {planned} conversations are "
-            f"missing ({shown}{more}). Means and differences are those of the tasks that an arm "
-            "shares with the one it is compared with; --resume does the rest."
-        )
+        where = _shown([p for p in results.progress if p.done < p.planned])
+        if results.cluster_by == PEOPLE_UNIT:
+            yield (
+                f"This study is incomplete: {planned - done} of {planned} grades of an arm by a "
+                f"person are missing ({where}). Differences are those of the people who graded "
+                "both arms; who has not finished can go on by the same link."
+            )
+        else:
+            yield (
+                f"This evaluation is incomplete: {planned - done} of {planned} conversations are "
+                f"missing ({where}). Means and differences are those of the tasks that an arm "
+                "shares with the one it is compared with; --resume does the rest."
+            )
     turned = [d for d in results.primary_differences() if d.missing_could_change_it]
     for d in turned:
         if d.worst_low != d.worst_high and d.verdict != "cannot tell":
@@ -43,6 +44,15 @@ def _incomplete(results: Results) -> Iterator[str]:
                 f"The missing values could turn the sign of {d.arm} against {d.reference} in "
                 f"{d.metric}: between {d.worst_low:+.2f} and {d.worst_high:+.2f}."
             )
+
+
+def _shown(where: Sequence[Progress]) -> str:
+    shown = ", ".join(
+        f"{p.arm} with user {p.user} has {p.done} of {p.planned}"
+        + (f" ({p.failed} failed)" if p.failed else "")
+        for p in where[:6]
+    )
+    return f"{shown}, and {len(where) - 6} more" if len(where) > 6 else shown
 
 
 def _missing(results: Results) -> Iterator[str]:
@@ -124,8 +134,8 @@ def _seeds(results: Results) -> Iterator[str]:
     several = {number for number in numbers.values() if number > 1}
     if len(several) > 1:
         yield (
-            "Arms have different numbers of trainings; against each other only the first "
-            f"{min(several)} of each are compared."
+            "Arms have different numbers of trainings; of two that have several, the first ones "
+            "are compared, as many as the one with fewer has."
         )
     if 2 in several:
         yield "Two trainings say little about the spread between trainings; use three or more."

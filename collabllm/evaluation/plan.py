@@ -14,6 +14,8 @@ from collabllm.tasks import Task, count_partly_told, open_with
 
 PLAN_FILE = "plan.json"
 ALL_FACTS, SOME_FACTS = "all", "some"
+DEALT = "people_dealt"
+"""The setting of a study's plan that has the number of people whom each arm was dealt to."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from collabllm.files import write_text
 __all__ = [
     "NOT_RUN",
     "OPENINGS",
+    "PEOPLE_UNIT",
     "POOLED",
     "RESULTS_FILE",
     "ArmInfo",
@@ -47,6 +48,9 @@ __all__ = [
 RESULTS_FILE = "results.json"
 POOLED = "all users"
 """The user of what is averaged over the whole panel."""
+
+PEOPLE_UNIT = "person"
+"""What the results of a study with people are paired and clustered by."""
 
 NOT_RUN = "not run"
 """Why a value is missing whose conversation was planned and has not ended."""

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
+from benchmarks.evaluation_statistics import cover_crossed, draw_grades
+from collabllm.evaluation.results import read_results
 from collabllm.evaluation.study.agreement import agree, compare_with_people, mean_by_place
 from collabllm.evaluation.study.crossed import Rating, crossed_difference
 from collabllm.evaluation.study.sample_size import people_needed, power_of
@@ -103,6 +105,7 @@ def test_six_people_are_paired_in_results_and_report(six_people):
     assert "Of 6 links 6 people took part and 0 did not agree; 6 finished, with 12" in notes
     assert "hazel against walnut in result, with 6 people and 3 tasks as crossed" in notes
     assert "+2.00; too few for an interval that holds for others" in notes
+    assert "with users, metrics and openings, the best 4 by lower bound follow" in notes
     assert "facts_elicited with user sharded orders two arms as people's result does in 3 of 3" in (
         notes
     )
@@ -145,11 +148,28 @@ def test_a_study_that_is_under_way_says_what_is_missing(tmp_path):
 
     results = json.loads((tmp_path / "report/results.json").read_text())
     notes = " ".join(results["notes"])
-    assert "incomplete" in notes
+    assert "This study is incomplete: 2 of 4 grades of an arm by a person are missing" in notes
+    assert "can go on by the same link" in notes
+    assert "--resume" not in notes
     assert "Of 4 links 2 people took part and 0 did not agree; 1 finished" in notes
     open_study(tmp_path / "new", make_study())
     with pytest.raises(ValueError, match="nobody has graded a task yet"):
         evaluate(["--study", str(tmp_path / "new")])
+
+
+def test_a_study_with_fewer_tasks_a_person_than_arms_can_be_complete(tmp_path):
+    study = make_study(arms=["walnut", "hazel", "beech"], participants=3, tasks_each=2)
+    with hosted(tmp_path, study) as (host, url):
+        for code, number in host.codes.items():
+            Participant(url, code, number, hasty=False).run()
+    evaluate(["--study", str(tmp_path)])
+
+    results = read_results(tmp_path / "report")
+    assert results.complete
+    assert [(p.planned, p.done) for p in results.progress] == [(2, 2)] * 3
+    notes = " ".join(results.notes)
+    assert "incomplete" not in notes
+    assert "hazel against walnut in result: the arms cannot be told apart" in notes
 
 
 def crossed_sample(generator, effect, num_people=24, num_tasks=8, interaction=0.5):
@@ -178,6 +198,49 @@ def test_crossed_intervals_hold_the_truth_as_often_as_they_say(interaction):
     assert 0.92 <= covered / number <= 0.995
 
 
+@pytest.mark.parametrize(
+    ("num_arms", "num_people"), [(2, 12), (2, 24), (3, 18), (3, 30), (4, 24), (4, 40)]
+)
+def test_crossed_intervals_of_few_latin_squares_hold_the_truth(num_arms, num_people):
+    covered, _ = cover_crossed(num_arms, num_people, 300)
+
+    assert 0.92 <= covered <= 0.99
+
+
+@pytest.mark.parametrize(("num_arms", "num_people"), [(2, 10), (3, 15)])
+def test_five_latin_squares_are_too_few_for_an_interval(num_arms, num_people):
+    ratings = draw_grades(
+        np.random.default_rng(0), num_arms=num_arms, num_people=num_people, num_tasks=200
+    )
+
+    found = crossed_difference(ratings)
+
+    assert (found.low, found.high) == (None, None)
+
+
+def test_people_and_tasks_that_say_nothing_of_the_arms_do_not_count():
+    # Of a square of three people with two tasks each, one person has both arms.
+    ratings = draw_grades(
+        np.random.default_rng(0), num_arms=3, num_people=18, num_tasks=200, tasks_each=2
+    )
+
+    found = crossed_difference(ratings)
+
+    assert found is None, "nobody did the same two tasks the other way round"
+    assert crossed_difference([]) is None
+
+
+def test_a_difference_that_leaves_no_errors_has_no_interval():
+    ratings = draw_grades(
+        np.random.default_rng(0), num_arms=3, num_people=24, num_tasks=8, tasks_each=2
+    )
+
+    found = crossed_difference(ratings)
+
+    assert found.num_people < 24
+    assert (found.low, found.high) == (None, None)
+
+
 def test_crossed_differences_take_out_people_and_tasks():
     # By hand: person 1 is one grade kinder, task b one grade harder, the arm is two better.
     grades = {("1", "a"): 4.0, ("1", "b"): 1.0, ("2", "a"): 1.0, ("2", "b"): 2.0}
@@ -197,13 +260,45 @@ def test_agreement_counts_pairs_that_differ_in_both():
     people |= {("t3", "a"): 5.0, ("t3", "b"): 1.0}
     simulated = {**people, ("t3", "a"): 0.0, ("t3", "b"): 0.5, ("t4", "a"): 1.0}
 
-    found = agree("sharded", "m", "result", simulated, people)
+    found = agree("sharded", "m", "all", "result", simulated, people)
 
     assert (found.num_pairs, found.num_same, found.num_cells) == (2, 1, 6)
     assert "in 1 of 2 tasks and pairs" in str(found)
-    nothing = agree("u", "m", "result", {}, people)
+    nothing = agree("u", "m", "all", "result", {}, people)
     assert (nothing.num_pairs, nothing.rank_correlation) == (0, None)
     assert "share no task" in str(nothing)
+
+
+def test_the_pairs_of_a_task_are_not_independent():
+    arms = "abcd"
+    people = {(f"t{i}", arm): float(idx) for i in range(6) for idx, arm in enumerate(arms)}
+
+    found = agree("sharded", "m", "all", "result", people, people)
+
+    assert (found.num_tasks, found.num_pairs, found.num_same) == (6, 36, 36)
+    assert found.low == pytest.approx(0.025 ** (1 / 6))  # of six tasks, not of 36 pairs
+
+
+def test_openings_with_opposite_directions_are_compared_each_by_itself():
+    scores = [
+        {
+            "task_id": f"t1+{opening}",
+            "user": "u",
+            "arm": arm,
+            "opening": opening,
+            "values": {"first_reply_asks": value},
+        }
+        for opening in ("none", "all")
+        for arm, value in (("asks", 1.0), ("never", 0.0))
+    ]
+    people = {"result": mean_by_place([("t1", "asks", 5.0), ("t1", "never", 2.0)])}
+
+    found = compare_with_people(scores, {"t1+none": "t1", "t1+all": "t1"}, people)
+
+    assert [(one.opening, one.num_pairs, one.num_same) for one in found] == [
+        ("all", 1, 0),
+        ("none", 1, 1),
+    ]
 
 
 def test_metrics_where_less_is_better_are_turned_round():
@@ -238,7 +333,9 @@ def test_more_arms_and_fewer_tasks_take_more_people(capsys):
     assert people_needed(0.5, 1.3, num_arms=3, tasks_each=2) > 2 * three
     arms = ["--arm", "name=a", "--arm", "name=b,system_prompt=proactive"]
     study_script([*arms, "--plan", "0.5"])
-    assert "70 people show a true difference of 0.5 grades" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "70 people show a true difference of 0.5 grades" in said
+    assert "paired t-test at 2.25%, as the report corrects two grades of 1 arm(s)" in said
     for wrong in ({"difference": 0.0}, {"num_arms": 1}, {"tasks_each": 1}, {"spread": 0.0}):
         with pytest.raises(ValueError, match=r"--(plan|tasks_each)"):
             people_needed(**{"difference": 0.5, "spread": 1.0, **wrong})

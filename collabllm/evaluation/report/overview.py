@@ -24,6 +24,7 @@ from collabllm.evaluation.report.formats import (
 )
 from collabllm.evaluation.report.page import render
 from collabllm.evaluation.results import (
+    PEOPLE_UNIT,
     RESULTS_FILE,
     ArmInfo,
     Cell,
@@ -35,7 +36,6 @@ from collabllm.evaluation.results import (
 from collabllm.simulation.transcripts import read_transcripts
 
 REPORT_FILE = "report.html"
-PEOPLE_UNIT = "person"
 _SOURCE = "report"  # the report of any run of an evaluation gives way to the next one
 _VERDICTS = {"better": "better", "worse": "worse", "differs": "other", "cannot tell": "unclear"}
 

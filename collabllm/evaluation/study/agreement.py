@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from scipy.stats import binomtest, spearmanr
+import numpy as np
+from scipy.stats import spearmanr
 
 from collabllm.evaluation.measures import DESCRIPTIVE, direction
+from collabllm.evaluation.statistics import mean_interval
 
 Means = Mapping[tuple[str, str], float]
 """By task and arm."""
@@ -16,15 +18,18 @@ Means = Mapping[tuple[str, str], float]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How one metric with one simulated user orders arms, beside one grade of people.
+    """How one metric with one simulated user at one opening orders arms, beside a grade of people.
 
-    Of `num_pairs` (a task and two arms that differ in both), `num_same` have the same order, a
-    share of [low, high]; `rank_correlation` is over all `num_cells` means (None where constant).
+    Of `num_pairs` (a task and two arms that differ in both), `num_same` have the same order. The
+    pairs of a task are not independent: [low, high] is of the mean of the shares of `num_tasks`.
+    `rank_correlation` is over all `num_cells` means (None where constant).
     """
 
     user: str
     metric: str
+    opening: str
     grade: str
+    num_tasks: int
     num_pairs: int
     num_same: int
     low: float
@@ -37,15 +42,15 @@ class Agreement:
         if not self.num_pairs:
             return (
                 f"{self.metric} with user {self.user} and people's {self.grade} share no task on "
-                "which two arms differ in both."
+                f"which two arms differ in both (opening: {self.opening})."
             )
         rank = ""
         if self.rank_correlation is not None:
             rank = f"; rank correlation {self.rank_correlation:+.2f} over {self.num_cells} means"
         return (
             f"{self.metric} with user {self.user} orders two arms as people's {self.grade} does in "
-            f"{self.num_same} of {self.num_pairs} tasks and pairs (share between {self.low:.2f} "
-            f"and {self.high:.2f}){rank}."
+            f"{self.num_same} of {self.num_pairs} tasks and pairs (opening: {self.opening}; share "
+            f"over {self.num_tasks} task(s) between {self.low:.2f} and {self.high:.2f}){rank}."
         )
 
 
@@ -57,29 +62,33 @@ def mean_by_place(rows: Iterable[tuple[str, str, float]]) -> Means:
     return {place: sum(values) / len(values) for place, values in found.items()}
 
 
-def agree(user: str, metric: str, grade: str, simulated: Means, people: Means) -> Agreement:
+def agree(
+    user: str, metric: str, opening: str, grade: str, simulated: Means, people: Means
+) -> Agreement:
     """Compare two tables of means; higher is better in both."""
     shared = sorted(simulated.keys() & people.keys())
     arms_of: dict[str, list[str]] = defaultdict(list)
     for task, arm in shared:
         arms_of[task].append(arm)
-    same = []
+    same: dict[str, list[bool]] = defaultdict(list)
     for task, arms in arms_of.items():
         for one, other in combinations(arms, 2):
             ours = people[task, one] - people[task, other]
             theirs = simulated[task, one] - simulated[task, other]
             if ours and theirs:
-                same.append((ours > 0) == (theirs > 0))
+                same[task].append((ours > 0) == (theirs > 0))
     low, high = 0.0, 1.0
     if same:
-        interval = binomtest(sum(same), len(same)).proportion_ci(method="wilson")
-        low, high = float(interval.low), float(interval.high)
+        shares = np.array([[sum(found) / len(found)] for found in same.values()])
+        low, high = map(float, mean_interval(shares, np.arange(len(shares)), bounded=True))
     return Agreement(
         user,
         metric,
+        opening,
         grade,
         len(same),
-        sum(same),
+        sum(map(len, same.values())),
+        sum(map(sum, same.values())),
         low,
         high,
         _rank_correlation([simulated[p] for p in shared], [people[p] for p in shared]),
@@ -98,22 +107,22 @@ def compare_with_people(
     tasks_of: Mapping[str, str],
     grades: Mapping[str, Means],
 ) -> list[Agreement]:
-    """Compare an evaluation's scores, of each user and metric, with people's grades.
+    """Compare an evaluation's scores, of each user, metric and opening, with people's grades.
 
     Args:
         scores: Lines of the evaluation's scores file.
         tasks_of: By the id of an opened task, the task.
         grades: People's means, by the name of the grade.
     """
-    rows: dict[tuple[str, str], list[tuple[str, str, float]]] = defaultdict(list)
+    rows: dict[tuple[str, str, str], list[tuple[str, str, float]]] = defaultdict(list)
     for score in scores:
-        task = tasks_of.get(score["task_id"])
+        task, opening = tasks_of.get(score["task_id"]), score.get("opening", "none")
         for metric, value in score["values"].items():
-            sign = direction(metric, score.get("opening", "none"))
+            sign = direction(metric, opening)
             if task is not None and value is not None and metric not in DESCRIPTIVE and sign:
-                rows[score["user"], metric].append((task, score["arm"], sign * value))
+                rows[score["user"], metric, opening].append((task, score["arm"], sign * value))
     return [
-        agree(user, metric, grade, mean_by_place(found), means)
-        for (user, metric), found in sorted(rows.items())
+        agree(user, metric, opening, grade, mean_by_place(found), means)
+        for (user, metric, opening), found in sorted(rows.items())
         for grade, means in grades.items()
     ]

@@ -13,10 +13,16 @@ from collabllm.evaluation.analysis import SCORES_FILE, analyse_folder, read_scor
 from collabllm.evaluation.measures import FIRST_REPLY_ASKS, MINUTES_ON_TASK
 from collabllm.evaluation.names import transcript_file
 from collabllm.evaluation.people import PEOPLE
-from collabllm.evaluation.plan import Plan, Variant, read_plan
-from collabllm.evaluation.report.overview import PEOPLE_UNIT
+from collabllm.evaluation.plan import DEALT, Plan, Variant, read_plan
 from collabllm.evaluation.report.summary import write_reports
-from collabllm.evaluation.results import ArmInfo, Outcome, Results, UserInfo, write_results
+from collabllm.evaluation.results import (
+    PEOPLE_UNIT,
+    ArmInfo,
+    Outcome,
+    Results,
+    UserInfo,
+    write_results,
+)
 from collabllm.evaluation.study.agreement import compare_with_people, mean_by_place
 from collabllm.evaluation.study.crossed import Rating, crossed_difference
 from collabllm.evaluation.study.person import Person, Rules, rebuild
@@ -28,6 +34,7 @@ from collabllm.tasks.requests import find_questions
 REPORT_FOLDER = "report"
 GRADES = ("result", "interaction")
 PREFERRED = "preferred"
+_MOST_SHOWN = 4  # agreements in the notes
 
 
 @dataclass(frozen=True)
@@ -157,9 +164,15 @@ def _plan(study: Study, people: Sequence[Person]) -> Plan:
         prompt_hashes={},
         signatures={},
         settings={
-            name: value
-            for name, value in asdict(study).items()
-            if name not in ("tasks", "settings", "arms")
+            **{
+                name: value
+                for name, value in asdict(study).items()
+                if name not in ("tasks", "settings", "arms")
+            },
+            DEALT: {
+                arm: sum(arm in {given.arm for given in person.assignment} for person in people)
+                for arm in study.arms
+            },
         },
         notes=[],
     )
@@ -230,6 +243,8 @@ def _crossed_notes(study: Study, finished: Sequence[Finished]) -> Iterator[str]:
                 ]
             )
             if found is None:
+                told = f"{arm} against {reference} in {grade}"
+                yield f"{told}: the arms cannot be told apart from people and tasks."
                 continue
             over = f"{found.num_people} people and {found.num_tasks} tasks"
             told = f"{arm} against {reference} in {grade}, with {over} as crossed samples: "
@@ -249,7 +264,10 @@ def _agreement_notes(finished: Sequence[Finished], evaluation: Path, target: Pat
     found = compare_with_people(read_scores(evaluation), tasks_of, grades)
     text = json.dumps([asdict(one) for one in found], indent=1)
     write_text(target / "agreement.json", text + "\n")
+    if len(found) > _MOST_SHOWN:
+        yield (
+            f"Of {len(found)} agreements of people with users, metrics and openings, the best "
+            f"{_MOST_SHOWN} by lower bound follow, some perhaps by chance; agreement.json has all."
+        )
     best = sorted(found, key=lambda one: -one.low)
-    yield from (str(one) for one in best[:4])
-    if len(found) > 4:
-        yield f"{len(found) - 4} more agreements are in agreement.json."
+    yield from (str(one) for one in best[:_MOST_SHOWN])

@@ -5,17 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import t
 
-from collabllm.evaluation.statistics import Floats, Ints
+from collabllm.evaluation.statistics import Floats, Ints, one_hot
 
 MIN_GROUPS = 6
-_ROUNDS = 200
+"""Fewer people, tasks or independent numbers give no interval."""
+
+_LEAST = 1e-9  # what rounding leaves of a rating that says nothing is less
 
 
 @dataclass(frozen=True)
 class Crossed:
-    """A mean difference with its interval over people and tasks; None where either are few."""
+    """A mean difference with its interval over people and tasks; None where they say too little.
+
+    People and tasks are those that say something about the two arms.
+    """
 
     mean: float
     low: float | None
@@ -37,10 +44,10 @@ class Rating:
 def crossed_difference(ratings: Sequence[Rating], level: float = 0.95) -> Crossed | None:
     """Estimate how much better an arm is graded, each person and task being its own control.
 
-    Grades are compared after the means of people and of tasks are taken out. The variance counts
-    grades of one person, and grades on one task, as dependent on each other. The grades' own
-    variance is in both sums and stays there twice: where each person has few tasks, the errors of
-    a block move together, and to take it off left intervals that cover 88% instead of 95%.
+    Grades are compared after the means of people and of tasks are taken out; those that say nothing
+    about the arms then are left out. The degrees of freedom are what people, tasks and arms leave
+    of the grades, or the fewer of people and tasks less one: a Latin square on tasks of its own is
+    one number or two, however many grades it has.
 
     Args:
         ratings: Ratings of two arms only.
@@ -51,41 +58,78 @@ def crossed_difference(ratings: Sequence[Rating], level: float = 0.95) -> Crosse
 
     Source: Cameron, Gelbach and Miller, "Robust Inference with Multiway Clustering", 2011.
     """
-    people = _numbers([rating.person for rating in ratings])
-    tasks = _numbers([rating.task for rating in ratings])
-    arms = _centre(np.array([rating.is_arm for rating in ratings], dtype=float), people, tasks)
-    values = _centre(np.array([rating.value for rating in ratings], dtype=float), people, tasks)
-    weight = float(arms @ arms)
-    if weight < 1e-9:
+    if not ratings:
         return None
-    mean = float(arms @ values) / weight
-    errors = arms * (values - mean * arms)
-    groups = [int(people.max()) + 1, int(tasks.max()) + 1]
-    by_person, by_task = (_sum_of_squares(errors, g) for g in (people, tasks))
-    both = by_person + by_task
-    if min(groups) < MIN_GROUPS:
-        return Crossed(mean, None, None, *groups)
-    fewest = min(groups)
-    half = math.sqrt(both * fewest / (fewest - 1)) / weight
-    half *= float(t.ppf(0.5 + level / 2, fewest - 1))
-    return Crossed(mean, mean - half, mean + half, *groups)
+    arms, _ = _beside_people_and_tasks(ratings)
+    kept = [rating for rating, arm in zip(ratings, arms, strict=True) if abs(arm) > _LEAST]
+    if not kept:
+        return None
+    arms, values = _beside_people_and_tasks(kept)
+    people, tasks = _groups(kept)
+    mean = float(arms @ values) / float(arms @ arms)
+    num_people, num_tasks = int(people.max()) + 1, int(tasks.max()) + 1
+    num_parts, parts = _connected(people, tasks)
+    left = len(kept) - (num_people + num_tasks - num_parts) - 1
+    df = min(num_people - 1, num_tasks - 1, left)
+    if df < MIN_GROUPS - 1:
+        return Crossed(mean, None, None, num_people, num_tasks)
+    variance = _variance(arms, values - mean * arms, left, (people, tasks), parts)
+    half = float(t.ppf(0.5 + level / 2, df)) * math.sqrt(variance)
+    return Crossed(mean, mean - half, mean + half, num_people, num_tasks)
+
+
+def _variance(
+    arms: Floats, rest: Floats, left: int, crossed: tuple[Ints, Ints], parts: Ints
+) -> float:
+    """Return the variance of the mean difference, the largest of three.
+
+    The first counts grades of one person, and grades on one task, as dependent. The errors of a
+    Latin square all move together, for which it is too small: by half with four arms. The second
+    counts as dependent whatever people and tasks connect. Both are too small where few grades are
+    left beside people and tasks; the third is that of errors which are alike and independent.
+
+    Args:
+        arms: The arms without what people and tasks explain, shape [grades].
+        rest: What the arms leave of the grades, of the same shape.
+        left: Degrees of freedom of the rest.
+        crossed: Numbers of people and of tasks, of the same shape.
+        parts: Numbers of connected parts, of the same shape.
+    """
+    weight = float(arms @ arms)
+    fewest = min(int(numbers.max()) + 1 for numbers in crossed)
+    num_parts = int(parts.max()) + 1
+    by_both = sum(_sum_of_squares(arms * rest, numbers) for numbers in crossed)
+    found = [by_both * fewest / (fewest - 1), weight * float(rest @ rest) / left]
+    if num_parts > 1:
+        found.append(_sum_of_squares(arms * rest, parts) * num_parts / (num_parts - 1))
+    return max(found) / weight**2
+
+
+def _groups(ratings: Sequence[Rating]) -> tuple[Ints, Ints]:
+    """Number the people and the tasks of ratings."""
+    return _numbers([r.person for r in ratings]), _numbers([r.task for r in ratings])
 
 
 def _numbers(names: Sequence[str]) -> Ints:
     known = {name: idx for idx, name in enumerate(dict.fromkeys(names))}
-    return np.array([known[name] for name in names])
+    return np.array([known[name] for name in names], dtype=int)
 
 
-def _centre(values: Floats, *groupings: Ints) -> Floats:
-    """Take out the means of several groupings, by turns until they are gone."""
-    for _ in range(_ROUNDS):
-        before = values
-        for groups in groupings:
-            means = np.bincount(groups, values) / np.bincount(groups)
-            values = values - means[groups]
-        if np.abs(values - before).max(initial=0) < 1e-12:
-            break
-    return values
+def _beside_people_and_tasks(ratings: Sequence[Rating]) -> tuple[Floats, Floats]:
+    """Return arms and values of ratings without what people and tasks explain of them."""
+    both = np.array([(rating.is_arm, rating.value) for rating in ratings], dtype=float)
+    explaining = np.hstack([one_hot(numbers) for numbers in _groups(ratings)])
+    rest = both - explaining @ np.linalg.lstsq(explaining, both)[0]
+    return rest[:, 0], rest[:, 1]
+
+
+def _connected(people: Ints, tasks: Ints) -> tuple[int, Ints]:
+    """Number the parts that no person or task connects; return how many, and each rating's."""
+    first_task = int(people.max()) + 1
+    size = first_task + int(tasks.max()) + 1
+    links = coo_array((np.ones(len(people)), (people, first_task + tasks)), shape=(size, size))
+    number, parts = connected_components(links, directed=False)
+    return int(number), parts[people]
 
 
 def _sum_of_squares(errors: Floats, groups: Ints) -> float:

@@ -8,7 +8,7 @@ from collabllm.evaluation.people import open_desk
 from collabllm.evaluation.study.app import build_app
 from collabllm.evaluation.study.design import Design
 from collabllm.evaluation.study.host import Host
-from collabllm.evaluation.study.sample_size import people_needed
+from collabllm.evaluation.study.sample_size import level_of_one, people_needed
 from collabllm.evaluation.study.settings import StudySettings
 from collabllm.evaluation.study.store import Study, StudyTask, export
 from collabllm.files import write_text
@@ -42,9 +42,9 @@ def describe_plan(settings: StudySettings) -> str:
     needed = people_needed(wanted, settings.spread, num_arms=number, tasks_each=settings.tasks_each)
     return (
         f"{needed} people show a true difference of {wanted:g} grades between an arm and the first "
-        f"one with 80% power (paired t-test, 5% for {number - 1} comparison(s) together), if one "
-        f"person's difference has a standard deviation of {settings.spread:g} (--spread). People "
-        "who stop early come on top."
+        f"one with 80% power (paired t-test at {100 * level_of_one(number):.3g}%, as the report "
+        f"corrects two grades of {number - 1} arm(s)), if one person's difference has a standard "
+        f"deviation of {settings.spread:g} (--spread). People who stop early come on top."
     )
 
 

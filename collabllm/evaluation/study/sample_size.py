@@ -24,6 +24,12 @@ def power_of(number: int, difference: float, spread: float, level: float) -> flo
     return float(nct.sf(limit, df, shift) + nct.cdf(-limit, df, shift))
 
 
+def level_of_one(num_arms: int, level: float = 0.05) -> float:
+    """Return the level at which the report tests a grade of one arm; the first is not tested."""
+    _, first = first_levels(len(GRADES) * (num_arms - 1), 1, level)
+    return first
+
+
 def people_needed(
     difference: float,
     spread: float,
@@ -55,7 +61,7 @@ def people_needed(
     share = each * (each - 1) / (num_arms * (num_arms - 1))  # of people who meet a given pair
     if not share:
         raise ValueError("--tasks_each 1 lets nobody compare two arms; people are the pairs.")
-    _, first = first_levels(len(GRADES) * (num_arms - 1), 1, level)  # as the report corrects
+    first = level_of_one(num_arms, level)
     found = next(
         (
             number

@@ -16,7 +16,6 @@ from collabllm.evaluation.breakdown import (
     rank,
 )
 from collabllm.evaluation.hypotheses import (
-    SEEDS_TEST,
     correct,
     first_levels,
     p_value_of,
@@ -58,6 +57,7 @@ from collabllm.servers.kept_usage import read_usage
 from collabllm.servers.usage import UsageLedger
 
 SCORES_FILE = "scores.jsonl"
+_LEAST_SPREAD = 1e-12
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:
@@ -202,20 +202,23 @@ def _compare(
 ) -> list[Difference]:
     """Compare two arms; an empty list where they share no task with values."""
     user, opening, metric = group
-    first, _ = table.of_slice(arm, metric, where)
-    second, _ = table.of_slice(other, metric, where)
+    first, second = _same_seeds(
+        table.of_slice(arm, metric, where)[0], table.of_slice(other, metric, where)[0], axis=0
+    )
     shown = shared_places([first, second])
     ours, kept = by_task(first, np.broadcast_to(shown, first.shape), where)
     theirs, _ = by_task(second, np.broadcast_to(shown, second.shape), where)
     if not kept:
         return []
-    values = _pair_seeds(ours, theirs)
-    if min(ours.shape[1], theirs.shape[1]) > 1:
-        ours, theirs = (side[:, : values.shape[1]] for side in (ours, theirs))
+    values = ours - theirs
     clusters = number_clusters([where.clusters[idx] for idx in kept])
     low, high = table.limits(metric)
     worst, best = (
-        _pair_seeds(table.filled(arm, metric, where, a), table.filled(other, metric, where, b))
+        np.subtract(
+            *_same_seeds(
+                table.filled(arm, metric, where, a), table.filled(other, metric, where, b), axis=1
+            )
+        )
         for a, b in ((low, high), (high, low))
     )
     better = direction(metric, opening)
@@ -236,8 +239,7 @@ def _compare(
             arm_mean=float(ours.mean()),
             reference_mean=float(theirs.mean()),
             p_value=p_value,
-            p_corrected=None,  # by `_correct`, as the next
-            smallest_detectable=None,
+            p_corrected=None,  # by `_correct`
             test=test,
             num_tasks=len(kept),
             num_planned=len(where.names),
@@ -254,9 +256,15 @@ def _compare(
 
 def _interval(values: Floats, clusters: Any, bounded: bool) -> dict[str, Any]:
     if len(set(clusters)) < MIN_UNITS:
-        return {"low": None, "high": None, "values": shown_values(values)}
-    low, high = difference_interval(values, clusters, bounded=bounded)
-    return {"low": float(low), "high": float(high), "values": []}
+        none = dict.fromkeys(("low", "high", "smallest_detectable"))
+        return {**none, "values": shown_values(values)}
+    low, high = map(float, difference_interval(values, clusters, bounded=bounded))
+    found: dict[str, Any] = {"low": low, "high": high, "smallest_detectable": None, "values": []}
+    # What few trainings, or tasks that are all alike, would show depends on a spread unknown.
+    if values.shape[1] == 1 and np.ptp(values) > _LEAST_SPREAD:
+        half, df = (high - low) / 2, len(set(clusters)) - 1
+        found["smallest_detectable"] = smallest_detectable(half, df)  # before correction
+    return found
 
 
 def _correct(differences: list[Difference], plan: Plan, headline_user: str) -> list[Difference]:
@@ -285,16 +293,17 @@ def _correct(differences: list[Difference], plan: Plan, headline_user: str) -> l
 
 
 def _detectable(d: Difference, level: float) -> float | None:
-    if d.low is None or d.high is None or d.low == d.high:  # without spread nothing is known of it
+    """Return the smallest detectable difference at a level; None where nothing can be said."""
+    if d.low is None or d.high is None or d.smallest_detectable is None:
         return None
-    if d.test == SEEDS_TEST or smallest_possible(d.num_clusters, d.test) >= level:
-        return None  # what few trainings would show depends on a spread that they hardly know
+    if smallest_possible(d.num_clusters, d.test) >= level:
+        return None
     return smallest_detectable((d.high - d.low) / 2, d.num_clusters - 1, level=level)
 
 
-def _pair_seeds(ours: Floats, theirs: Floats) -> Floats:
-    """Subtract, [tasks, seeds]; trainings of two recipes are paired in order, one goes with all."""
-    if ours.shape[1] > 1 and theirs.shape[1] > 1:
-        number = min(ours.shape[1], theirs.shape[1])
-        return np.asarray(ours[:, :number] - theirs[:, :number])
-    return np.asarray(ours - theirs)
+def _same_seeds(ours: Floats, theirs: Floats, axis: int) -> tuple[Floats, Floats]:
+    """Keep as many trainings as both have: they are paired in order, and one goes with all."""
+    number = min(ours.shape[axis], theirs.shape[axis])
+    if number == 1:
+        return ours, theirs
+    return ours.take(range(number), axis), theirs.take(range(number), axis)

@@ -8,7 +8,14 @@ from scipy.optimize import brentq
 from scipy.special import stdtrit
 from scipy.stats import binomtest
 
-from collabllm.evaluation.statistics import MIN_UNITS, Floats, Ints, moments, one_hot
+from collabllm.evaluation.statistics import (
+    MIN_UNITS,
+    Floats,
+    Ints,
+    moments,
+    one_hot,
+    seeds_noise,
+)
 
 PRIMARY_SHARE = 0.9
 """Share of the error rate that the primary outcomes have; all others share the rest."""
@@ -19,6 +26,7 @@ _EXACT_UNITS = 13
 _NUM_FLIPS = 19_999
 _LEAST_VARIANCE = 1e-24
 _LEAST_LOG_P = -40.0
+_NOISE_SHARE = 0.1  # of the spread that tasks alone make between trainings: trainings have no less
 _SAME = 1e-9  # sums that differ by less, relative to their terms, are equal but for rounding
 
 
@@ -85,8 +93,8 @@ def over_tasks_and_seeds(values: Floats, clusters: Ints) -> float | None:
 
     That is the p with mean^2 = (t of tasks)^2 var_tasks + (t of seeds)^2 var_seeds. The quantile of
     few seeds grows fast towards small p, which no single number of degrees of freedom follows. The
-    spread of the seeds is taken as it is: what the tasks make of it is not taken off, since seeds
-    that agree by luck would be left with none.
+    spread of the seeds is taken as it is, with what the tasks make of it, and as a tenth of that
+    where it is less: shares of few tasks often agree by luck, and would be left with none.
 
     Args:
         values: Shape [tasks, seeds], two seeds or more.
@@ -97,7 +105,8 @@ def over_tasks_and_seeds(values: Floats, clusters: Ints) -> float | None:
     """
     tasks = moments(values.mean(axis=1, keepdims=True), clusters)
     num_seeds = values.shape[1]
-    seeds = float(values.mean(axis=0).var(ddof=1)) / num_seeds
+    between = float(values.mean(axis=0).var(ddof=1))
+    seeds = max(between, _NOISE_SHARE * float(seeds_noise(values))) / num_seeds
     square = float(tasks.mean) ** 2
     if tasks.variance + seeds <= _LEAST_VARIANCE:
         return None
@@ -116,7 +125,9 @@ def smallest_possible(num_clusters: int, test: str) -> float:
     """Return the smallest p-value that a test can give for so many clusters."""
     if test == SEEDS_TEST:
         return 0.0
-    return 2 / 2**num_clusters if num_clusters <= _EXACT_UNITS else 1 / (_NUM_FLIPS + 1)
+    least = 2.0 ** (1 - num_clusters)
+    is_exact = test == "McNemar" or num_clusters <= _EXACT_UNITS
+    return least if is_exact else max(least, 1 / (_NUM_FLIPS + 1))
 
 
 def correct(p_values: Sequence[float], primary: Sequence[bool]) -> list[float]:

@@ -183,12 +183,9 @@ def _add_seeds(values: Floats, variance: Floats, df: Floats) -> tuple[Floats, Fl
     tasks make of the spread is taken off, but of two trainings half of it: they know it so badly
     that they would often be left with none.
     """
-    num_tasks, num_seeds = values.shape[-2:]
-    tasks, seeds = values.mean(axis=-1, keepdims=True), values.mean(axis=-2, keepdims=True)
-    rest = values - tasks - seeds + values.mean(axis=(-2, -1), keepdims=True)
-    noise = (rest**2).sum(axis=(-2, -1)) / max(num_tasks - 1, 1) / (num_seeds - 1)
+    num_seeds = values.shape[-1]
     share = 0.5 if num_seeds == 2 else 1.0
-    own = seeds[..., 0, :].var(axis=-1, ddof=1) - share * noise / num_tasks
+    own = values.mean(axis=-2).var(axis=-1, ddof=1) - share * seeds_noise(values)
     extra = np.maximum(own, 0) / num_seeds
     total: Floats = variance + extra
     square = _quantile(df, 0.95) ** 2 * variance + _quantile(num_seeds - 1.0, 0.95) ** 2 * extra
@@ -196,6 +193,19 @@ def _add_seeds(values: Floats, variance: Floats, df: Floats) -> tuple[Floats, Fl
     known = np.geomspace(1, 1e5, 400)  # df, whose quantiles fall
     df = np.asarray(np.interp(-quantile, -_quantile(known, 0.95), known))
     return total, df
+
+
+def seeds_noise(values: Floats) -> Floats:
+    """Return the variance that tasks alone make between the means of trainings that are alike.
+
+    Args:
+        values: Shape [..., tasks, seeds], two seeds or more.
+    """
+    num_tasks, num_seeds = values.shape[-2:]
+    tasks, seeds = values.mean(axis=-1, keepdims=True), values.mean(axis=-2, keepdims=True)
+    rest = values - tasks - seeds + values.mean(axis=(-2, -1), keepdims=True)
+    noise = (rest**2).sum(axis=(-2, -1)) / max(num_tasks - 1, 1) / (num_seeds - 1)
+    return np.asarray(noise / num_tasks)
 
 
 def _satterthwaite(sizes: Floats, scale: Floats) -> float:

@@ -287,6 +287,37 @@ def test_one_lucky_training_of_three_is_no_effect():
     assert any("sft is one training" in note for note in one.notes)
 
 
+def test_a_training_that_has_no_partner_decides_nothing():
+    plan = make_plan(seeds=("s1", "s2"))
+    more = ArmInfo("more", ["a", "b", "c"], ["x/a", "x/b", "x/c"], "", "m")
+    plan.arms.append(more)
+
+    def value(arm, task, user, seed, rollout):
+        return 0.2 + 0.02 * task + 0.1 * (seed in ("s1", "b")) + 0.3 * (arm == "more")
+
+    scores = [s for s in scores_of(plan, value) if s["training_seed"] != "c"]  # not run yet
+
+    found = analysed(plan, scores).difference("more", "sft", "u", "none", "m")
+
+    assert (found.num_tasks, found.mean) == (NUM_TASKS, pytest.approx(0.3))
+
+
+def test_nothing_is_said_of_what_could_be_shown_where_no_task_differs_or_trainings_are_several():
+    def none(arm, task, user, seed, rollout):
+        return 0.0
+
+    def detectable(plan, value):
+        scores = scores_of(plan, value)
+        for s in scores:
+            s["values"]["num_tokens"] = 50.0 + (s["arm"] == "sft") * (len(s["task_id"]) + 3.0)
+        return {d.smallest_detectable for d in analysed(plan, scores).differences}
+
+    assert detectable(make_plan(), none) == {None}
+    several = make_plan(seeds=("s1", "s2", "s3"))
+    assert detectable(several, none) == {None}
+    assert detectable(several, lambda arm, task, *_: 0.1 * (task % 3) * (arm == "sft")) == {None}
+
+
 def test_few_tasks_show_nothing_however_many_trainings_there_are():
     def value(arm, task, user, seed, rollout):
         return 0.1 + (0.5 + 0.01 * (task + (seed == "s1")) % 3) * (arm == "sft")
@@ -312,6 +343,17 @@ def test_the_answer_says_how_many_tasks_its_differences_have():
     base, sft = describe(results, {}, {})["outcomes"][0]["rows"]
     assert base["mean"].startswith("0.28 ")
     assert sft["shared"] == "base has 0.20 here"
+
+
+def test_different_numbers_of_trainings_are_told_as_they_are_compared():
+    plan = make_plan(seeds=("s1", "s2"))
+    for number in (3, 5):
+        seeds = [f"{number}-{i}" for i in range(number)]
+        plan.arms.append(ArmInfo(f"arm {number}", seeds, seeds, "", "m"))
+
+    notes = " ".join(analysed(plan, scores_of(plan, plain)).notes)
+
+    assert "as many as the one with fewer has" in notes
 
 
 def test_a_name_stays_in_its_cell_of_the_tables():

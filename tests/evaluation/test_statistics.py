@@ -6,7 +6,13 @@ from scipy.special import stdtrit
 from scipy.stats import permutation_test
 
 from benchmarks.evaluation_statistics import false_over_seeds
-from collabllm.evaluation.hypotheses import correct, first_levels, mcnemar, p_value_of
+from collabllm.evaluation.hypotheses import (
+    correct,
+    first_levels,
+    mcnemar,
+    p_value_of,
+    smallest_possible,
+)
 from collabllm.evaluation.hypotheses import sign_flip_test as flip
 from collabllm.evaluation.statistics import (
     difference_interval,
@@ -81,6 +87,28 @@ def test_recipes_that_are_equal_are_rarely_told_apart_at_any_level(num_seeds, sp
 
     for share, level in zip(shares, (0.05, 0.0225, 0.005), strict=True):
         assert share <= level + 3 * (level / 1000) ** 0.5
+
+
+@pytest.mark.parametrize("num_tasks", [6, 28])
+@pytest.mark.parametrize(("num_seeds", "spread"), [(2, 0.0), (2, 0.3), (3, 0.3)])
+def test_shares_of_few_tasks_that_often_agree_by_luck_tell_no_equal_recipes_apart(
+    num_tasks, num_seeds, spread
+):
+    levels = (0.05, 0.0225, 0.005, 0.0005)
+
+    shares = false_over_seeds(num_tasks, num_seeds, spread, 1000, levels, binary=True)
+
+    for share, level in zip(shares, levels, strict=True):
+        assert share <= level + 3 * (level / 1000) ** 0.5
+
+
+def test_two_trainings_with_the_same_mean_do_not_get_a_tiny_p_value():
+    values = np.zeros((12, 2))
+    values[:8, 0] = values[4:, 1] = 1  # each is right on 8 of 12 tasks, on others
+
+    p_value, _ = p_value_of(values, alone(12))
+
+    assert p_value > 0.01
 
 
 def test_a_clear_effect_of_three_trainings_is_found():
@@ -195,6 +223,14 @@ def test_the_noise_floor_is_the_true_one_for_any_number_of_rollouts():
             for rows in generator.random((200, 40, k)) < rates[:, None]
         ]
         assert np.mean(found) == pytest.approx(repeats.std(), rel=0.03)
+
+
+def test_the_smallest_p_value_is_that_of_the_test():
+    assert smallest_possible(13, "sign flips") == 2 / 2**13
+    assert smallest_possible(14, "sign flips") == 2 / 2**14
+    assert smallest_possible(20, "sign flips") == 1 / 20_000
+    assert smallest_possible(20, "McNemar") == 2 / 2**20 == mcnemar(np.ones(20))
+    assert smallest_possible(6, "t over tasks and seeds") == 0.0
 
 
 def test_a_correction_over_equals_is_holms():

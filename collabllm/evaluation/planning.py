@@ -4,7 +4,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +91,7 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     if before:
         refuse_changes(before.settings, settled, ignored=(*_MAY_GROW, *_MAY_CHANGE))
     was = before.settings if before else {}
+    settings = replace(settings, num_tasks=settings.num_tasks or was.get("num_tasks"))
     arms = _add_named(was.get("arm", []), settings.arms, Arm.read)
     users = _add_named(was.get("user", []), settings.users, to_user_spec)
     users = users or [UserSpec("sharded")]
@@ -144,6 +145,7 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
             "arm": [_to_mapping(arm) for arm in arms],
             "user": [_to_mapping(user) for user in users],
             "num_told": told,
+            "num_tasks": settings.num_tasks,
             "metrics": metrics,
         },
         notes=list(before.notes) if before else [],
@@ -235,6 +237,10 @@ def _deciding(plan: Plan) -> dict[str, str]:
         "number of tasks was": str(len({variant.task for variant in plan.variants})),
         "number of rollouts was": str(plan.num_rollouts),
         "kind of the tasks was": plan.tasks_are,
+        **{
+            f"trainings of {arm.name} were": ", ".join(arm.training_seeds or arm.lora_paths)
+            for arm in plan.arms
+        },
         **{f"prompt {name} was": text for name, text in plan.prompt_hashes.items()},
         **{f"metric {name} was": text for name, text in plan.signatures.items()},
     }

@@ -108,8 +108,8 @@ class EvaluationSettings(JudgeSettings, RunSettings, TaskSettings, ArmSettings):
     )
     resume: bool = setting(
         False,
-        "go on with the evaluation in --output_dir; arms, users, metrics, openings and rollouts "
-        "may be added",
+        "go on with the evaluation in --output_dir; arms, users, metrics, openings, rollouts and "
+        "tasks (a greater --num_tasks) may be added",
         decides=False,
     )
 

@@ -35,8 +35,8 @@ def count_use(
 ) -> list[TaskSetUse]:
     """Write down that test tasks are opened, and return every use of any of them so far.
 
-    An evaluation that goes on with the same arms does not open them again; one with a further arm
-    or training does, and so does a new one in the place of one that was deleted.
+    An evaluation that goes on with the same arms does not open them again; one with a further arm,
+    training or task does, and so does a new one in the place of one that was deleted.
 
     Args:
         log: The file of all uses.
@@ -51,7 +51,10 @@ def count_use(
     former = list(read_json_lines(log)) if log.is_file() else []
     folder = str(Path(output_dir).resolve())
     is_known = goes_on and any(
-        line["output_dir"] == folder and set(arms) <= set(line["arms"]) for line in former
+        line["output_dir"] == folder
+        and set(arms) <= set(line["arms"])
+        and set(ours) <= set(line["tasks"])
+        for line in former
     )
     if not is_known:
         line = {"date": date, "output_dir": folder, "arms": list(arms), "tasks": ours}

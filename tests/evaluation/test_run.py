@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +12,13 @@ from peft import LoraConfig, get_peft_model
 from collabllm import models
 from collabllm.errors import IncompleteRunError, ServerError
 from collabllm.evaluation import read_results
+from collabllm.evaluation.planning import _changes
+from collabllm.evaluation.results import ArmInfo
 from collabllm.rewards import MetricValue, register_metric
 from collabllm.servers.kept_usage import read_usage
 from collabllm.simulation import LocalAssistant
 from scripts.evaluate import main
+from tests.evaluation.report_data import make_plan
 from tests.fake_server import FakeServer, user_json
 from tests.training.conftest import save_tiny_model
 
@@ -371,6 +375,21 @@ def test_test_tasks_are_counted_each_time_they_are_opened(tmp_path):
     assert any(note.startswith("These test tasks were opened 2 times") for note in second.notes)
 
 
+def test_going_on_keeps_the_number_of_tasks_and_opening_more_is_counted(tmp_path):
+    log = ["--tasks_are", "test", "--test_log", str(tmp_path / "uses.jsonl")]
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path / "e", *log, "--num_tasks", "2"))
+        main(flags(server, tmp_path / "e", *log, "--resume", "--user", "name=x,patience=1"))
+        kept = read_results(tmp_path / "e")
+        main(flags(server, tmp_path / "e", *log, "--resume", "--num_tasks", "5"))
+        main(flags(server, tmp_path / "e", *log, "--resume"))
+    grown = read_results(tmp_path / "e")
+
+    assert (kept.num_tasks, [use.num_tasks for use in kept.test_set_uses]) == (2, [2])
+    assert (grown.num_tasks, [use.num_tasks for use in grown.test_set_uses]) == (5, [2, 5])
+    assert any("number of tasks was 2 and was changed to 5" in note for note in grown.notes)
+
+
 def test_primary_outcomes_that_change_after_the_results_are_told(tmp_path):
     with FakeServer(answer) as server:
         main(flags(server, tmp_path))
@@ -401,6 +420,19 @@ def test_choices_that_could_follow_the_results_are_told(tmp_path):
         "The prompt user_simulator was former and was changed to ",
     ):
         assert change in told
+
+
+def test_a_training_that_joins_an_arm_after_the_results_is_told(tmp_path):
+    def plan(*seeds):
+        arm = ArmInfo("sft", list(seeds), [f"outputs/{seed}" for seed in seeds], "default", "m")
+        return replace(make_plan(["base"], ["u"], [0], 6), arms=[arm])
+
+    (note,) = _changes(plan("run-0", "run-1", "run-2"), plan("run-0", "run-1"))
+
+    assert note.startswith(
+        "The trainings of sft were run-0, run-1 and were changed to run-0, run-1, run-2 after"
+    )
+    assert list(_changes(plan("run-0"), plan("run-0"))) == []
 
 
 def test_ctrl_c_says_what_is_kept_and_the_usage_stays(tmp_path, monkeypatch):

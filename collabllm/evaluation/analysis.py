@@ -159,6 +159,7 @@ def _describe_metrics(
 def _cell(table: ScoreTable, group: tuple[str, Opening, str], where: Slice, arm: ArmInfo) -> Cell:
     """Describe one arm; on the tasks that it shares with the reference, if that has any."""
     user, opening, metric = group
+    where = table.dealt(where, arm)
     reference = next(a for a in table.plan.arms if a.name == table.plan.reference)
     values, counts = table.of_slice(arm, metric, where)
     others, _ = table.of_slice(reference, metric, where)
@@ -202,6 +203,7 @@ def _compare(
 ) -> list[Difference]:
     """Compare two arms; an empty list where they share no task with values."""
     user, opening, metric = group
+    where = table.dealt(where, arm, other)
     first, second = _same_seeds(
         table.of_slice(arm, metric, where)[0], table.of_slice(other, metric, where)[0], axis=0
     )

@@ -132,7 +132,7 @@ def count_progress(table: ScoreTable) -> list[Progress]:
     Of a study, count the people whom each arm was dealt to, and those who graded it.
     """
     plan = table.plan
-    dealt = plan.settings.get(DEALT, {})
+    every, dealt = range(len(plan.variants)), plan.settings.get(DEALT, {})
     done: Counter[tuple[str, str]] = Counter()
     failed: Counter[tuple[str, str]] = Counter()
     for score in table.scores:
@@ -141,9 +141,7 @@ def count_progress(table: ScoreTable) -> list[Progress]:
         Progress(
             arm.name,
             user.name,
-            dealt.get(
-                arm.name, max(len(arm.training_seeds), 1) * len(plan.variants) * plan.num_rollouts
-            ),
+            max(len(arm.training_seeds), 1) * len(dealt.get(arm.name, every)) * plan.num_rollouts,
             done[arm.name, user.name],
             failed[arm.name, user.name],
         )

@@ -15,7 +15,7 @@ from collabllm.tasks import Task, count_partly_told, open_with
 PLAN_FILE = "plan.json"
 ALL_FACTS, SOME_FACTS = "all", "some"
 DEALT = "people_dealt"
-"""The setting of a study's plan that has the number of people whom each arm was dealt to."""
+"""The setting of a study's plan that has, by arm, the positions of those whom it was dealt to."""
 
 
 @dataclass(frozen=True)

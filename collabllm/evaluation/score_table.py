@@ -2,13 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from collabllm.evaluation.measures import DESCRIPTIVE
-from collabllm.evaluation.plan import Plan
+from collabllm.evaluation.plan import DEALT, Plan
 from collabllm.evaluation.results import NOT_RUN, POOLED, ArmInfo, Opening
 from collabllm.evaluation.statistics import MIN_UNITS, Floats, mean_interval
 
@@ -108,6 +108,25 @@ class ScoreTable:
             names,
             list(clusters.values()),
             found[:, kept] >= 0,  # what nobody ran yet counts as planned
+        )
+
+    def dealt(self, where: Slice, *arms: ArmInfo) -> Slice:
+        """Return the places of a study's slice that all of some arms were dealt to, if any."""
+        of_arms = self.plan.settings.get(DEALT)
+        if of_arms is None:
+            return where
+        everywhere = set(where.variants).intersection(*(of_arms[arm.name] for arm in arms))
+        kept = [idx for idx, variant in enumerate(where.variants) if variant in everywhere]
+        if not kept:
+            return where
+        tasks = sorted({where.tasks[idx] for idx in kept})
+        return replace(
+            where,
+            variants=[where.variants[idx] for idx in kept],
+            tasks=[tasks.index(where.tasks[idx]) for idx in kept],
+            names=[where.names[task] for task in tasks],
+            clusters=[where.clusters[task] for task in tasks],
+            applicable=where.applicable[:, kept],
         )
 
     def means(self, arm: ArmInfo, metric: str) -> tuple[Floats, Floats]:

@@ -167,6 +167,9 @@ def test_a_study_with_fewer_tasks_a_person_than_arms_can_be_complete(tmp_path):
     results = read_results(tmp_path / "report")
     assert results.complete
     assert [(p.planned, p.done) for p in results.progress] == [(2, 2)] * 3
+    assert {(c.num_planned, c.num_missing) for c in results.cells} == {(2, 0)}
+    assert {(d.num_planned, d.num_tasks) for d in results.differences} == {(1, 1)}
+    assert all(d.worst_low == d.mean == d.worst_high for d in results.differences)
     notes = " ".join(results.notes)
     assert "incomplete" not in notes
     assert "hazel against walnut in result: the arms cannot be told apart" in notes

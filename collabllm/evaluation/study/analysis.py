@@ -170,7 +170,11 @@ def _plan(study: Study, people: Sequence[Person]) -> Plan:
                 if name not in ("tasks", "settings", "arms")
             },
             DEALT: {
-                arm: sum(arm in {given.arm for given in person.assignment} for person in people)
+                arm: [
+                    idx
+                    for idx, person in enumerate(people)
+                    if arm in {given.arm for given in person.assignment}
+                ]
                 for arm in study.arms
             },
         },

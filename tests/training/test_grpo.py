@@ -190,6 +190,21 @@ def test_an_interrupted_run_from_an_adapter_goes_on_to_the_same_adapter(
     assert max((whole[name] - start[name]).abs().max() for name in whole) > 0
 
 
+def test_dropout_is_off_and_stays_in_the_adapters_configuration(
+    grpo_flags, sft_flags, brief_model, tmp_path
+):
+    from scripts.train_sft import main as train_sft
+
+    start = {"hf_model_path": brief_model, "output_dir": tmp_path / "sft", "load_in_4bit": "false"}
+    train_sft(sft_flags(max_steps=1, dtype="float32", eval_ratio=0, lora_dropout=0.1, **start))
+    main(grpo_flags(lora_path=tmp_path / "sft", lora_r=None, beta=0.1, max_steps=1, eval_ratio=0))
+
+    (step,) = [e for e in read_metrics(tmp_path / "run")["log_history"] if "kl" in e]
+    assert step["kl"] == 0  # of the start to itself: with dropout the two would differ
+    config = json.loads((tmp_path / "run/adapter_config.json").read_text())
+    assert config["lora_dropout"] == 0.1
+
+
 def written(folder):
     steps = read_metrics(folder)["log_history"]
     return [step["generated_tokens"] for step in steps if "generated_tokens" in step][-1]

@@ -178,13 +178,14 @@ class GRPO(Method):
         tasks = trainer.held_out_tasks
         if not tasks:
             return {}
+        name = "held_out-00000" if self._scripted is None else "held_out-after"
         if self._scripted is None:
             self._scripted = trainer.online.score_scripts(tasks)
             if self._scripted:
                 trainer.log(dict(self._scripted))
                 data.facts["reward of scripted policies"] = self._scripted
         trainer._last_loaded_step = -1  # the best weights may be back, at a step that vLLM knows
-        scores: Scores = trainer.talk("held_out", tasks)
+        scores: Scores = trainer.talk(name, tasks)
         return scores
 
 

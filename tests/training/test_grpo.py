@@ -1,5 +1,6 @@
 """scripts/train_grpo.py from flags to adapter, on a tiny model, with rule-based users."""
 
+import asyncio
 import itertools
 import json
 from types import SimpleNamespace
@@ -53,7 +54,7 @@ def test_a_run_leaves_what_sft_leaves_and_its_conversations(
     assert "online (GRPO)" in (folder / "README.md").read_text()
     assert (folder / "train_config.yaml").read_text().startswith("# scripts/train_grpo.py")
     files = {file.name for file in (folder / "conversations").iterdir()}
-    assert files == {"held_out-00000.jsonl", "held_out-00002.jsonl", "sample-00002.jsonl"}
+    assert files == {"held_out-00000.jsonl", "held_out-after.jsonl", "sample-00002.jsonl"}
     assert view(str(folder / "conversations")).is_file()
     assert "Preflight, training" in capsys.readouterr().out
 
@@ -330,6 +331,8 @@ class Numbering(UserModel):
     async def agenerate(self, messages, *, seed=None):
         if self.single_turn_prompt == "broken":
             raise ServerError("down")
+        if self.single_turn_prompt == "silent":
+            await asyncio.Event().wait()
         return UserTurnResult(f"more {sum(m['role'] == 'user' for m in messages)}", False)
 
 
@@ -346,8 +349,9 @@ class Echo(Assistant):
 
 @pytest.fixture
 def go_on_at():
-    def go_on_at(rows, step=0, max_length=100):
-        settings, _ = parse_args(["--max_turns=4", f"--max_length={max_length}"])
+    def go_on_at(rows, step=0, max_length=100, with_share=False):
+        flags = ["--max_turns=4", f"--max_length={max_length}", "--reward_timeout_s=0.2"]
+        settings, _ = parse_args(flags)
         online = SimpleNamespace(
             settings=settings,
             policy=Echo(),
@@ -355,7 +359,8 @@ def go_on_at():
             user_factory=lambda task, seed: Numbering("", task.single_turn_prompt),
             config=SimpleNamespace(max_completion_length=1),
         )
-        return go_on(rows, online, step)
+        gone_on, failed = go_on(rows, online, step)
+        return (gone_on, failed) if with_share else gone_on
 
     return go_on_at
 
@@ -389,6 +394,17 @@ def test_a_conversation_that_failed_or_leaves_no_room_stays_the_opening(go_on_at
 
     assert broken == [opening("broken")] * 12
     assert {len(row["prompt"]) for row in full} == {1, 3}
+
+
+def test_the_share_of_conversations_that_failed_or_came_too_late_is_known(go_on_at):
+    goals = ("a", "b", "broken", "silent")
+    steps = [go_on_at([opening(goal) for goal in goals], step, with_share=True) for step in (0, 1)]
+
+    for rows, failed in steps:
+        stayed = [row == opening(goal) for goal, row in zip(goals, rows, strict=True)]
+        assert stayed[2:] == [True, True]
+        assert failed in (0, 0.25, 0.5)
+    assert max(failed for _, failed in steps) > 0
 
 
 def test_a_step_with_more_prompts_than_there_are_is_refused_before_weights_load(

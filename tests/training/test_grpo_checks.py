@@ -1,6 +1,7 @@
 """What online training refuses before any weights load, and what a prompt may tell."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from transformers import TrainerState
@@ -8,8 +9,10 @@ from trl import GRPOConfig
 
 from collabllm.tasks import Task
 from collabllm.training.grpo_checks import warn_of_reuse
+from collabllm.training.grpo_online import PolicyReward
 from collabllm.training.grpo_prompts import build_openings
 from collabllm.training.grpo_settings import GRPOSettings
+from scripts.train_grpo import parse_args
 
 
 def write(file, rows):
@@ -57,6 +60,15 @@ def test_a_group_that_lies_in_two_processes_cannot_go_on_to_one_prompt(
 
     start_grpo(grpo_flags(prompts="own_turns", batch_size=4))
     start_grpo(grpo_flags(prompts="openings", batch_size=2))
+
+
+def test_processes_share_the_cost_limit():
+    settings, _ = parse_args(["--max_cost", "3"])
+
+    reward = PolicyReward(settings, SimpleNamespace(world_size=4))
+
+    assert reward.settings.max_cost == 0.75
+    assert settings.max_cost == 3
 
 
 def test_two_tasks_with_one_goal_are_refused_and_a_copy_is_taken_once(tmp_path):

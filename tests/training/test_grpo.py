@@ -397,14 +397,11 @@ def test_a_conversation_that_failed_or_leaves_no_room_stays_the_opening(go_on_at
 
 
 def test_the_share_of_conversations_that_failed_or_came_too_late_is_known(go_on_at):
-    goals = ("a", "b", "broken", "silent")
-    steps = [go_on_at([opening(goal) for goal in goals], step, with_share=True) for step in (0, 1)]
+    rows = [opening(goal) for goal in ("a", "b", "broken", "silent")]
 
-    for rows, failed in steps:
-        stayed = [row == opening(goal) for goal, row in zip(goals, rows, strict=True)]
-        assert stayed[2:] == [True, True]
-        assert failed in (0, 0.25, 0.5)
-    assert max(failed for _, failed in steps) > 0
+    shares = [go_on_at(rows, step, with_share=True)[1] for step in (0, 2)]
+
+    assert shares == [0.5, 0.25]  # at the second one of the two had no turn to fail in
 
 
 def test_a_step_with_more_prompts_than_there_are_is_refused_before_weights_load(

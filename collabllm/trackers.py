@@ -4,7 +4,7 @@ import logging
 import netrc
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,22 @@ def open_wandb_run(
         resume="allow" if run_id else None,
     )
     return str(run.id)
+
+
+def log_table(name: str, rows: Sequence[Mapping[str, Any]], values: Mapping[str, float]) -> None:
+    """Put a table into the W&B run that is open, if one is.
+
+    Args:
+        name: Of the table.
+        rows: Its rows, all with the same columns.
+        values: Further values of the same moment, such as the step.
+    """
+    if not rows or not _has_open_run():
+        return
+    import wandb
+
+    table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+    wandb.log({name: table, **values})
 
 
 def _has_open_run() -> bool:

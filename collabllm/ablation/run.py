@@ -25,6 +25,7 @@ from collabllm.training.checkpoints import own_folder
 from collabllm.training.command_line import parse_training_flags
 from collabllm.training.dpo import DPO
 from collabllm.training.grpo import GRPO
+from collabllm.training.grpo_settings import GRPOSettings
 from collabllm.training.method import Method
 from collabllm.training.run import run_training
 from collabllm.training.sft import SFT
@@ -67,7 +68,7 @@ def ablate(settings: AblationSettings | None = None, **arguments: Any) -> list[R
 
     Raises:
         FileExistsError: If another run is writing the folder.
-        FileNotFoundError: If a config file is not there.
+        FileNotFoundError: If a config file or a file of tasks is not there.
         SystemExit: If a config file does not fit its script, before anything is trained.
         ValueError: If a setting does not fit; before anything is trained.
     """
@@ -85,12 +86,16 @@ def plan(settings: AblationSettings) -> tuple[list[Training], list[EvaluationSet
     """Check all trainings and evaluations, and write their configs; trains nothing.
 
     Raises:
+        FileNotFoundError: If a file of tasks is not there.
         SystemExit: If a config file does not fit its script.
         ValueError: If flags do not fit each other, models differ, or tasks of an evaluation are
             trained on.
     """
     trainings = _plan_trainings(settings)
     evaluations = _plan_evaluations(settings, trainings)
+    for run in {training.arm: training for training in trainings}.values():
+        if isinstance(run.settings, GRPOSettings):
+            run.settings.open_tasks("train")  # a start is trained first: say now what is not there
     models = {run.settings.hf_model_path for run in trainings}
     models |= {evaluation.hf_model_path for evaluation in evaluations}
     if len(models) > 1:

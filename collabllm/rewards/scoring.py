@@ -21,7 +21,7 @@ DEFAULT_WEIGHTS: Mapping[str, float] = {
 }
 """What is asked for, what is done with it, and a price for needless questions."""
 NO_REPLY = "no_reply"
-"""Why a reply got the floor and no futures: it was empty, or the token limit cut it."""
+"""Why a reply got the floor and no futures: it was empty, cut by the token limit, or a repeat."""
 
 
 @dataclass(frozen=True)

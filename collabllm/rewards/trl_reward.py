@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from collabllm.messages import Message, to_chat
+from collabllm.rewards.metrics.text import repeats_reply
 from collabllm.rewards.multiturn import RewardEstimate, RewardSettings, estimate_rewards
 from collabllm.rewards.registry import MetricTools
 from collabllm.simulation.assistant import Assistant
@@ -18,7 +19,8 @@ class MultiturnReward:
 
     The dataset needs `prompt` (messages up to the user) and a task's columns, `single_turn_prompt`
     at least; they reach the function as they are in the dataset. A reply without a reward gives
-    None, which the trainer leaves out. The completions of one prompt and step meet the same users.
+    None, which the trainer leaves out; one that says an earlier reply of its prompt again, word for
+    word, gets the floor. The completions of one prompt and step meet the same users.
 
     Args:
         assistant: Writes the futures' replies; a copy of the policy, or any fixed assistant.
@@ -115,6 +117,6 @@ class MultiturnReward:
             self.settings,
             tools=self.tools,
             seed=seed,
-            cut=[is_cut],
+            cut=[is_cut or repeats_reply(text, context)],
         )
         return estimate

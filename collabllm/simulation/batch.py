@@ -47,6 +47,7 @@ def simulate(
     progress: bool = True,
     fail_on_error: float = 0.1,
     shard: Shard = WHOLE,
+    deadline_s: float | None = None,
 ) -> Iterator[Record]:
     """Simulate every task `num_rollouts` times, and yield each conversation when it ends.
 
@@ -71,6 +72,7 @@ def simulate(
         fail_on_error: Stop when more than this share of the conversations (and at least 3) ended by
             an unexpected error; 1 never stops.
         shard: Do only the conversations in this part of the run.
+        deadline_s: Seconds after which a conversation ends as `error`; None waits for ever.
 
     Raises:
         IncompleteRunError: After what is under way, when 20 conversations in a row failed in one
@@ -95,6 +97,7 @@ def simulate(
     batch = _Batch(
         to_assistant(assistant), user_factory, max_turns, token_budget, seed, system_prompt
     )
+    batch.deadline_s = deadline_s
     batch.shared_time = min(concurrency, len(jobs)) > 1
     breaker = _Breaker(fail_on_error * len(jobs))
     return _stream(batch, jobs, concurrency, writer, ledger, progress, breaker)
@@ -116,13 +119,14 @@ class _Batch:
         self.max_turns, self.token_budget, self.seed = max_turns, token_budget, seed
         self.system_prompt = system_prompt
         self.shared_time = False
+        self.deadline_s: float | None = None
 
     async def converse(self, task: Task, rollout_idx: int, stop: asyncio.Event) -> Record:
         seed = derive_seed(self.seed, task.task_id, rollout_idx)
         user = None
         try:
             user = self.user_factory(task, seed)
-            result = await self._simulate(user, seed, stop)
+            result = await self._simulate_in_time(user, seed, stop)
             faults, measures = await _audit(task, result)
         except Exception as error:  # of foreign code: a user factory, a user that is none
             text = f"{type(error).__name__}: {error}"
@@ -142,6 +146,16 @@ class _Batch:
             self.shared_time,
             measures,
         )
+
+    async def _simulate_in_time(
+        self, user: UserModel, seed: int, stop: asyncio.Event
+    ) -> RolloutResult:
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                return await self._simulate(user, seed, stop)
+        except TimeoutError:
+            text = f"it took over {self.deadline_s:g} s"
+            return RolloutResult([], [], TerminationReason.ERROR, error=text)
 
     async def _simulate(self, user: UserModel, seed: int, stop: asyncio.Event) -> RolloutResult:
         prefix: list[Message] = []
@@ -219,7 +233,7 @@ def _stream(
             bar.update(record)
             yield record
         if breaker.why:
-            raise IncompleteRunError(f"{breaker.why}. What has ended is kept; --resume goes on.")
+            raise IncompleteRunError(f"{breaker.why}.")
     finally:
         records.close()
         bar.close(audits)

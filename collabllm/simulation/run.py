@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collabllm.cli import go_on_with
+from collabllm.errors import IncompleteRunError
 from collabllm.provenance import RunHeader
 from collabllm.servers.usage import UsageLedger
 from collabllm.settings import deciding_values, to_settings
@@ -84,6 +85,9 @@ def simulate_chats(
                 f"Interrupted: {num_kept} conversations are kept in {file}. "
                 f"{go_on_with(resume=True)}"
             ) from None
+        except IncompleteRunError as error:
+            kept = f"What has ended is kept. {go_on_with(resume=True)}"
+            raise IncompleteRunError(f"{error} {kept}") from None
         finally:
             report = run.finish()
     report.check_complete(go_on_with(resume=True))

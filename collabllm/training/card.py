@@ -81,7 +81,7 @@ def write_card(
     rows = [
         f"| {name} | {before[name]:.4f} | {after[name]:.4f} |"
         for name in before
-        if name in after and not name.startswith("num_")
+        if name in after and (not name.startswith("num_") or before[name] != after[name])
     ]
     evaluation = "\n".join(["| held-out metric | before | after |", "|---|---|---|", *rows])
     settings_text = "\n".join(f"- {name}: `{value}`" for name, value in facts["settings"].items())

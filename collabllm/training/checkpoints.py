@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 _LAST_FILE = "trainer_state.json"
 _FACTS_FILE = "run.json"
 _LOCK_FILE = ".run.lock"
+CONVERSATIONS = "conversations"
+"""Folder of the transcripts that online training writes on its way."""
 _RESULTS = ("adapter_model.safetensors", "metrics.json")
 
 Progress = Literal["prepared", "started", "trained"]
@@ -148,9 +150,12 @@ def own_folder(folder: Path) -> Iterator[None]:
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove another run's checkpoints and name, which a later resume would take for this one's."""
+    """Remove another run's checkpoints, name and transcripts, which would pass for this one's."""
     for checkpoint in list_checkpoints(folder):
         shutil.rmtree(checkpoint)
+    for kind in ("held_out", "sample"):
+        for file in (folder / CONVERSATIONS).glob(f"{kind}-*.jsonl"):
+            file.unlink()
     (folder / _FACTS_FILE).unlink(missing_ok=True)
 
 

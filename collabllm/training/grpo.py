@@ -2,18 +2,20 @@
 
 import gc
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import DatasetDict
+from datasets import Dataset
 from transformers import TrainerState
 from trl import GRPOConfig
 
 from collabllm.data_processing.dataset_utils import multiturn_dataset_to_prompts
 from collabllm.rewards.applicable import check_applicable
-from collabllm.rewards.registry import needs_of
+from collabllm.tasks import Task
 from collabllm.training import held_out
 from collabllm.training.data import TrainingData, conversion, load_rows
+from collabllm.training.grpo_checks import check_goals, check_online, warn_of_reuse
 from collabllm.training.grpo_conversations import Conversations
 from collabllm.training.grpo_online import PolicyReward, choose_tasks
 from collabllm.training.grpo_prompts import (
@@ -23,7 +25,6 @@ from collabllm.training.grpo_prompts import (
 )
 from collabllm.training.grpo_settings import GRPOSettings
 from collabllm.training.grpo_trainer import OnlineTrainer, PromptOrder, SampleTalks
-from collabllm.training.grpo_vllm import check_vllm
 from collabllm.training.method import Method, Scores
 from collabllm.training.run import Run, run_training
 from collabllm.training.schedule import describe_steps
@@ -31,13 +32,6 @@ from collabllm.training.token_budget import TokenBudget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
-
-_OF_REPLIES = ("min_p", "repetition_penalty", "generation_kwargs")
-"""Fields of TRL's own generation, which writes replies but no conversations."""
-
-
-_OF_ROWS = ("dataset_weights", "skip_bad_rows")
-"""Settings of rows with replies, which tasks are not loaded by."""
 
 
 def train_grpo(settings: GRPOSettings | None = None, **arguments: Any) -> Path:
@@ -80,6 +74,7 @@ class GRPO(Method):
             "seed": settings.seed,
             "max_completion_length": 256,
             "num_generations_eval": 1,
+            "disable_dropout": True,  # so that what samples is what trains
             "shuffle_dataset": settings.prompts == "turns",  # openings are shuffled by task
             "vllm_max_model_length": settings.max_length,
             "metric_for_best_model": "eval_reward",
@@ -87,32 +82,8 @@ class GRPO(Method):
         }
 
     def check(self, settings: GRPOSettings, config: Any) -> None:
-        """Refuse unknown metrics, and flags that do not work together."""
-        for name in settings.reward.weights:
-            needs_of(name)  # so that an unknown one ends the run here
-        if config.use_vllm:
-            check_vllm(settings, config)
-        unread = [name for name in _OF_ROWS if getattr(settings, name)]
-        if settings.prompts == "turns" and "skip_bad_rows" in unread:
-            unread.remove("skip_bad_rows")
-        if unread:
-            raise ValueError(
-                f"{unread[0]} does not work here: prompts come from tasks, one weight each. Write "
-                "the rows that are wanted to a file, or to a folder by datasets' save_to_disk."
-            )
-        ignored = [name for name in _OF_REPLIES if getattr(config, name) not in (None, 1.0, {})]
-        if settings.credit == "conversation" and ignored:
-            raise ValueError(
-                f"{ignored[0]} does not work with --credit conversation, whose policy samples by "
-                "temperature, top_p and top_k. Leave it out."
-            )
-        if config.max_completion_length is None:
-            raise ValueError("max_completion_length must be a number, got None.")
-        if config.max_completion_length >= settings.max_length:
-            raise ValueError(
-                f"max_completion_length={config.max_completion_length} leaves no room for a prompt "
-                f"in max_length={settings.max_length}."
-            )
+        """Refuse metrics that lack something, and flags that do not work together."""
+        check_online(settings, config)
 
     def prepare_data(
         self, settings: GRPOSettings, tokenizer: "PreTrainedTokenizerBase", config: Any
@@ -124,15 +95,9 @@ class GRPO(Method):
         """
         train_tasks, eval_tasks = settings.open_tasks("train"), settings.open_tasks("eval")
         check_applicable(settings.weights, [*train_tasks, *eval_tasks])
-        if settings.prompts == "turns":
-            sides = multiturn_dataset_to_prompts(load_rows(settings), **conversion(settings))
-        else:
-            sides = DatasetDict(
-                train=build_openings(train_tasks, settings),
-                eval=build_openings(eval_tasks, settings),
-            )
+        prompts = _collect_prompts(settings, train_tasks, eval_tasks)
         room = settings.max_length - config.max_completion_length
-        train, report = fit_prompts(sides["train"], tokenizer, config, room)
+        train, report = fit_prompts(prompts, tokenizer, config, room)
         report.notes.append(describe_steps(self.count_rows(len(train), config), config))
         print(describe_prompts(report, room))
         report.check_lost(settings.max_length, settings.allow_truncation)
@@ -150,9 +115,8 @@ class GRPO(Method):
         }
         data = TrainingData(train, report, facts)
         if eval_tasks:
-            data.eval, _ = fit_prompts(
-                build_openings(eval_tasks, settings), tokenizer, config, room
-            )
+            openings = build_openings(eval_tasks, settings)
+            data.eval, _ = fit_prompts(openings, tokenizer, config, room)
             rows = [{"messages": row["prompt"]} for row in data.eval]
             data.samples = held_out.choose_samples(rows, settings.num_sample_replies)
         return data
@@ -170,6 +134,8 @@ class GRPO(Method):
                 "the live model, which must be whole on each device. Use plain data parallelism "
                 "(configs/accelerate/multi_gpu.yaml)."
             )
+        if run.is_main:
+            warn_of_reuse(run.config, run.checkpoint)
         online = PolicyReward(settings, run.config)
         chosen = choose_tasks(settings.open_tasks("train"), settings.num_sample_replies)
         samples, order = SampleTalks(chosen, settings.sample_steps), PromptOrder()
@@ -212,11 +178,23 @@ class GRPO(Method):
         tasks = trainer.held_out_tasks
         if not tasks:
             return {}
+        name = "held_out-00000" if self._scripted is None else "held_out-after"
         if self._scripted is None:
             self._scripted = trainer.online.score_scripts(tasks)
             if self._scripted:
                 trainer.log(dict(self._scripted))
                 data.facts["reward of scripted policies"] = self._scripted
         trainer._last_loaded_step = -1  # the best weights may be back, at a step that vLLM knows
-        scores: Scores = trainer.talk("held_out", tasks)
+        scores: Scores = trainer.talk(name, tasks)
         return scores
+
+
+def _collect_prompts(
+    settings: GRPOSettings, train_tasks: Sequence[Task], eval_tasks: Sequence[Task]
+) -> Dataset:
+    """Return the prompts to train on: turns of the dataset, or first messages of the tasks."""
+    if settings.prompts != "turns":
+        return build_openings(train_tasks, settings)
+    prompts = multiturn_dataset_to_prompts(load_rows(settings), **conversion(settings))["train"]
+    check_goals(settings, prompts["single_turn_prompt"], train_tasks, eval_tasks)
+    return prompts

@@ -8,6 +8,7 @@ from collabllm.errors import CostLimitError, SimulationError
 from collabllm.event_loop import run
 from collabllm.messages import Message
 from collabllm.rewards import RewardEstimate
+from collabllm.rewards.metrics.text import repeats_reply
 from collabllm.rewards.scoring import NO_REPLY, Future, score_rollout, to_floor
 from collabllm.simulation.assistant import Assistant, AssistantReply
 from collabllm.simulation.assistant.local import LocalAssistant
@@ -87,7 +88,7 @@ class Conversations:
 
 
 class _NoReplyError(SimulationError):
-    """A reply was empty, or cut by a limit."""
+    """A reply was empty, cut by a limit, or an earlier one word for word."""
 
     ending = "assistant_empty"
 
@@ -114,8 +115,9 @@ class _Talk(Assistant):
         reply, written = await self.policy.answer(ids, derive_seed(seed, self.sample_idx))
         self.completion_ids += [*read, *written]
         self.mask += [0] * len(read) + [1] * len(written)
-        if not reply.text.strip() or reply.finish_reason == "length":
-            raise _NoReplyError("A reply was empty or cut.")
+        is_whole = reply.text.strip() and reply.finish_reason != "length"
+        if not is_whole or repeats_reply(reply.text, messages):
+            raise _NoReplyError("A reply was empty, cut, or an earlier one again.")
         return reply
 
     def _since_reply(self, message: Message) -> list[int]:

@@ -1,10 +1,9 @@
-"""What the policy in training talks with and is rewarded by, and its held-out conversations."""
+"""What the policy in training talks with and is rewarded by, and what a step's log says of it."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,15 @@ from collabllm.errors import IncompleteRunError
 from collabllm.event_loop import run
 from collabllm.rewards import MultiturnReward, RewardEstimate
 from collabllm.rewards.hackers import find_shortcuts, score_policies, to_table
-from collabllm.rewards.scoring import NO_REPLY, Future, score_rollout
+from collabllm.rewards.scoring import NO_REPLY, Future
 from collabllm.simulation.assistant.engines.base import end_ids
 from collabllm.simulation.assistant.live import LiveAssistant
-from collabllm.simulation.batch import simulate
 from collabllm.simulation.session import Session
 from collabllm.tasks import Task
 from collabllm.training.grpo_settings import GRPOSettings
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "conversations"
 _NUM_POLICY_TASKS = 10
 Scores = dict[str, float]
 
@@ -39,6 +36,8 @@ class PolicyReward:
     __name__ = "multiturn_reward"
 
     def __init__(self, settings: GRPOSettings, config: Any) -> None:
+        if settings.max_cost is not None:  # each process has a ledger of its own
+            settings = replace(settings, max_cost=settings.max_cost / config.world_size)
         self.settings, self.config = settings, config
         self.stack = ExitStack()
         session = Session(settings, self.stack)
@@ -126,49 +125,6 @@ class PolicyReward:
             "allows no more."
         )
 
-    def talk(self, tasks: Sequence[Task], file: Path | None) -> Scores:
-        """Let the policy talk about tasks to the end, and measure the conversations.
-
-        Args:
-            tasks: What they are about.
-            file: Takes the transcripts; an older file is replaced.
-
-        Returns:
-            Means of `reward` and of every metric of it or watched, where there are any.
-        """
-        settings = self.settings
-        if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.unlink(missing_ok=True)
-        with self.policy.borrow():
-            records = list(
-                simulate(
-                    tasks,
-                    self.policy,
-                    self.user_factory,
-                    max_turns=settings.max_turns,
-                    concurrency=settings.concurrency,
-                    seed=settings.seed,
-                    output=file,
-                    system_prompt=settings.system_prompt or None,
-                    progress=False,
-                )
-            )
-        by_id = {task.task_id: task for task in tasks}
-
-        async def score() -> list[Future]:
-            return await asyncio.gather(
-                *(
-                    score_rollout(r.result, by_id[r.task_id], settings.reward, self.tools, 0)
-                    for r in sorted(records, key=lambda record: record.task_id)
-                )
-            )
-
-        futures = run(score())
-        found = {"reward": _mean(future.reward for future in futures), **_metrics(futures)}
-        found["num_conversations"] = float(len(futures))
-        return {name: value for name, value in found.items() if value is not None}
-
     def score_scripts(self, tasks: Sequence[Task]) -> Scores:
         """Print and return what the reward pays to scripted policies; none with paid users."""
         if self.settings.models_behind_servers():
@@ -205,25 +161,27 @@ def describe(estimates: Sequence[RewardEstimate]) -> Scores:
     """Return what a step's log says about its futures.
 
     `futures/` with each metric, `tokens`, `standard_error` of a reward, and the shares of replies
-    that have no reward (`missing`) and of those that were empty or cut (`floor`).
+    that have no reward (`missing`) and of those that got the floor (`floor`).
     """
     futures = [future for estimate in estimates for future in estimate.futures]
     floored = [f for f in futures if f.termination_reason == NO_REPLY]
     found = {
-        **_metrics(futures),
-        "tokens": _mean(float(f.num_tokens) for f in futures if f not in floored),
-        "standard_error": _mean(estimate.standard_error for estimate in estimates),
-        "missing": _mean(float(estimate.value is None) for estimate in estimates),
+        **mean_metrics(futures),
+        "tokens": mean(float(f.num_tokens) for f in futures if f not in floored),
+        "standard_error": mean(estimate.standard_error for estimate in estimates),
+        "missing": mean(float(estimate.value is None) for estimate in estimates),
         "floor": len(floored) / max(len(estimates), 1),
     }
     return {f"futures/{name}": value for name, value in found.items() if value is not None}
 
 
-def _metrics(futures: Sequence[Future]) -> dict[str, float | None]:
+def mean_metrics(futures: Sequence[Future]) -> dict[str, float | None]:
+    """Return the mean of each metric over the futures in which it has a value."""
     names = dict.fromkeys(name for future in futures for name in future.metrics)
-    return {name: _mean(f.metrics[name].value for f in futures) for name in names}
+    return {name: mean(f.metrics[name].value for f in futures) for name in names}
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of what is known; None where nothing is."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -25,14 +25,10 @@ def build_openings(tasks: Sequence[Task], settings: GRPOSettings) -> Dataset:
     """Return a prompt for each task: what its user says first."""
     rows: dict[str, list[Any]] = {"prompt": [], "single_turn_prompt": []}
     for task in tasks:
-        opening = Message(role="user", content=_first_message(task))
+        opening = Message(role="user", content=task.first_message)
         rows["prompt"].append(with_system_prompt([opening], settings.system_prompt))
         rows["single_turn_prompt"].append(task.single_turn_prompt)
     return Dataset.from_dict(rows, features=_PROMPTS)
-
-
-def _first_message(task: Task) -> str:
-    return task.opening or task.task_desc or task.single_turn_prompt
 
 
 def fit_prompts(

@@ -1,6 +1,6 @@
 """Settings of online training: where prompts come from, who plays the user, what is rewarded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from collabllm.rewards.scoring import DEFAULT_WEIGHTS, RewardSettings
@@ -84,13 +84,18 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
 
         Raises:
             FileNotFoundError: If a file is not there.
-            ValueError: If there is no such task, or two goals have one id.
+            ValueError: If there is no such task, two goals have one id, or two tasks one goal.
         """
         paths = [self.tasks] if self.tasks else self.hf_dataset_path
         tasks: dict[str, Task] = {}
         for path in paths:
             for task in load_tasks(path, split=self.dataset_split, config=self.dataset_config):
-                tasks.setdefault(task.single_turn_prompt, task)
+                known = tasks.setdefault(task.single_turn_prompt, task)
+                if known.task_id != task.task_id and replace(task, task_id=known.task_id) != known:
+                    raise ValueError(
+                        f"{path}: the tasks {known.task_id!r} and {task.task_id!r} have one goal, "
+                        "by which the task of a reply is known here. Word one of them differently."
+                    )
         return list(tasks.values())
 
     def open_tasks(self, side: Literal["train", "eval"]) -> list[Task]:

@@ -1,20 +1,26 @@
 """TRL's trainer of online training: our order of prompts, and whole conversations held out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from collabllm.errors import CostLimitError, IncompleteRunError
 from collabllm.tasks import Task
+from collabllm.trackers import log_table
 from collabllm.training.callbacks import SaveWithoutReference
-from collabllm.training.grpo_online import FOLDER, PolicyReward
+from collabllm.training.checkpoints import CONVERSATIONS
+from collabllm.training.grpo_online import PolicyReward
 from collabllm.training.grpo_own_turns import go_on
 from collabllm.training.grpo_prompts import PromptSampler
+from collabllm.training.grpo_talks import measure, talk_about, to_rows
 from collabllm.training.method import Scores
 from collabllm.training.token_budget import TokenBudget
 
@@ -34,7 +40,8 @@ class OnlineTrainer(SaveWithoutReference, GRPOTrainer):
         online, self.rows = self.online, inputs
         before = online.num_generated
         if online.settings.prompts == "own_turns":
-            self.rows = go_on(inputs, online, self.state.global_step)
+            self.rows, failed = go_on(inputs, online, self.state.global_step)
+            self._metrics["train"]["own_turns/failed"].append(failed)
         scored: dict[str, Any] = super()._generate_and_score_completions(list(self.rows))
         budget = next(c for c in self.callback_handler.callbacks if isinstance(c, TokenBudget))
         budget.add(online.num_generated - before, self.accelerator)
@@ -65,7 +72,8 @@ class OnlineTrainer(SaveWithoutReference, GRPOTrainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Talk about the held-out tasks, and log what the conversations are worth."""
-        scores = self.talk("held_out", self.held_out_tasks)
+        step = self.state.global_step
+        scores = self.talk(f"held_out-{step:05d}", self.held_out_tasks)
         metrics = {f"eval_{name}": value for name, value in scores.items()}
         was_training = self.model.training
         self.model.eval()  # TRL would put the step's training metrics beside these
@@ -74,13 +82,42 @@ class OnlineTrainer(SaveWithoutReference, GRPOTrainer):
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
+        for name in ("reward", *self.online.settings.reward.weights):
+            metrics.setdefault(f"eval_{name}", math.nan)  # without a value this step is no best one
         return metrics
 
-    def talk(self, title: str, tasks: Sequence[Task]) -> Scores:
-        """Talk about tasks, and leave the transcripts in a file of this step."""
-        name = f"{title}-{self.state.global_step:05d}.jsonl"
-        file = Path(self.args.output_dir) / FOLDER / name
-        return self.online.talk(tasks, file if self.is_world_process_zero() else None)
+    def talk(self, name: str, tasks: Sequence[Task]) -> Scores:
+        """Talk about tasks in the main process, leave the transcripts, and tell all the scores.
+
+        Args:
+            name: Of the file of transcripts, and of the tracker's table.
+            tasks: What the conversations are about.
+
+        Raises:
+            CostLimitError: If the cost limit is reached.
+            IncompleteRunError: If conversations fail one after another.
+        """
+        if self.use_vllm:
+            self.sync_vllm()  # in which all processes take part
+        told: list[Any] = [None]
+        if self.is_world_process_zero():
+            try:
+                told = [self._talk(name, tasks)]
+            except (CostLimitError, IncompleteRunError) as error:
+                told = [error]  # for all, or the others would wait
+        broadcast_object_list(told)
+        if isinstance(told[0], Exception):
+            raise told[0]
+        return cast("Scores", told[0])
+
+    def _talk(self, name: str, tasks: Sequence[Task]) -> Scores:
+        file = Path(self.args.output_dir) / CONVERSATIONS / f"{name}.jsonl"
+        talks = talk_about(tasks, self.online, file)
+        step = self.state.global_step
+        if "wandb" in self.args.report_to:
+            table = f"conversations/{name.partition('-')[0]}"
+            log_table(table, to_rows(talks, step), {"train/global_step": step})
+        return measure(talks)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write nothing: `card.write_card` does, when the run is over."""
@@ -106,4 +143,4 @@ class SampleTalks(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Talk, if it is time."""
         if self.steps and self.tasks and state.global_step % self.steps == 0:
-            self.trainer.talk("sample", self.tasks)
+            self.trainer.talk(f"sample-{state.global_step:05d}", self.tasks)

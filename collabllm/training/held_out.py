@@ -151,8 +151,14 @@ def print_comparison(before: Mapping[str, float], after: Mapping[str, float]) ->
     table = Table(title="Held-out tasks")
     for column in ("metric", "before", "after", "change", "over"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    tokens = f"{before.get('num_tokens', 0):,.0f} tokens"
-    turns = f"{before.get('num_pairs', 0):,.0f} turns"
+    tokens, turns, talks = (
+        f"{_counts(before, after, f'num_{unit}')} {label}"
+        for unit, label in (
+            ("tokens", "tokens"),
+            ("pairs", "turns"),
+            ("conversations", "conversations"),
+        )
+    )
     rows = [
         ("loss", "loss (lower is better)", tokens),
         ("token_accuracy", "token accuracy", tokens),
@@ -161,13 +167,18 @@ def print_comparison(before: Mapping[str, float], after: Mapping[str, float]) ->
         ("margin", "reward margin", turns),
     ]
     named = {"num_tokens", "num_pairs", "num_conversations", *(key for key, _, _ in rows)}
-    talks = f"{before.get('num_conversations', 0):,.0f} conversations"
     rows += [(key, key.replace("_", " "), talks) for key in before if key not in named]
     for key, label, over in rows:
         if key in before and key in after:
             first, last = before[key], after[key]
             table.add_row(label, f"{first:.3f}", f"{last:.3f}", f"{last - first:+.3f}", over)
     Console().print(table)
+
+
+def _counts(before: Mapping[str, float], after: Mapping[str, float], name: str) -> str:
+    """Return a count, or both where they differ."""
+    counts = (f"{scores.get(name, 0):,.0f}" for scores in (before, after))
+    return " and ".join(dict.fromkeys(counts))
 
 
 def print_samples(

@@ -161,6 +161,14 @@ def _run(method: Method, settings: TrainingSettings | None, arguments: Mapping[s
         raise KeyboardInterrupt(
             f"Interrupted: {describe_kept(run.folder, run.checkpoint, run.progress)}"
         ) from None
+    except (IncompleteRunError, CostLimitError) as error:
+        kept = describe_kept(run.folder, run.checkpoint, run.progress)
+        raise type(error)(f"{error} {kept[0].upper()}{kept[1:]}") from error
+    except Exception:
+        if run.progress != "prepared":
+            kept = describe_kept(run.folder, run.checkpoint, run.progress)
+            logger.error("The run ends by an error: %s", kept)
+        raise
 
 
 def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
@@ -218,13 +226,9 @@ def _train(trainer: Trainer, run: Run) -> dict[str, float]:
     trainer.add_callback(on_stop)
     try:
         result = trainer.train(resume_from_checkpoint=run.checkpoint)
-    except (IncompleteRunError, CostLimitError) as error:
-        last = run.folder / f"checkpoint-{trainer.state.global_step}"
-        # One that is there has the random state of the step's end; other processes are elsewhere.
-        if trainer.state.global_step and trainer.args.world_size == 1 and not last.exists():
-            trainer._save_checkpoint(trainer.model, trial=None)
-        kept = describe_kept(run.folder, run.checkpoint, run.progress)
-        raise type(error)(f"{error} {kept[0].upper()}{kept[1:]}") from error
+    except Exception:
+        _save_last_step(trainer, run)
+        raise
     if on_stop.signal is None or trainer.state.global_step >= trainer.state.max_steps:
         trainer.save_model(str(run.folder))
         run.progress = "trained"
@@ -237,6 +241,20 @@ def _train(trainer: Trainer, run: Run) -> dict[str, float]:
         sys.exit(128 + on_stop.signal)
     metrics: dict[str, float] = result.metrics
     return metrics
+
+
+def _save_last_step(trainer: Trainer, run: Run) -> None:
+    """Save a checkpoint of the last step that ended, after an error in what followed."""
+    step = trainer.state.global_step
+    first = read_state(run.checkpoint).global_step if run.checkpoint else 0
+    last = run.folder / f"checkpoint-{step}"
+    # One that is there has the random state of the step's end; other processes are elsewhere.
+    if step <= first or trainer.args.world_size > 1 or last.exists():
+        return
+    try:
+        trainer._save_checkpoint(trainer.model, trial=None)
+    except (OSError, RuntimeError) as error:  # a full disk, a device that is lost
+        logger.error("Step %d cannot be saved: %s", step, error)
 
 
 def _take_finished(trainer: Trainer, run: Run, state: TrainerState) -> dict[str, float]:

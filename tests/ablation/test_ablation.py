@@ -139,6 +139,20 @@ def test_flags_that_do_not_fit_end_it_before_anything_is_trained(
     assert not list((tmp_path / "out").glob("*-seed3-*"))
 
 
+@pytest.mark.parametrize("evaluations", [True, False])
+def test_tasks_that_are_not_there_end_it_before_anything_is_trained(
+    ablation, tmp_path, evaluations
+):
+    ablation["arms"]["far"] = {"tasks": str(tmp_path / "gone.jsonl")}
+    if not evaluations:
+        ablation["evaluations"] = []
+
+    with pytest.raises(FileNotFoundError, match=r"gone\.jsonl: there is no such file"):
+        ablate(**ablation)
+
+    assert not list((tmp_path / "out").glob("*-seed3-*"))
+
+
 @pytest.mark.parametrize("arm", ["start", "near"])
 def test_tasks_that_an_arm_would_be_trained_on_are_refused_before_that(ablation, tmp_path, arm):
     own = tmp_path / "own.jsonl"

@@ -50,6 +50,37 @@ def test_a_completion_that_the_limit_cut_gets_the_floor():
     assert values == [0.5, -0.5, -0.5]
 
 
+def test_a_completion_that_says_an_earlier_reply_again_gets_the_floor():
+    import asyncio
+
+    reward = MultiturnReward(
+        RuleAssistant("ok"),
+        sharded,
+        weights={"facts_elicited": 1.0, "over_asking": -0.5},
+        window=1,
+        tasks=[PARTY],
+    )
+    prompt = [
+        *OPENING,
+        {"role": "assistant", "content": "How old is the child?"},
+        {"role": "user", "content": "It's a 6th birthday."},
+        {"role": "assistant", "content": "Thank you!"},
+        {"role": "user", "content": "More."},
+    ]
+    texts = ("How old  is the CHILD?", "How old is the child? Tell me.", "Thank you!")
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+
+    estimates = asyncio.run(
+        reward.estimate(
+            [prompt] * 3, completions, single_turn_prompt=[PARTY.single_turn_prompt] * 3
+        )
+    )
+
+    endings = [[future.termination_reason for future in e.futures] for e in estimates]
+    assert [ending == ["no_reply"] for ending in endings] == [True, False, False]
+    assert estimates[0].value == -0.5
+
+
 def test_a_completion_whose_futures_outlast_the_deadline_goes_without_a_reward():
     import asyncio
 

@@ -1,5 +1,6 @@
 """simulate: one bad conversation, many bad ones, two processes, changed settings."""
 
+import asyncio
 import subprocess
 import sys
 import tracemalloc
@@ -86,6 +87,21 @@ def test_too_large_a_share_of_unexpected_errors_stops_the_batch():
 
     with pytest.raises(IncompleteRunError, match="21 conversations ended by an unexpected error"):
         list(talk(make_tasks(200), Failing(bad), concurrency=1))
+
+
+def test_a_conversation_may_have_a_deadline():
+    class Silent(RuleBasedUser):
+        async def agenerate(self, messages, *, seed=None):
+            await asyncio.Event().wait()
+
+    def user(task, seed):
+        kind = Silent if task.task_id == "t1" else RuleBasedUser
+        return kind.from_task(task, seed=seed)
+
+    records = talk(make_tasks(3), Failing({"none"}), user, deadline_s=0.2)
+
+    errors = {record.task_id: record.result.error for record in records}
+    assert errors == {"t0": "", "t1": "it took over 0.2 s", "t2": ""}
 
 
 def test_errors_may_be_allowed():

@@ -138,6 +138,11 @@ def test_conversations_that_failed_make_the_run_incomplete_and_run_again(tmp_pat
         )
         with pytest.raises(IncompleteRunError, match="3 ended as server_error"):
             simulate_chats(**given(server, tmp_path))
+        early = (
+            r"20 conversations all ended as .* What has ended is kept\. Go on with .*resume=True"
+        )
+        with pytest.raises(IncompleteRunError, match=early):
+            simulate_chats(**given(server, tmp_path / "many", num_tasks=30))
         server.reject = None
         simulate_chats(**given(server, tmp_path, resume=True))
 

@@ -1,5 +1,6 @@
 """scripts/train_grpo.py from flags to adapter, on a tiny model, with rule-based users."""
 
+import asyncio
 import itertools
 import json
 from types import SimpleNamespace
@@ -53,7 +54,7 @@ def test_a_run_leaves_what_sft_leaves_and_its_conversations(
     assert "online (GRPO)" in (folder / "README.md").read_text()
     assert (folder / "train_config.yaml").read_text().startswith("# scripts/train_grpo.py")
     files = {file.name for file in (folder / "conversations").iterdir()}
-    assert files == {"held_out-00000.jsonl", "held_out-00002.jsonl", "sample-00002.jsonl"}
+    assert files == {"held_out-00000.jsonl", "held_out-after.jsonl", "sample-00002.jsonl"}
     assert view(str(folder / "conversations")).is_file()
     assert "Preflight, training" in capsys.readouterr().out
 
@@ -190,6 +191,21 @@ def test_an_interrupted_run_from_an_adapter_goes_on_to_the_same_adapter(
     assert max((whole[name] - start[name]).abs().max() for name in whole) > 0
 
 
+def test_dropout_is_off_and_stays_in_the_adapters_configuration(
+    grpo_flags, sft_flags, brief_model, tmp_path
+):
+    from scripts.train_sft import main as train_sft
+
+    start = {"hf_model_path": brief_model, "output_dir": tmp_path / "sft", "load_in_4bit": "false"}
+    train_sft(sft_flags(max_steps=1, dtype="float32", eval_ratio=0, lora_dropout=0.1, **start))
+    main(grpo_flags(lora_path=tmp_path / "sft", lora_r=None, beta=0.1, max_steps=1, eval_ratio=0))
+
+    (step,) = [e for e in read_metrics(tmp_path / "run")["log_history"] if "kl" in e]
+    assert step["kl"] == 0  # of the start to itself: with dropout the two would differ
+    config = json.loads((tmp_path / "run/adapter_config.json").read_text())
+    assert config["lora_dropout"] == 0.1
+
+
 def written(folder):
     steps = read_metrics(folder)["log_history"]
     return [step["generated_tokens"] for step in steps if "generated_tokens" in step][-1]
@@ -315,6 +331,8 @@ class Numbering(UserModel):
     async def agenerate(self, messages, *, seed=None):
         if self.single_turn_prompt == "broken":
             raise ServerError("down")
+        if self.single_turn_prompt == "silent":
+            await asyncio.Event().wait()
         return UserTurnResult(f"more {sum(m['role'] == 'user' for m in messages)}", False)
 
 
@@ -331,8 +349,9 @@ class Echo(Assistant):
 
 @pytest.fixture
 def go_on_at():
-    def go_on_at(rows, step=0, max_length=100):
-        settings, _ = parse_args(["--max_turns=4", f"--max_length={max_length}"])
+    def go_on_at(rows, step=0, max_length=100, with_share=False):
+        flags = ["--max_turns=4", f"--max_length={max_length}", "--reward_timeout_s=0.2"]
+        settings, _ = parse_args(flags)
         online = SimpleNamespace(
             settings=settings,
             policy=Echo(),
@@ -340,7 +359,8 @@ def go_on_at():
             user_factory=lambda task, seed: Numbering("", task.single_turn_prompt),
             config=SimpleNamespace(max_completion_length=1),
         )
-        return go_on(rows, online, step)
+        gone_on, failed = go_on(rows, online, step)
+        return (gone_on, failed) if with_share else gone_on
 
     return go_on_at
 
@@ -374,6 +394,14 @@ def test_a_conversation_that_failed_or_leaves_no_room_stays_the_opening(go_on_at
 
     assert broken == [opening("broken")] * 12
     assert {len(row["prompt"]) for row in full} == {1, 3}
+
+
+def test_the_share_of_conversations_that_failed_or_came_too_late_is_known(go_on_at):
+    rows = [opening(goal) for goal in ("a", "b", "broken", "silent")]
+
+    shares = [go_on_at(rows, step, with_share=True)[1] for step in (0, 2)]
+
+    assert shares == [0.5, 0.25]  # at the second one of the two had no turn to fail in
 
 
 def test_a_step_with_more_prompts_than_there_are_is_refused_before_weights_load(

@@ -146,6 +146,18 @@ def test_an_empty_or_a_cut_reply_ends_the_conversation_at_the_floor(last):
     assert policy.read(ids).endswith("".join(last))
 
 
+def test_a_reply_that_is_an_earlier_one_again_ends_the_conversation_at_the_floor():
+    again = ["once upon a time", "<|im_end|>"]
+    short = ["A", "<|im_end|>"]
+    policy = ScriptedPolicy(short, again, short, again, ["never", "<|im_end|>"])
+
+    output = converse(policy, max_turns=6)
+
+    assert output["estimate"][0].value == FLOOR
+    assert len(policy.asked) == 4
+    assert policy.read(output["completion_ids"][0]).endswith("once upon a time<|im_end|>")
+
+
 def test_a_full_context_ends_the_conversation_after_its_last_reply():
     policy = ScriptedPolicy(["A", "<|im_end|>"], max_context=40)
 

@@ -49,6 +49,20 @@ async def repetition(conversation: Sequence[Message], task: Task, tools: MetricT
     return repeated / total if total else 0.0
 
 
+def repeats_reply(reply: str, messages: Sequence[Message]) -> bool:
+    """Tell whether a reply of four words or more is an earlier one again, word for word.
+
+    Args:
+        reply: The reply.
+        messages: The conversation before it.
+    """
+    words = reply.lower().split()
+    return len(words) >= _REPEATED_WORDS and any(
+        message["role"] == "assistant" and message["content"].lower().split() == words
+        for message in messages
+    )
+
+
 @metric("bleu")
 async def bleu(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Compare the last reply with the reference by sacrebleu's sentence BLEU, in [0, 1]."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence, Set
 
 from collabllm.messages import Message
 from collabllm.tasks.embeddings import has_bundled_encoder, load_encoder
-from collabllm.tasks.requests import find_questions
+from collabllm.tasks.requests import cut_questions, split_sentences
 from collabllm.tasks.task import Fact, Task
 from collabllm.tasks.words import contains_value, content_words
 
@@ -25,7 +25,6 @@ ENOUGH = 0.5
 UNLIKE, ALIKE = 0.25, 0.55
 """Cosines without the user's words: where likeness begins, and where it is full."""
 
-_SENTENCE = re.compile(r"[^.!?\n]+(?:[.](?=\w)[^.!?\n]+)*[.!?]*")
 _WORD = re.compile(r"\w+")
 _MIN_NEW_IN_SENTENCE = 2
 _RUN = 3
@@ -95,9 +94,7 @@ def find_work(reply: str, known: str, least: int = _MIN_NEW_IN_SENTENCE) -> str:
     """
     old = content_words(known)
     runs = set(_runs([word.lower() for word in _WORD.findall(known)]))
-    questions = set(find_questions(reply))
-    sentences = [sentence.strip() for sentence in _SENTENCE.findall(reply)]
-    kept = [_cut_runs(sentence, runs) for sentence in sentences if sentence not in questions]
+    kept = [_cut_runs(sentence, runs) for sentence in split_sentences(cut_questions(reply))]
     return " ".join(sentence for sentence in kept if len(content_words(sentence) - old) >= least)
 
 

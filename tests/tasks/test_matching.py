@@ -32,7 +32,10 @@ def test_the_bundled_weights_are_the_published_ones():
     )
 
 
-@pytest.mark.parametrize("run", [" ", "\n", "\t\n", "a.", "is it? ", "`", "- "])
+@pytest.mark.parametrize(
+    "run",
+    [" ", "\n", "\t\n", "a.", "is it? ", "`", "- ", "e.g. ", "dear a,\n", "let me know when "],
+)
 def test_long_runs_take_no_longer_than_other_texts(run):
     """Where time grows by the square, this takes minutes."""
     text = f"How many guests,{run * 100_000} and where?"
@@ -54,6 +57,20 @@ def test_long_runs_take_no_longer_than_other_texts(run):
         "A few questions first:\n- your age",
         "1. Specify your budget.\n2. Name the city.",
         "Why?",
+        "Let me know when you want to travel.",
+        "Let me know whether you prefer trains or planes.",
+        "Do you want to expand your business locally or abroad?",
+        "Would you like to change jobs or careers?",
+        "Does that work for 12 guests or 20?",
+        "What is your budget, and let me know if you have allergies?",
+        "I\u2019d like to know your budget.",
+        "I have a couple of questions:\n- budget",
+        "Questions:\n- budget",
+        "**Questions:**\n- budget",
+        "Please give me your budget.",
+        "Please confirm your dates.",
+        "Dear Ann, what is your budget?",
+        "Dear Ann,\nplease come.\n\nBest regards,\nBob\n\nWhich day is it?",
         "\u0645\u0627 \u0647\u064a \u0645\u064a\u0632\u0627\u0646\u064a\u062a\u0643\u061f",
     ],
 )
@@ -74,10 +91,45 @@ def test_a_reply_that_asks_is_found(reply):
         "What do you think of it?",
         "Do you want me to continue?",
         "I need some flour for it.",
+        "Let me know when you're ready.",
+        "Let me know whether this works for you.",
+        "Let me know when you want to continue.",
+        "Would you like me to adjust it, and add more?",
+        "Do you want to change it?",
+        "Does this look good, or should I change it?",
+        "Just give it a quick stir and serve.",
+        "Just say no to anyone who asks.",
+        "Please confirm your attendance by Friday.",
+        "Please share this post with your friends.",
+        "Please share your story with your friends.",
+        "Kindly send the invoice to Ann.",
+        "Two questions decide most interviews.",
+        "Here are some questions to ask your landlord:\n- rent and deposit",
+        "Dear Ann,\nCould you tell me when you come?\n\nBest regards,\nBob",
+        "**Subject:** Party\n\nCan you come? Please confirm the date.",
     ],
 )
 def test_a_reply_that_tells_or_offers_asks_nothing(reply):
     assert find_questions(reply) == []
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is your budget (e.g., low, medium, high)?",
+        "What can you spend (e.g. 100 euros)?",
+        "How bright, i.e. how many milliamps?",
+        "Do you mean Dr. Smith or Mr. Jones?",
+        "Do you live in the U.S. or in Canada?",
+        "Which ways of travel (train, plane, etc.)?",
+    ],
+)
+def test_an_abbreviation_ends_no_question(question):
+    assert find_questions(f"Sure. {question} Thanks.") == [question]
+
+
+def test_a_full_stop_after_an_abbreviation_ends_a_sentence_before_a_capital():
+    assert find_questions("There are trains, planes, etc. Which one?") == ["Which one?"]
 
 
 @needs_encoder
@@ -160,13 +212,15 @@ def test_recall_and_precision_on_in3():
     for row, other in zip(rows, rows[7:] + rows[:7], strict=True):
         facts = tasks[row["task"]].facts
         for detail in row["missing_details"]:
-            asked = facts_asked_for(facts, [detail["inquiry"]], set(), "semantic")
+            asked = facts_asked_for(facts, find_questions(detail["inquiry"]), set(), "semantic")
             own += 1
             found += len(asked)
             right += detail["description"] in [fact.name for fact in asked]
         for detail in other["missing_details"]:
             foreign += 1
-            strayed += bool(facts_asked_for(facts, [detail["inquiry"]], set(), "semantic"))
+            strayed += bool(
+                facts_asked_for(facts, find_questions(detail["inquiry"]), set(), "semantic")
+            )
     assert right / own > 0.88, "recall"
     assert right / found > 0.80, "precision among the task's own facts"
     assert strayed / foreign < 0.08, "questions for nothing that find a fact"

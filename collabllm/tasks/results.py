@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence, Set
 
 from collabllm.messages import Message
-from collabllm.tasks.embeddings import has_bundled_encoder, load_encoder
+from collabllm.tasks.embeddings import has_bundled_encoder, load_encoder, warn_without_encoder
+from collabllm.tasks.matching import facts_told
 from collabllm.tasks.requests import cut_questions, split_sentences
 from collabllm.tasks.task import Fact, Task
 from collabllm.tasks.words import contains_value, content_words
@@ -65,7 +66,10 @@ def rate_result(
     has_model = len(wanted) >= MIN_NEW_WORDS
     model = reference if has_model else "" if reference else goal
     amount = min(num_new / (ENOUGH * max(len(wanted - content_words(known)), 1)), 1.0)
-    if not model or not has_bundled_encoder():
+    if model and not has_bundled_encoder():
+        warn_without_encoder()
+        model = ""
+    if not model:
         return amount if has_model else 1.0
     stated = content_words(said)
     texts = [work, model, _without(work, stated), _without(reference, stated) or model]
@@ -128,11 +132,9 @@ def share_of_values_used(task: Task, reply: str, said: str) -> float:
     facts = [fact for fact in task.facts if fact.value]
     if not facts:
         raise ValueError(f"Task {task.task_id}: no fact has a value.")
+    told = facts_told(task.facts, [{"role": "user", "content": said}])
     used = sum(
-        fact.weight
-        for fact in facts
-        if contains_value(reply, fact.value)
-        and (contains_value(said, fact.answer) or contains_value(said, fact.value))
+        fact.weight for fact in facts if fact.name in told and contains_value(reply, fact.value)
     )
     if not used:
         return 0.0

@@ -59,6 +59,11 @@ def contains_value(text: str, value: str) -> bool:
     return _value_pattern(value).search(_comparable(text)) is not None
 
 
+def cut_value(text: str, value: str) -> str:
+    """Take a value out of a text, wherever `contains_value` finds it."""
+    return _value_pattern(value).sub(" . ", _comparable(text))
+
+
 def singular(word: str) -> str:
     """Take a plural's s off, so that a guest count asks for guests."""
     return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word

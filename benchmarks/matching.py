@@ -3,7 +3,7 @@
 Each row's own inquiries, read as replies, should find the detail that they ask for; those of
 another row, none.
 
-uv run python benchmarks/matching.py FILE [--matchers semantic cues] [--num_rows 300]
+uv run python benchmarks/matching.py IN3/train.jsonl [--matchers semantic cues] [--num_rows 300]
 """
 
 import argparse

@@ -14,7 +14,7 @@ from collabllm.tasks.embeddings import (
 from collabllm.tasks.meaning import match_by_meaning
 from collabllm.tasks.requests import find_questions
 from collabllm.tasks.task import Fact
-from collabllm.tasks.words import contains_value, content_words, cut_value, singular
+from collabllm.tasks.words import PERSON_WORDS, contains_value, content_words, cut_value, singular
 
 __all__ = [
     "Asking",
@@ -96,7 +96,7 @@ def _bare_answer(fact: Fact) -> str:
 
 
 def _tells_most(text: str, fact: Fact) -> bool:
-    words = content_words(fact.answer) - content_words(fact.name)
+    words = content_words(fact.answer) - content_words(fact.name) - PERSON_WORDS
     num_told = len(words & content_words(text))
     return len(words) >= _MIN_WORDS and num_told >= _SHARE_OF_WORDS * len(words)
 

@@ -18,7 +18,7 @@ from collabllm.tasks.fields import (
     read_text,
 )
 from collabllm.tasks.requests import split_sentences
-from collabllm.tasks.words import content_words
+from collabllm.tasks.words import PERSON_WORDS, content_words
 
 _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
@@ -34,7 +34,6 @@ _MEDIQ = (
 )
 _ABG_COQA = ("story", "ambiguity")
 _NUMBER = re.compile(r"^\s*\d+[.)]\s*")  # of a fact
-_PATIENT = frozenset("man woman boy girl male female patient".split())
 
 
 def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | str:
@@ -206,14 +205,14 @@ def _from_mediq(row: Row) -> Row:
     choices = " ".join(f"{letter}: {text}" for letter, text in letters if text is not None)
     context = row["context"]
     case = split_sentences(context) if isinstance(context, str) else read_list(row, "context")
-    case = [end_sentence(str(sentence).strip()) for sentence in case if sentence]
+    case = [end_sentence(str(sentence).strip()) for sentence in case if str(sentence or "").strip()]
     first = case[0] if case else ""
     listed = read_list(row, "facts") or read_list(row, "atomic_facts") or case[1:]
     known = [_NUMBER.sub("", str(fact)).strip() for fact in listed if fact]
     facts = [
         {"name": f"fact {idx}", "answer": fact, "value": "", "question": fact}
         for idx, fact in enumerate(known, start=1)
-        if content_words(fact) - content_words(first) - _PATIENT
+        if content_words(fact) - content_words(first) - PERSON_WORDS
     ]
     opening = " ".join(part for part in (first, read_text(row, "question"), choices) if part)
     return {

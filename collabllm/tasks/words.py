@@ -3,6 +3,8 @@
 import re
 from functools import lru_cache
 
+PERSON_WORDS = frozenset("patient man woman boy girl male female she her his him".split())
+"""Whom a fact is about: the user says "I" instead."""
 _SHORT = 3  # letters of a value that must have the same case: "Go" is no "go"
 _NUMBERS = dict(
     zip(

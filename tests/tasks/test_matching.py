@@ -231,6 +231,13 @@ def test_a_fact_without_a_value_is_told_by_most_of_its_words(answer, names):
     assert told(SHARDS, "What does the baker earn?", answer) == names
 
 
+def test_a_user_speaks_of_the_patient_as_of_himself():
+    facts = (Fact("fact 2", "The patient's mother had a stroke."),)
+
+    assert told(facts, "What is it?", "My mother had a stroke") == {"fact 2"}
+    assert told(facts, "What is it?", "My mother is well.") == set()
+
+
 def test_an_opening_tells_such_a_fact_by_its_whole_answer_alone():
     assert told(SHARDS, "Six loaves a day are what the baker gives away.") == set()
     assert told(SHARDS, "The baker gives away six loaves a day, what remains?") == {"shard 2"}

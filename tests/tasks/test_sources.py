@@ -269,7 +269,12 @@ CASE = {
 
 
 @pytest.mark.parametrize(
-    "context", [CASE["context"], "A 30-year-old man has had a fever for 2 days. He was abroad."]
+    "context",
+    [
+        CASE["context"],
+        [None, " ", *CASE["context"]],
+        "A 30-year-old man has had a fever for 2 days. He was abroad.",
+    ],
 )
 @pytest.mark.parametrize(
     "facts",
@@ -321,6 +326,26 @@ def test_abg_coqa_asks_only_where_it_is_ambiguous(tmp_path):
     assert ambiguous.single_turn_completion == "to the lake"
     assert clear.facts == ()
     assert clear.opening == clear.single_turn_prompt
+
+
+def test_what_is_meant_may_be_told_in_other_words(tmp_path):
+    row = {
+        "story": "Ann went to the old mill, then to the lake.",
+        "target_turn": {"question": "Where was she?"},
+        "ambiguity": "ambiguous",
+        "clarification_turn": {
+            "question": "Before or after?",
+            "answers": [{"clr_ans": "when she was at the old mill", "org_ans": "at the mill"}],
+        },
+    }
+
+    (task,) = load_tasks(write(tmp_path / "abg.jsonl", [row]))
+
+    def told(*texts):
+        return facts_told(task.facts, [{"role": "user", "content": text} for text in texts])
+
+    assert told(task.opening) == set()
+    assert told(task.opening, "At the old mill, please.") == {"what I mean"}
 
 
 def test_a_hub_dataset_has_a_split_and_a_configuration(monkeypatch):

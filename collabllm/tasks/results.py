@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence, Set
 
 from collabllm.messages import Message
-from collabllm.tasks.embeddings import has_bundled_encoder, load_encoder
-from collabllm.tasks.requests import find_questions
+from collabllm.tasks.embeddings import has_bundled_encoder, load_encoder, warn_without_encoder
+from collabllm.tasks.matching import facts_told
+from collabllm.tasks.requests import cut_questions, split_sentences
 from collabllm.tasks.task import Fact, Task
 from collabllm.tasks.words import contains_value, content_words
 
@@ -25,7 +26,6 @@ ENOUGH = 0.5
 UNLIKE, ALIKE = 0.25, 0.55
 """Cosines without the user's words: where likeness begins, and where it is full."""
 
-_SENTENCE = re.compile(r"[^.!?\n]+(?:[.](?=\w)[^.!?\n]+)*[.!?]*")
 _WORD = re.compile(r"\w+")
 _MIN_NEW_IN_SENTENCE = 2
 _RUN = 3
@@ -66,7 +66,10 @@ def rate_result(
     has_model = len(wanted) >= MIN_NEW_WORDS
     model = reference if has_model else "" if reference else goal
     amount = min(num_new / (ENOUGH * max(len(wanted - content_words(known)), 1)), 1.0)
-    if not model or not has_bundled_encoder():
+    if model and not has_bundled_encoder():
+        warn_without_encoder()
+        model = ""
+    if not model:
         return amount if has_model else 1.0
     stated = content_words(said)
     texts = [work, model, _without(work, stated), _without(reference, stated) or model]
@@ -95,9 +98,7 @@ def find_work(reply: str, known: str, least: int = _MIN_NEW_IN_SENTENCE) -> str:
     """
     old = content_words(known)
     runs = set(_runs([word.lower() for word in _WORD.findall(known)]))
-    questions = set(find_questions(reply))
-    sentences = [sentence.strip() for sentence in _SENTENCE.findall(reply)]
-    kept = [_cut_runs(sentence, runs) for sentence in sentences if sentence not in questions]
+    kept = [_cut_runs(sentence, runs) for sentence in split_sentences(cut_questions(reply))]
     return " ".join(sentence for sentence in kept if len(content_words(sentence) - old) >= least)
 
 
@@ -131,11 +132,9 @@ def share_of_values_used(task: Task, reply: str, said: str) -> float:
     facts = [fact for fact in task.facts if fact.value]
     if not facts:
         raise ValueError(f"Task {task.task_id}: no fact has a value.")
+    told = facts_told(task.facts, [{"role": "user", "content": said}])
     used = sum(
-        fact.weight
-        for fact in facts
-        if contains_value(reply, fact.value)
-        and (contains_value(said, fact.answer) or contains_value(said, fact.value))
+        fact.weight for fact in facts if fact.name in told and contains_value(reply, fact.value)
     )
     if not used:
         return 0.0

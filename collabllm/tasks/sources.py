@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from collabllm.data.task_bank import end_sentence
 from collabllm.data_processing.formats import to_goal
 from collabllm.messages import shorten
 from collabllm.tasks.fields import (
@@ -12,9 +13,12 @@ from collabllm.tasks.fields import (
     read_flag,
     read_list,
     read_object,
+    read_optional_text,
     read_rows,
     read_text,
 )
+from collabllm.tasks.requests import split_sentences
+from collabllm.tasks.words import PERSON_WORDS, content_words
 
 _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
@@ -22,13 +26,14 @@ _MEDIUM = ("title", "text")
 _NO_WISH = re.compile(r"(no|none|not|any|yes|all)\b", re.IGNORECASE)  # no result quotes these
 _EXAMPLES = re.compile(r"\s*\([^()]*\)$")
 _HARDEST = "Level 5"
-_IN3 = ("task", "vague", "missing_details")
+_IN3 = ("task", "missing_details")
 _SHARDED = (("shards",), ("sharded_instructions",))
 _MEDIQ = (
     ("question", "context", "options", "facts"),
     ("question", "context", "options", "atomic_facts"),
 )
 _ABG_COQA = ("story", "ambiguity")
+_NUMBER = re.compile(r"^\s*\d+[.)]\s*")  # of a fact
 
 
 def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | str:
@@ -68,13 +73,14 @@ def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | 
 
 def _from_math(row: Row) -> Row | str:
     """MATH (Hendrycks et al. 2021), for example `lighteval/MATH-Hard`; accuracy is its metric."""
-    if row.get("level", _HARDEST) != _HARDEST:
+    level = row.get("level")
+    if level is not None and str(level).removeprefix("Level ") not in ("5", "5.0"):
         return f"below {_HARDEST}"
     return {
-        "single_turn_prompt": row["problem"],
-        "single_turn_completion": row["solution"],
+        "single_turn_prompt": read_text(row, "problem"),
+        "single_turn_completion": read_text(row, "solution"),
         "task_desc": "getting a mathematical problem solved",
-        "single_turn_metadata": {"type": row.get("type", ""), "level": row.get("level", _HARDEST)},
+        "single_turn_metadata": {"type": row.get("type", ""), "level": _HARDEST},
     }
 
 
@@ -83,12 +89,12 @@ def _from_bigcodebench(row: Row) -> Row:
     head = str(row.get("code_prompt") or "").rstrip()  # the solution is what stands below it
     return {
         "task_id": row.get("task_id"),
-        "single_turn_prompt": row["instruct_prompt"],
-        "single_turn_completion": f"{head}\n{row['canonical_solution']}".lstrip("\n"),
+        "single_turn_prompt": read_text(row, "instruct_prompt"),
+        "single_turn_completion": f"{head}\n{read_text(row, 'canonical_solution')}".lstrip("\n"),
         "task_desc": "getting a Python function written",
         "single_turn_metadata": {
-            "test": row["test"],
-            "entry_point": row["entry_point"],
+            "test": read_text(row, "test"),
+            "entry_point": read_text(row, "entry_point"),
             "libs": row.get("libs", ""),
         },
     }
@@ -96,12 +102,13 @@ def _from_bigcodebench(row: Row) -> Row:
 
 def _from_medium(row: Row) -> Row:
     """Articles of Medium, `fabiochiu/medium-articles`; document->bleu is their metric."""
+    title, text = read_text(row, "title"), read_text(row, "text")
     return {
-        "single_turn_prompt": f'An article with the title "{row["title"]}" that says what this '
-        f"one says:\n\n{row['text']}",
-        "single_turn_completion": row["text"],
+        "single_turn_prompt": f'An article with the title "{title}" that says what this one says:'
+        f"\n\n{text}",
+        "single_turn_completion": text,
         "task_desc": "getting an article written",
-        "single_turn_metadata": {"title": row["title"]},
+        "single_turn_metadata": {"title": title},
     }
 
 
@@ -111,11 +118,13 @@ def _from_in3(row: Row) -> Row | str:
     A missing detail is a fact, one of its options (drawn by the texts) what the user wants, its
     importance the weight. What a result must contain is the option without its examples, and
     nothing where the user has no wish. A row that is not vague is a clear request: all asking is
-    needless. A vague one without details is left out: nobody can say what to ask.
+    needless. A vague one without details is left out: nobody can say what to ask. Without a column
+    `vague`, as IntentionGym has none, the details say it.
     """
     opening = read_text(row, "task")
-    vague = read_flag(row, "vague")
-    details = read_rows(row, "missing_details") if vague else []
+    details = read_rows(row, "missing_details")
+    vague = bool(details) if row.get("vague") is None else read_flag(row, "vague")
+    details = details if vague else []
     if vague and not details:
         return "vague, and without missing details"
     facts: list[dict[str, Any]] = []
@@ -133,6 +142,7 @@ def _from_in3(row: Row) -> Row | str:
             }
         )
     return {
+        "task_id": read_optional_text(row, "id"),
         "single_turn_prompt": " ".join([opening, *(fact["answer"] for fact in facts)]),
         "task_desc": str(row.get("category") or ""),
         "opening": opening,
@@ -184,7 +194,8 @@ def _shard(shard: Any, column: str) -> str:
 def _from_mediq(row: Row) -> Row:
     """MediQ (Li et al. 2024, arXiv:2406.00922): a patient who tells a fact when asked for it.
 
-    The first sentence of the case opens; a fact that it holds is none.
+    The first sentence of the case opens; a fact that it holds is none. Where no facts are listed,
+    the other sentences are.
     """
     options = row["options"]
     if isinstance(options, Mapping):
@@ -192,21 +203,20 @@ def _from_mediq(row: Row) -> Row:
     else:
         letters = enumerate(read_list(row, "options"), start=1)
     choices = " ".join(f"{letter}: {text}" for letter, text in letters if text is not None)
-    if isinstance(row["context"], str):
-        first = row["context"].split(". ")[0]
-    else:
-        first = next((str(sentence) for sentence in read_list(row, "context") if sentence), "")
-    known = [
-        str(fact) for fact in read_list(row, "facts") or read_list(row, "atomic_facts") if fact
-    ]
+    context = row["context"]
+    case = split_sentences(context) if isinstance(context, str) else read_list(row, "context")
+    case = [end_sentence(str(sentence).strip()) for sentence in case if str(sentence or "").strip()]
+    first = case[0] if case else ""
+    listed = read_list(row, "facts") or read_list(row, "atomic_facts") or case[1:]
+    known = [_NUMBER.sub("", str(fact)).strip() for fact in listed if fact]
     facts = [
         {"name": f"fact {idx}", "answer": fact, "value": "", "question": fact}
         for idx, fact in enumerate(known, start=1)
-        if fact.rstrip(".") not in first
+        if content_words(fact) - content_words(first) - PERSON_WORDS
     ]
     opening = " ".join(part for part in (first, read_text(row, "question"), choices) if part)
     return {
-        "task_id": None if row.get("id") is None else str(row["id"]),
+        "task_id": read_optional_text(row, "id"),
         "single_turn_prompt": " ".join([opening, *(fact["answer"] for fact in facts)]),
         "single_turn_completion": str(row.get("answer") or row.get("answer_idx") or ""),
         "task_desc": "getting a medical question answered",
@@ -243,7 +253,7 @@ def _from_abg_coqa(row: Row) -> Row | str:
         if not reply or not clarification.get("question"):
             return "ambiguous, and without a clarification"
         asked = str(clarification["question"])  # the reply alone may stand in the story
-        facts = [{"name": "what is meant", "answer": f"I mean this: {reply}", "question": asked}]
+        facts = [{"name": "what I mean", "answer": f"I mean this: {reply}", "question": asked}]
     return {
         "single_turn_prompt": " ".join([opening, *(fact["answer"] for fact in facts)]),
         "single_turn_completion": str(meant.get(original) or turn.get("answer") or ""),

@@ -2,13 +2,13 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from collabllm.data.task_bank import end_sentence
 from collabllm.messages import shorten
-from collabllm.tasks.fields import read_list
+from collabllm.tasks.fields import read_list, read_object, read_optional_text, read_text
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,9 @@ def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
     """Make a task of a row; see `load_tasks` for its columns.
 
     Raises:
-        ValueError: If it has no goal, a fact lacks its name or answer, two facts have one name, or
-            a weight is no number above 0.
+        ValueError: If it has no goal, a column has another kind of value, a fact lacks its name or
+            answer, two facts have one name, an opening tells a fact that there is not, or a weight
+            is no number above 0.
     """
     goal = row.get("single_turn_prompt") if isinstance(row, Mapping) else None
     if not isinstance(goal, str) or not goal.strip():
@@ -80,57 +81,60 @@ def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
             f"{where}: 'single_turn_prompt' must be a non-empty text, got {shorten(goal)}; it is "
             "the user's hidden goal."
         )
-    return Task(
-        str(row.get("task_id") or hashlib.sha256(goal.encode()).hexdigest()[:12]),
-        goal,
-        row.get("single_turn_completion") or "",
-        row.get("task_desc") or "",
-        row.get("opening") or "",
-        _to_facts(row, where),
-        row.get("single_turn_metadata") or {},
-        tuple(_to_opening(opening, where) for opening in _read_list(row, "told_openings", where)),
-    )
-
-
-def _read_list(row: Mapping[str, Any], name: str, where: str) -> list[Any]:
     try:
-        return read_list(row, name)
+        facts = _to_facts(row)
+        return Task(
+            str(row.get("task_id") or hashlib.sha256(goal.encode()).hexdigest()[:12]),
+            goal,
+            read_optional_text(row, "single_turn_completion"),
+            read_optional_text(row, "task_desc"),
+            read_optional_text(row, "opening"),
+            facts,
+            read_object(row, "single_turn_metadata"),
+            tuple(_to_opening(opening, facts) for opening in read_list(row, "told_openings")),
+        )
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _to_opening(opening: Any, where: str) -> Opening:
+def _to_opening(opening: Any, facts: Sequence[Fact]) -> Opening:
     if not isinstance(opening, Mapping) or not opening.get("text"):
-        raise ValueError(f"{where}: an opening needs a 'text', got {shorten(opening)}.")
-    return Opening(str(opening["text"]), tuple(_read_list(opening, "tells", where)))
+        raise ValueError(f"an opening needs a 'text', got {shorten(opening)}.")
+    tells, names = read_list(opening, "tells"), [fact.name for fact in facts]
+    unknown = next((name for name in tells if name not in names), None)
+    if unknown is not None:
+        raise ValueError(
+            f"an opening tells {shorten(unknown)}, which is no fact of the task; it has "
+            f"{', '.join(names) or 'none'}."
+        )
+    return Opening(read_text(opening, "text"), tuple(tells))
 
 
-def _to_facts(row: Mapping[str, Any], where: str) -> tuple[Fact, ...]:
-    facts = tuple(_to_fact(fact, where) for fact in _read_list(row, "facts", where))
+def _to_facts(row: Mapping[str, Any]) -> tuple[Fact, ...]:
+    facts = tuple(_to_fact(fact) for fact in read_list(row, "facts"))
     names = [fact.name for fact in facts]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ValueError(f"{where}: two facts are called {twice!r}; give each a name of its own.")
+        raise ValueError(f"two facts are called {twice!r}; give each a name of its own.")
     return facts
 
 
-def _to_fact(fact: Mapping[str, Any], where: str) -> Fact:
+def _to_fact(fact: Mapping[str, Any]) -> Fact:
     if not isinstance(fact, Mapping) or not all(
         fact.get(name) is not None and str(fact[name]).strip() for name in ("name", "answer")
     ):
-        raise ValueError(f"{where}: a fact needs 'name' and 'answer', got {shorten(fact)}.")
-    cues = tuple(str(cue).lower() for cue in fact.get("cues") or ())
+        raise ValueError(f"a fact needs 'name' and 'answer', got {shorten(fact)}.")
     return Fact(
-        str(fact["name"]),
-        str(fact["answer"]),
-        cues,
-        str(fact.get("value") or ""),
-        str(fact.get("question") or ""),
-        _to_weight(fact.get("weight"), where),
+        read_text(fact, "name"),
+        read_text(fact, "answer"),
+        tuple(str(cue).lower() for cue in read_list(fact, "cues")),
+        read_optional_text(fact, "value"),
+        read_optional_text(fact, "question"),
+        _to_weight(fact.get("weight")),
     )
 
 
-def _to_weight(value: Any, where: str) -> float:
+def _to_weight(value: Any) -> float:
     """Read a weight; 1 where there is none."""
     if value is None or value == "":
         return 1.0
@@ -139,9 +143,7 @@ def _to_weight(value: Any, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         weight = 0.0
     if not 0 < weight < math.inf:
-        raise ValueError(
-            f"{where}: a fact's weight must be a number above 0, got {shorten(value)}."
-        )
+        raise ValueError(f"a fact's weight must be a number above 0, got {shorten(value)}.")
     return weight
 
 

@@ -3,6 +3,8 @@
 import re
 from functools import lru_cache
 
+PERSON_WORDS = frozenset("patient man woman boy girl male female she her his him".split())
+"""Whom a fact is about: the user says "I" instead."""
 _SHORT = 3  # letters of a value that must have the same case: "Go" is no "go"
 _NUMBERS = dict(
     zip(
@@ -57,6 +59,11 @@ def contains_value(text: str, value: str) -> bool:
     number of an item in a list is no value.
     """
     return _value_pattern(value).search(_comparable(text)) is not None
+
+
+def cut_value(text: str, value: str) -> str:
+    """Take a value out of a text, wherever `contains_value` finds it."""
+    return _value_pattern(value).sub(" . ", _comparable(text))
 
 
 def singular(word: str) -> str:

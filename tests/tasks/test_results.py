@@ -61,6 +61,14 @@ def test_what_was_copied_is_cut_out_of_a_sentence():
     assert find_work("I plan a party with boats and music.", SAID) == "I with boats and music."
 
 
+@pytest.mark.parametrize("mark", ["- ", "* ", "1. ", "1) ", "(1) ", ""])
+def test_questions_are_no_work_whatever_stands_before_them(mark):
+    reply = f"Sure.\n{mark}Which boats and which music shall we order?\n{mark}Is `grill` fine, too?"
+
+    assert find_work(reply, SAID) == ""
+    assert find_work(f"{reply}\n{PARTY}", "plan a party") != ""
+
+
 def test_the_user_ends_for_work_and_not_for_an_echo():
     user = RuleBasedUser.from_task(TASK, matcher="cues")
     talk = [

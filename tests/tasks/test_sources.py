@@ -40,6 +40,16 @@ def test_math_gives_its_hardest_level(tmp_path):
     assert task.metadata == {"type": "Algebra", "level": "Level 5"}
 
 
+@pytest.mark.parametrize(
+    ("level", "is_taken"),
+    [(5, True), (5.0, True), ("5", True), ("Level 5", True), (None, True), (4, False)],
+)
+def test_a_level_may_be_a_number(tmp_path, level, is_taken):
+    rows = [MATH[1], {"problem": "harder?", "solution": "8", "level": level}]
+
+    assert (len(load_tasks(write(tmp_path / "math.jsonl", rows))) == 2) is is_taken
+
+
 def test_bigcodebench_brings_its_tests(tmp_path):
     (task,) = load_tasks(write(tmp_path / "code.jsonl", BIGCODEBENCH))
 
@@ -135,6 +145,19 @@ def test_in3_options_are_told_whole_and_no_wish_is_no_value(tmp_path, options, a
     assert (task.facts[0].answer, task.facts[0].value) == (answer, value)
 
 
+def test_intention_gym_has_no_flag_and_an_id(tmp_path):
+    vague, clear = (
+        {"id": idx, "task": row["task"], "missing_details": row["missing_details"]}
+        for idx, row in enumerate(IN3)
+    )
+
+    vague, clear = load_tasks(write(tmp_path / "gym.jsonl", [vague, clear]))
+
+    assert [fact.name for fact in vague.facts] == ["Budget", "Length"]
+    assert vague.metadata["vague"]
+    assert (clear.task_id, clear.facts, clear.opening) == ("1", (), "Who wrote Faust?")
+
+
 def test_rows_that_tell_nothing_of_asking_are_left_out_with_a_word(tmp_path, caplog):
     rows = [*IN3, {**IN3[0], "missing_details": None}, {**IN3[0], "missing_details": []}]
 
@@ -178,6 +201,24 @@ MEDIQ = {"question": "What is it?", "context": ["A fever."], "options": {}, "fac
         ({"shards": [{"shard": None}]}, "shard must be a non-empty text, got None"),
         ({**MEDIQ, "facts": "He was abroad."}, "facts must be a list, got 'He was abroad.'"),
         ({**MEDIQ, "options": "flu"}, "options must be a list, got 'flu'"),
+        ({"title": None, "text": None}, "title must be a non-empty text, got None"),
+        ({**MATH[1], "problem": ["1+1?"]}, "problem must be a non-empty text, got"),
+        ({**BIGCODEBENCH[0], "canonical_solution": None}, "canonical_solution must be a non-empty"),
+        ({"single_turn_prompt": "g", "single_turn_completion": ["a"]}, "completion must be a non-"),
+        ({"single_turn_prompt": "g", "single_turn_metadata": "a"}, "must be an object, got 'a'"),
+        ({"single_turn_prompt": "g", "single_turn_metadata": "[]"}, r"an object, got \[\]"),
+        (
+            {"single_turn_prompt": "g", "facts": [{"name": "a", "answer": "b", "cues": "place"}]},
+            "cues must be a list, got 'place'",
+        ),
+        (
+            {
+                "single_turn_prompt": "g",
+                "facts": [{"name": "a", "answer": "b"}],
+                "told_openings": [{"text": "t", "tells": ["c"]}],
+            },
+            "an opening tells 'c', which is no fact of the task; it has a",
+        ),
         ({"single_turn_prompt": "g", "facts": [{"name": "a", "answer": " "}]}, "a fact needs"),
         (
             {"single_turn_prompt": "g", "facts": [{"name": "a", "answer": "b"}] * 2},
@@ -202,20 +243,57 @@ def test_lost_in_conversation_opens_with_its_first_shard(tmp_path, key, column):
     assert [fact.answer for fact in task.facts] == ["part 1", "part 2"]
 
 
-def test_mediq_facts_are_told_when_asked(tmp_path):
+def test_numbers_are_texts_where_texts_belong_and_metadata_may_be_json(tmp_path):
     row = {
-        "id": 7,
-        "question": "What is it?",
-        "context": ["A man has a fever.", "He was abroad."],
-        "options": {"A": "flu", "B": "malaria"},
-        "facts": ["A man has a fever.", "He was abroad."],
-        "answer": "malaria",
+        "single_turn_prompt": "g",
+        "single_turn_completion": 0,
+        "single_turn_metadata": '{"kind": "k"}',
+        "facts": [{"name": "guests", "answer": "None.", "value": 0}],
     }
+    rows = [row, {"single_turn_prompt": "h", "single_turn_metadata": ""}]
+
+    task, bare = load_tasks(write(tmp_path / "own.jsonl", rows))
+
+    assert (task.single_turn_completion, task.metadata) == ("0", {"kind": "k"})
+    assert task.facts[0].value == "0"
+    assert bare.metadata == {}
+
+
+CASE = {
+    "id": 7,
+    "question": "What is it?",
+    "context": ["A 30-year-old man has had a fever for 2 days", "He was abroad."],
+    "options": {"A": "flu", "B": "malaria"},
+    "answer": "malaria",
+}
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        CASE["context"],
+        [None, " ", *CASE["context"]],
+        "A 30-year-old man has had a fever for 2 days. He was abroad.",
+    ],
+)
+@pytest.mark.parametrize(
+    "facts",
+    [
+        ["1. The patient is 30 years old.", "2. He has a fever.", "3. He was abroad."],
+        ["1) The man has a fever.", "2) He was abroad."],
+        [],
+        None,
+    ],
+)
+def test_mediq_facts_are_told_when_asked(tmp_path, facts, context):
+    row = {**CASE, "facts": facts, "context": context}
 
     (task,) = load_tasks(write(tmp_path / "mediq.jsonl", [row]))
 
     assert task.task_id == "7"
-    assert task.opening == "A man has a fever. What is it? A: flu B: malaria"
+    assert task.opening == (
+        "A 30-year-old man has had a fever for 2 days. What is it? A: flu B: malaria"
+    )
     assert [fact.answer for fact in task.facts] == ["He was abroad."]
     assert task.single_turn_completion == "malaria"
 
@@ -248,6 +326,26 @@ def test_abg_coqa_asks_only_where_it_is_ambiguous(tmp_path):
     assert ambiguous.single_turn_completion == "to the lake"
     assert clear.facts == ()
     assert clear.opening == clear.single_turn_prompt
+
+
+def test_what_is_meant_may_be_told_in_other_words(tmp_path):
+    row = {
+        "story": "Ann went to the old mill, then to the lake.",
+        "target_turn": {"question": "Where was she?"},
+        "ambiguity": "ambiguous",
+        "clarification_turn": {
+            "question": "Before or after?",
+            "answers": [{"clr_ans": "when she was at the old mill", "org_ans": "at the mill"}],
+        },
+    }
+
+    (task,) = load_tasks(write(tmp_path / "abg.jsonl", [row]))
+
+    def told(*texts):
+        return facts_told(task.facts, [{"role": "user", "content": text} for text in texts])
+
+    assert told(task.opening) == set()
+    assert told(task.opening, "At the old mill, please.") == {"what I mean"}
 
 
 def test_a_hub_dataset_has_a_split_and_a_configuration(monkeypatch):

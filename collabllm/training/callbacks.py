@@ -1,6 +1,7 @@
 """Saving at a signal, run facts for the tracker, and evaluation that leaves training untouched."""
 
 import logging
+import random
 import signal
 import threading
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -103,6 +105,62 @@ class SaveOnStop(TrainerCallback):
         for number, previous in self._previous.items():
             signal.signal(number, previous or signal.SIG_DFL)
         self._previous = {}
+
+
+class LastStep(TrainerCallback):
+    """Remember the end of the last step, to save it after an error in what followed.
+
+    A resumed run needs the random state of a step's end, and none of the step that failed.
+    """
+
+    def __init__(self) -> None:
+        """Start before the first step."""
+        self._first = 0
+        self._random: tuple[Any, ...] | None = None
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Note where a resumed run begins."""
+        self._first = state.global_step
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """Keep the random state."""
+        devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self._random = (random.getstate(), np.random.get_state(), torch.get_rng_state(), devices)
+
+    def save(self, trainer: Any) -> None:
+        """Save a checkpoint of the last step that ended, if there is none and it is sound.
+
+        With several processes none is saved: the others are elsewhere.
+        """
+        step = trainer.state.global_step
+        folder = Path(trainer.args.output_dir) / f"checkpoint-{step}"
+        is_new = self._random is not None and step > self._first and not folder.exists()
+        if not is_new or trainer.args.world_size > 1:
+            return
+        weights = (p for p in trainer.model.parameters() if p.requires_grad)
+        try:
+            if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+                logger.error("Step %d is not saved: it left weights that are no numbers.", step)
+                return
+            self._restore()
+            trainer._save_checkpoint(trainer.model, trial=None)
+        except Exception as error:  # of any writer: the first error is the one to see
+            logger.error("Step %d cannot be saved: %s", step, error)
+
+    def _restore(self) -> None:
+        assert self._random is not None
+        own, of_numpy, of_torch, devices = self._random
+        random.setstate(own)
+        np.random.set_state(of_numpy)
+        torch.set_rng_state(of_torch)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
 
 
 class LogRunFacts(TrainerCallback):

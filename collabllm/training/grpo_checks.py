@@ -34,14 +34,14 @@ def check_online(settings: GRPOSettings, config: Any) -> None:
         config: TRL's.
 
     Raises:
-        FileNotFoundError: If the cache to replay is not there.
         SandboxUnavailableError: If a metric would run model-written code without isolation.
         ValueError: If something does not fit.
     """
     for name in settings.reward.weights:
         needs_of(name)  # an unknown one comes first
     with ExitStack() as stack:
-        tools = settings.build_tools(Session(settings, stack))
+        session = Session(replace(settings, cache=None, replay=None), stack)  # opens no file
+        tools = settings.build_tools(session)
     check_metrics(settings.reward.weights, replace(tools, count_tokens=len))
     if config.use_vllm:
         check_vllm(settings, config)
@@ -106,7 +106,8 @@ def check_goals(
     held_out = {task.single_turn_prompt for task in eval_tasks}
     known = held_out | {task.single_turn_prompt for task in train_tasks}
     unknown, leaked = set(goals) - known, set(goals) & held_out
-    if settings.tasks and unknown:
+    needs_facts = any("facts" in needs_of(name) for name in settings.weights)
+    if settings.tasks and unknown and needs_facts:
         raise ValueError(
             f"{len(unknown)} of the {len(set(goals))} goals of the prompts have no task in --tasks "
             f"{settings.tasks}, so what their users know is not known. Give the tasks that "

@@ -1,6 +1,6 @@
 """Settings of online training: where prompts come from, who plays the user, what is rewarded."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from collabllm.rewards.scoring import DEFAULT_WEIGHTS, RewardSettings
@@ -91,10 +91,12 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
         for path in paths:
             for task in load_tasks(path, split=self.dataset_split, config=self.dataset_config):
                 known = tasks.setdefault(task.single_turn_prompt, task)
-                if known.task_id != task.task_id and replace(task, task_id=known.task_id) != known:
+                own, other = ((one.facts, one.single_turn_completion) for one in (known, task))
+                if own != other:
                     raise ValueError(
                         f"{path}: the tasks {known.task_id!r} and {task.task_id!r} have one goal, "
-                        "by which the task of a reply is known here. Word one of them differently."
+                        "by which the task of a reply is known here, and different facts or "
+                        "references. Word one goal differently."
                     )
         return list(tasks.values())
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from collabllm.errors import CostLimitError
+from collabllm.errors import CostLimitError, IncompleteRunError
 from collabllm.event_loop import run
 from collabllm.rewards.scoring import Future, score_rollout
 from collabllm.simulation.batch import Record, simulate
@@ -33,26 +33,29 @@ def talk_about(tasks: Sequence[Task], online: PolicyReward, file: Path) -> list[
 
     Raises:
         CostLimitError: If the cost limit is reached.
-        IncompleteRunError: If conversations fail one after another.
     """
     settings = online.settings
     file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)
+    records: list[Record] = []
     with online.policy.borrow():
-        records = list(
-            simulate(
-                tasks,
-                online.policy,
-                online.user_factory,
-                max_turns=settings.max_turns,
-                concurrency=settings.concurrency,
-                seed=settings.seed,
-                output=file,
-                system_prompt=settings.system_prompt or None,
-                progress=False,
-                deadline_s=settings.reward_timeout_s,
-            )
+        batch = simulate(
+            tasks,
+            online.policy,
+            online.user_factory,
+            max_turns=settings.max_turns,
+            concurrency=settings.concurrency,
+            seed=settings.seed,
+            output=file,
+            system_prompt=settings.system_prompt or None,
+            progress=False,
+            fail_on_error=1.0,
+            deadline_s=settings.reward_timeout_s,
         )
+        try:
+            records.extend(batch)
+        except IncompleteRunError as error:  # no reason to lose the steps so far
+            logger.warning("ATTENTION: conversations are left out. %s", error)
     cancelled = [r for r in records if r.result.termination_reason is TerminationReason.CANCELLED]
     if cancelled:
         raise CostLimitError(max((record.result.error for record in cancelled), key=len))

@@ -12,7 +12,6 @@ from transformers import TrainerCallback, TrainerControl
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from collabllm.errors import CostLimitError, IncompleteRunError
 from collabllm.tasks import Task
 from collabllm.trackers import log_table
 from collabllm.training.callbacks import SaveWithoutReference
@@ -41,7 +40,7 @@ class OnlineTrainer(SaveWithoutReference, GRPOTrainer):
         before = online.num_generated
         if online.settings.prompts == "own_turns":
             self.rows, failed = go_on(inputs, online, self.state.global_step)
-            self._metrics["train"]["own_turns/failed"].append(failed)
+            self._log_metric("own_turns/failed", failed)
         scored: dict[str, Any] = super()._generate_and_score_completions(list(self.rows))
         budget = next(c for c in self.callback_handler.callbacks if isinstance(c, TokenBudget))
         budget.add(online.num_generated - before, self.accelerator)
@@ -95,7 +94,6 @@ class OnlineTrainer(SaveWithoutReference, GRPOTrainer):
 
         Raises:
             CostLimitError: If the cost limit is reached.
-            IncompleteRunError: If conversations fail one after another.
         """
         if self.use_vllm:
             self.sync_vllm()  # in which all processes take part
@@ -103,7 +101,7 @@ class OnlineTrainer(SaveWithoutReference, GRPOTrainer):
         if self.is_world_process_zero():
             try:
                 told = [self._talk(name, tasks)]
-            except (CostLimitError, IncompleteRunError) as error:
+            except Exception as error:
                 told = [error]  # for all, or the others would wait
         broadcast_object_list(told)
         if isinstance(told[0], Exception):

@@ -19,7 +19,7 @@ from collabllm.settings import to_settings
 from collabllm.trackers import open_wandb_run, own_wandb_run
 from collabllm.training import card, held_out
 from collabllm.training.adapters import build_lora_config, restore_float32, trainable_values
-from collabllm.training.callbacks import LogRunFacts, SaveOnStop
+from collabllm.training.callbacks import LastStep, LogRunFacts, SaveOnStop
 from collabllm.training.checkpoints import (
     Progress,
     add_run_facts,
@@ -222,12 +222,13 @@ def _train(trainer: Trainer, run: Run) -> dict[str, float]:
         num_steps = trainer.set_initial_training_values(trainer.args, loader)[-1]
         if num_steps <= state.global_step or run.method.is_over(run.settings, state):
             return _take_finished(trainer, run, state)
-    on_stop = SaveOnStop()
+    on_stop, last_step = SaveOnStop(), LastStep()
     trainer.add_callback(on_stop)
+    trainer.add_callback(last_step)
     try:
         result = trainer.train(resume_from_checkpoint=run.checkpoint)
     except Exception:
-        _save_last_step(trainer, run)
+        last_step.save(trainer)
         raise
     if on_stop.signal is None or trainer.state.global_step >= trainer.state.max_steps:
         trainer.save_model(str(run.folder))
@@ -241,20 +242,6 @@ def _train(trainer: Trainer, run: Run) -> dict[str, float]:
         sys.exit(128 + on_stop.signal)
     metrics: dict[str, float] = result.metrics
     return metrics
-
-
-def _save_last_step(trainer: Trainer, run: Run) -> None:
-    """Save a checkpoint of the last step that ended, after an error in what followed."""
-    step = trainer.state.global_step
-    first = read_state(run.checkpoint).global_step if run.checkpoint else 0
-    last = run.folder / f"checkpoint-{step}"
-    # One that is there has the random state of the step's end; other processes are elsewhere.
-    if step <= first or trainer.args.world_size > 1 or last.exists():
-        return
-    try:
-        trainer._save_checkpoint(trainer.model, trial=None)
-    except (OSError, RuntimeError) as error:  # a full disk, a device that is lost
-        logger.error("Step %d cannot be saved: %s", step, error)
 
 
 def _take_finished(trainer: Trainer, run: Run, state: TrainerState) -> dict[str, float]:

@@ -22,10 +22,11 @@ class TokenBudget(TrainerCallback, ExportableState):
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit, self.total = limit, 0
+        self._of_steps = 0  # without a step that has not ended
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {"args": {"limit": self.limit}, "attributes": {"total": self.total}}
+        return {"args": {"limit": self.limit}, "attributes": {"total": self._of_steps}}
 
     def on_train_begin(
         self,
@@ -45,7 +46,7 @@ class TokenBudget(TrainerCallback, ExportableState):
     def _take(self, state: TrainerState) -> None:
         kept: Any = (state.stateful_callbacks or {}).get(type(self).__name__)
         if kept and state.global_step:
-            self.total = kept["attributes"]["total"]
+            self.total = self._of_steps = kept["attributes"]["total"]
 
     def add(self, num_tokens: int, accelerator: Any) -> None:
         """Count what each process has written in a step."""
@@ -60,6 +61,7 @@ class TokenBudget(TrainerCallback, ExportableState):
         **kwargs: Any,
     ) -> None:
         """Stop at the limit."""
+        self._of_steps = self.total
         if self.limit and self.total >= self.limit:
             control.should_training_stop = True
 

@@ -71,10 +71,11 @@ def test_processes_share_the_cost_limit():
     assert settings.max_cost == 3
 
 
-def test_two_tasks_with_one_goal_are_refused_and_a_copy_is_taken_once(tmp_path):
+def test_two_tasks_with_one_goal_are_refused_and_one_that_opens_otherwise_is_taken_once(tmp_path):
     row = {"task_id": "a", "single_turn_prompt": "A cake.", "opening": "Bake with me."}
-    copies = write(tmp_path / "copies.jsonl", [row, {**row, "task_id": "b"}])
-    others = write(tmp_path / "others.jsonl", [row, {**row, "task_id": "b", "opening": "Help me."}])
+    facts = [{"name": "guests", "answer": "We are 12.", "value": "12"}]
+    copies = write(tmp_path / "copies.jsonl", [row, {**row, "task_id": "b", "opening": "Help me."}])
+    others = write(tmp_path / "others.jsonl", [row, {**row, "task_id": "b", "facts": facts}])
 
     assert [task.task_id for task in GRPOSettings(tasks=str(copies)).load_tasks()] == ["a"]
     with pytest.raises(ValueError, match=r"others\.jsonl: the tasks 'a' and 'b' have one goal"):
@@ -84,12 +85,13 @@ def test_two_tasks_with_one_goal_are_refused_and_a_copy_is_taken_once(tmp_path):
 def test_turns_that_no_task_of_the_run_belongs_to_are_refused(
     grpo_flags, start_grpo, small_dataset, tmp_path
 ):
-    goals = [{"single_turn_prompt": f"task {number}"} for number in range(12)]
+    facts = [{"name": "size", "answer": "We are 12.", "value": "12"}]
+    goals = [{"single_turn_prompt": f"task {number}", "facts": facts} for number in range(12)]
     flags = {
         "prompts": "turns",
         "hf_dataset_path": small_dataset,
         "split_by": "single_turn_prompt",
-        "weights": '{"bleu": 1}',
+        "weights": '{"facts_elicited": 1}',
     }
 
     with pytest.raises(

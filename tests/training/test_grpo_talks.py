@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from collabllm.errors import CostLimitError, IncompleteRunError, ServerError
+from collabllm.errors import CostLimitError, ServerError
 from collabllm.simulation import UserModel
 from collabllm.simulation.user_models import UserTurnResult, registry
 from collabllm.tasks import load_tasks
@@ -19,7 +19,7 @@ from collabllm.training.grpo_trainer import OnlineTrainer
 from collabllm.training.held_out import print_comparison
 from scripts.train_grpo import main, parse_args
 from tests.training.test_grpo import Echo, read_metrics
-from tests.training.test_resume import start
+from tests.training.test_resume import assert_same_adapter, start
 
 
 class Moody(UserModel):
@@ -92,16 +92,20 @@ def test_a_cost_limit_within_held_out_conversations_ends_the_run(online, moods, 
         talk_about(tasks, online, tmp_path / "talks.jsonl")
 
 
-def test_users_that_all_fail_end_it_with_no_word_of_a_flag_that_is_not_there(
-    online, moods, tmp_path
-):
+def test_users_that_all_fail_or_hang_end_no_run(online, moods, tmp_path, caplog):
     tasks = load_tasks("demo", limit=40)
     moods.update(dict.fromkeys((task.task_id for task in tasks), ServerError("down")))
 
-    with pytest.raises(IncompleteRunError, match="20 conversations all ended as") as stop:
-        talk_about(tasks, online, tmp_path / "talks.jsonl")
+    scores = measure(talk_about(tasks, online, tmp_path / "talks.jsonl"))
 
-    assert "--resume" not in str(stop.value)
+    assert scores == {"num_conversations": 0.0}
+    assert "are left out. The last 20 conversations all ended as" in caplog.text
+    assert "--resume" not in caplog.text
+
+    moods.update(dict.fromkeys(moods))
+    moods.update(dict.fromkeys((task.task_id for task in tasks[:5]), "silent"))
+    scores = measure(talk_about(tasks, online, tmp_path / "talks.jsonl"))
+    assert scores["num_conversations"] == 35
 
 
 def test_an_evaluation_without_any_reward_ends_no_run_and_is_not_the_best(
@@ -127,9 +131,10 @@ def test_an_evaluation_without_any_reward_ends_no_run_and_is_not_the_best(
     assert files == {f"held_out-{when}.jsonl" for when in ("00000", "00001", "00002", "after")}
 
 
-def test_any_error_in_training_keeps_the_steps_that_ended(
+def test_an_error_in_training_keeps_the_steps_that_ended_and_a_resume_equals_an_unbroken_run(
     grpo_flags, tmp_path, monkeypatch, caplog
 ):
+    main(grpo_flags(eval_ratio=0, sample_steps=0, output_dir=tmp_path / "whole"))
     reward, calls = PolicyReward.__call__, []
 
     def fail_in_the_second_step(self, *args, **columns):
@@ -147,6 +152,7 @@ def test_any_error_in_training_keeps_the_steps_that_ended(
     main([*flags, "--resume_from_checkpoint", "true"])
     log = read_metrics(tmp_path / "run")["log_history"]
     assert [entry["step"] for entry in log if "reward" in entry] == [1, 2]
+    assert_same_adapter(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_cost_limit_in_the_last_evaluation_says_what_is_kept(grpo_flags, tmp_path, monkeypatch):

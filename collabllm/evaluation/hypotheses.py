@@ -73,16 +73,16 @@ def p_value_of(values: Floats, clusters: Ints, seed: int = 0) -> tuple[float, st
 
     Args:
         values: Shape [tasks, seeds]. Several seeds get the test of `over_tasks_and_seeds`: a sign
-            flip of tasks would take one lucky training for an effect. Below 6 clusters all have a
-            sign flip, which claims nothing: normal values are not given.
+            flip of tasks would take one lucky training for an effect. It supposes normal means, so
+            it claims no more than a sign flip does. Below 6 clusters all have a sign flip.
         clusters: Shape [tasks].
         seed: Seed of the random flips.
     """
+    flat = values.mean(axis=1)
     if values.shape[1] > 1 and len(set(clusters)) >= MIN_UNITS:
         p_value = over_tasks_and_seeds(values, clusters)
         if p_value is not None:
-            return p_value, SEEDS_TEST
-    flat = values.mean(axis=1)
+            return max(p_value, float(sign_flip_test(flat, clusters, seed))), SEEDS_TEST
     if len(set(clusters)) == len(clusters) and np.isin(flat, (-1.0, 0.0, 1.0)).all():
         return mcnemar(flat), "McNemar"
     return float(sign_flip_test(flat, clusters, seed)), "sign flips"
@@ -123,8 +123,6 @@ def over_tasks_and_seeds(values: Floats, clusters: Ints) -> float | None:
 
 def smallest_possible(num_clusters: int, test: str) -> float:
     """Return the smallest p-value that a test can give for so many clusters."""
-    if test == SEEDS_TEST:
-        return 0.0
     least = 2.0 ** (1 - num_clusters)
     is_exact = test == "McNemar" or num_clusters <= _EXACT_UNITS
     return least if is_exact else max(least, 1 / (_NUM_FLIPS + 1))

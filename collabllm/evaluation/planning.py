@@ -3,7 +3,7 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,7 +91,7 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     if before:
         refuse_changes(before.settings, settled, ignored=(*_MAY_GROW, *_MAY_CHANGE))
     was = before.settings if before else {}
-    settings = replace(settings, num_tasks=settings.num_tasks or was.get("num_tasks"))
+    settings = replace(settings, num_tasks=_most_tasks(settings.num_tasks, was))
     arms = _add_named(was.get("arm", []), settings.arms, Arm.read)
     users = _add_named(was.get("user", []), settings.users, to_user_spec)
     users = users or [UserSpec("sharded")]
@@ -155,6 +155,14 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     return Prepared(
         plan, arms, users, tasks, {v.task_id: (task, v) for task, v in opened}, before is not None
     )
+
+
+def _most_tasks(number: int | None, was: Mapping[str, Any]) -> int | None:
+    """Return how many tasks to take, None for all: never fewer than there are results of."""
+    if "num_tasks" not in was:
+        return number
+    known: int | None = was["num_tasks"]
+    return max(number or known, known) if known else None
 
 
 def _add_named(before: Sequence[Any], given: Sequence[N], read: Callable[[Any], N]) -> list[N]:

@@ -382,7 +382,7 @@ def test_going_on_keeps_the_number_of_tasks_and_opening_more_is_counted(tmp_path
         main(flags(server, tmp_path / "e", *log, "--resume", "--user", "name=x,patience=1"))
         kept = read_results(tmp_path / "e")
         main(flags(server, tmp_path / "e", *log, "--resume", "--num_tasks", "5"))
-        main(flags(server, tmp_path / "e", *log, "--resume"))
+        main(flags(server, tmp_path / "e", *log, "--resume", "--num_tasks", "3"))
     grown = read_results(tmp_path / "e")
 
     assert (kept.num_tasks, [use.num_tasks for use in kept.test_set_uses]) == (2, [2])

@@ -233,6 +233,20 @@ def test_people_and_tasks_that_say_nothing_of_the_arms_do_not_count():
     assert crossed_difference([]) is None
 
 
+def test_grades_that_are_all_alike_give_no_interval():
+    ratings = [
+        Rating(f"p{person}", f"t{task}", bool((person + task) % 2), 5.0)
+        for person in range(24)
+        for task in range(8)
+    ]
+
+    found = crossed_difference(ratings)
+
+    assert found is not None
+    assert abs(found.mean) < 1e-9
+    assert (found.low, found.high) == (None, None)
+
+
 def test_a_difference_that_leaves_no_errors_has_no_interval():
     ratings = draw_grades(
         np.random.default_rng(0), num_arms=3, num_people=24, num_tasks=8, tasks_each=2

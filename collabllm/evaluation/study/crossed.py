@@ -73,7 +73,10 @@ def crossed_difference(ratings: Sequence[Rating], level: float = 0.95) -> Crosse
     df = min(num_people - 1, num_tasks - 1, left)
     if df < MIN_GROUPS - 1:
         return Crossed(mean, None, None, num_people, num_tasks)
-    variance = _variance(arms, values - mean * arms, left, (people, tasks), parts)
+    rest = values - mean * arms
+    if np.abs(rest).max() < _LEAST:  # all grades alike tell nothing of others
+        return Crossed(mean, None, None, num_people, num_tasks)
+    variance = _variance(arms, rest, left, (people, tasks), parts)
     half = float(t.ppf(0.5 + level / 2, df)) * math.sqrt(variance)
     return Crossed(mean, mean - half, mean + half, num_people, num_tasks)
 

@@ -1,4 +1,4 @@
-"""Settings of `build_dataset`."""
+"""Settings of `build_dataset` and `correct_questions`."""
 
 from dataclasses import dataclass
 
@@ -80,3 +80,26 @@ class BuildSettings(
             seed=self.seed,
             keep_cut_replies=self.keep_cut_replies,
         )
+
+
+@dataclass(kw_only=True)
+class CorrectionSettings(RunSettings, TaskSettings, UserSettings, AssistantSettings):
+    """All that `correct_questions` does."""
+
+    _argument_group_name = "the corrections"
+
+    num_told: list[int] = setting(
+        [0, 0, 1], "facts told in the openings, the tasks taking turns", metavar="N", least=0
+    )
+    finished_share: float = setting(
+        0.4,
+        "share of the corrections after which the user tells all, and the task's reference is the "
+        "reply",
+        least=0,
+        most=1,
+    )
+    output_dir: str = setting(
+        "outputs/corrections", "folder of the rows and the conversations", metavar="DIR",
+        aliases=("--output",), decides=False,
+    )  # fmt: skip
+    resume: bool = setting(False, "go on with the run in --output_dir", decides=False)

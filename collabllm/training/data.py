@@ -101,7 +101,7 @@ def load_rows(settings: Any) -> Dataset:
     """Load the datasets that the settings name, as checked rows of one table.
 
     With several, a conversation's `conv_id` begins with the position of its dataset, and columns
-    that are not the same everywhere are left out.
+    that are not the same everywhere are left out, as are keys of a column of dicts.
 
     Raises:
         ValueError: If rows are malformed, or replies of one turn answer different prompts.
@@ -122,11 +122,30 @@ def load_rows(settings: Any) -> Dataset:
     return tables[0] if len(tables) == 1 else _join(tables)
 
 
+def _share_keys(tables: list[Dataset], name: str) -> list[Dataset]:
+    """Leave in a column of dicts the keys that all datasets have."""
+    kinds = [table.features.get(name) for table in tables]
+    first = kinds[0]
+    if not all(isinstance(kind, dict) for kind in kinds) or kinds.count(first) == len(kinds):
+        return tables
+    shared = {k: v for k, v in first.items() if all(kind.get(k) == v for kind in kinds)}
+    if not shared:
+        return tables
+    logger.info("%s: keys that all datasets have: %s.", name, ", ".join(shared))
+    narrowed = []
+    for table in tables:
+        rows = [row and {key: row[key] for key in shared} for row in table[name]]
+        narrowed.append(table.remove_columns(name).add_column(name, rows, feature=shared))
+    return narrowed
+
+
 def _join(tables: Sequence[Dataset]) -> Dataset:
     renamed = []
     for idx, table in enumerate(tables):
         ids = [f"{idx}/{conv_id}" for conv_id in table["conv_id"]]
         renamed.append(table.remove_columns("conv_id").add_column("conv_id", ids))
+    for name in renamed[0].column_names:
+        renamed = _share_keys(renamed, name)
     first = renamed[0].features
     shared = [c for c in first if all(t.features.get(c) == first[c] for t in renamed)]
     dropped = sorted({c for table in renamed for c in table.column_names} - set(shared))

@@ -19,6 +19,7 @@ import time
 import pytest
 import yaml
 
+from collabllm.data.demo_generator import generate_rows
 from scripts.simulate_chats import main as simulate
 from scripts.train_sft import main as train_sft
 from tests.evaluation.study_people import Participant
@@ -59,6 +60,7 @@ SMALL = {
     "--tasks demo --user sharded",
     "scripts/simulate_chats.py": TALKING,
     "scripts/build_dataset.py": f"{TALKING} --num_candidates 2 --num_samples 1",
+    "scripts/correct_questions.py": "--hf_model_path {tiny} --num_tasks 8 --max_new_tokens 3",
     "scripts/compare_chats.py": "--hf_model_path {tiny} --num_shown 1 --max_turns 1 "
     "--max_new_tokens 3",
     "scripts/evaluate.py": f"{TALKING} --num_tasks 8",
@@ -92,6 +94,7 @@ FILES = {  # what the pages call it: what it is here
     "org/B": "more.jsonl",
     "FOLDER": "outputs/talks",
     "outputs/demo_simulation": "outputs/talks",
+    "outputs/corrections/train.jsonl": "corrections.jsonl",
     "FILE": "IN3/train.jsonl",
     "DIR": "outputs/demo_sft",
     "outputs/study": "outputs/done",  # a study with answers
@@ -112,6 +115,8 @@ def prepared(tmp_path_factory):
     (folder / "IN3").mkdir()
     rows = [{**row, "task": f"{row['task']} ({i})"} for row in IN3 for i in range(12)]
     (folder / "IN3/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    row = {**next(generate_rows()), "single_turn_metadata": {"kind": "bread"}, "turn_id": 1}
+    (folder / "corrections.jsonl").write_text(json.dumps(row) + "\n")
     config = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())
     small_sft = {**config, "max_steps": 1, "max_eval_pairs": 2, "report_to": "none"}
     (folder / "small_sft.yaml").write_text(json.dumps({**small_sft, "push_to_hub": "false"}))
@@ -149,7 +154,9 @@ def place(prepared, tmp_path, monkeypatch):
     """A copy of that folder, to work in."""
     folder = shutil.copytree(prepared, tmp_path / "place", symlinks=True)
     monkeypatch.chdir(folder)
-    # The tiny model ends no sentence, so that of a cut reply nothing would be kept.
+    # The tiny model ends no sentence, so that of a cut reply nothing would be kept, and asks none.
+    asked = lambda text: ["Which one?"]  # noqa: E731
+    monkeypatch.setattr("collabllm.data_engine.corrections.find_questions", asked)
     monkeypatch.setattr("collabllm.data_engine.grow.to_last_sentence", lambda text: text)
     return folder
 

@@ -1,6 +1,6 @@
-"""Let a model open conversations, and write rows of what is good to say after its questions.
+"""Write what is good to say after a model's own questions, in conversations that it has had.
 
-uv run python scripts/correct_questions.py --lora_path outputs/SFT_RUN --tasks TASKS
+uv run python scripts/correct_questions.py --transcripts outputs/loop_talks --tasks demo
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from collabllm.settings import parse_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Simulate, correct, and print where the rows are."""
+    """Correct, and print where the rows are."""
     settings = parse_settings(CorrectionSettings, argv, description=__doc__.splitlines()[0])
     configure_logging()
     from collabllm.data_engine.corrections import correct_questions

@@ -6,7 +6,7 @@ import pytest
 
 from collabllm.ablation.run import plan
 from collabllm.ablation.settings import AblationSettings
-from collabllm.data_engine.settings import BuildSettings, CorrectionSettings
+from collabllm.data_engine.settings import BuildSettings
 from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.settings import parse_settings
 from collabllm.simulation.settings import SimulationSettings
@@ -29,8 +29,8 @@ READERS = {
     "gpu/sft_3b.yaml": lambda words: train_sft.parse_args(words)[0],
     "gpu/sft_8b.yaml": lambda words: train_sft.parse_args(words)[0],
     "loop_build.yaml": lambda words: parse_settings(BuildSettings, words),
-    "loop_correct.yaml": lambda words: parse_settings(CorrectionSettings, words),
     "loop_corrected.yaml": lambda words: train_sft.parse_args(words)[0],
+    "loop_simulate.yaml": lambda words: parse_settings(SimulationSettings, words),
     "loop_dpo.yaml": lambda words: train_dpo.parse_args(words)[0],
     "loop_evaluate.yaml": lambda words: parse_settings(EvaluationSettings, words),
 }

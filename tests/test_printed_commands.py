@@ -60,7 +60,7 @@ SMALL = {
     "--tasks demo --user sharded",
     "scripts/simulate_chats.py": TALKING,
     "scripts/build_dataset.py": f"{TALKING} --num_candidates 2 --num_samples 1",
-    "scripts/correct_questions.py": "--hf_model_path {tiny} --num_tasks 8 --max_new_tokens 3",
+    "scripts/correct_questions.py": "--output_dir outputs/rows",
     "scripts/compare_chats.py": "--hf_model_path {tiny} --num_shown 1 --max_turns 1 "
     "--max_new_tokens 3",
     "scripts/evaluate.py": f"{TALKING} --num_tasks 8",
@@ -94,7 +94,7 @@ FILES = {  # what the pages call it: what it is here
     "org/B": "more.jsonl",
     "FOLDER": "outputs/talks",
     "outputs/demo_simulation": "outputs/talks",
-    "outputs/corrections/train.jsonl": "corrections.jsonl",
+    "outputs/loop_talks": "outputs/asking",
     "FILE": "IN3/train.jsonl",
     "DIR": "outputs/demo_sft",
     "outputs/study": "outputs/done",  # a study with answers
@@ -116,7 +116,8 @@ def prepared(tmp_path_factory):
     rows = [{**row, "task": f"{row['task']} ({i})"} for row in IN3 for i in range(12)]
     (folder / "IN3/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     row = {**next(generate_rows()), "single_turn_metadata": {"kind": "bread"}, "turn_id": 1}
-    (folder / "corrections.jsonl").write_text(json.dumps(row) + "\n")
+    (folder / "outputs/corrections").mkdir(parents=True)
+    (folder / "outputs/corrections/train.jsonl").write_text(json.dumps(row) + "\n")
     config = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())
     small_sft = {**config, "max_steps": 1, "max_eval_pairs": 2, "report_to": "none"}
     (folder / "small_sft.yaml").write_text(json.dumps({**small_sft, "push_to_hub": "false"}))
@@ -143,6 +144,10 @@ def prepared(tmp_path_factory):
         for name in ("talks", "chat", "RUN/conversations"):
             small = TALKING.format(tiny="tiny").split()
             simulate([*small, "--user", "sharded", "--output_dir", f"outputs/{name}"])
+        with FakeServer(lambda body: "Which one?") as server:
+            model = ["--assistant_base_url", server.url, "--assistant_model", "m"]
+            few = ["--num_tasks", "2", "--max_turns", "2"]
+            simulate([*few, *model, "--output_dir", "outputs/asking"])
     with hosted(folder / "outputs/done", make_study()) as (host, url):
         for code, number in host.codes.items():
             Participant(url, code, number, hasty=False).run()
@@ -154,9 +159,7 @@ def place(prepared, tmp_path, monkeypatch):
     """A copy of that folder, to work in."""
     folder = shutil.copytree(prepared, tmp_path / "place", symlinks=True)
     monkeypatch.chdir(folder)
-    # The tiny model ends no sentence, so that of a cut reply nothing would be kept, and asks none.
-    asked = lambda text: ["Which one?"]  # noqa: E731
-    monkeypatch.setattr("collabllm.data_engine.corrections.find_questions", asked)
+    # The tiny model ends no sentence, so that of a cut reply nothing would be kept.
     monkeypatch.setattr("collabllm.data_engine.grow.to_last_sentence", lambda text: text)
     return folder
 

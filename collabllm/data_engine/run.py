@@ -36,7 +36,7 @@ from collabllm.settings import deciding_values, to_settings
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.session import Session
 from collabllm.simulation.shards import describe_whole, to_shard
-from collabllm.tasks import Task, open_with
+from collabllm.tasks import Task, open_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +62,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         ValueError: If a setting does not fit, or a resumed build has others.
     """
     settings = to_settings(BuildSettings, settings, arguments)
-    tasks = [
-        open_with(task, settings.num_told[idx % len(settings.num_told)])
-        for idx, task in enumerate(settings.load_tasks())
-    ]
+    tasks = open_in_turn(settings.load_tasks(), settings.num_told)
     shard, whole = to_shard(settings.shard), describe_whole((task.task_id, 0) for task in tasks)
     all_tasks, tasks = tasks, [task for task in tasks if (task.task_id, 0) in shard]
     growth = settings.to_growth()

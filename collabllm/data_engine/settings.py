@@ -1,13 +1,14 @@
 """Settings of `build_dataset` and `correct_questions`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from collabllm.data_engine.turn_groups import GrowthSettings
 from collabllm.rewards.scoring import DEFAULT_WEIGHTS, RewardSettings
 from collabllm.rewards.settings import JudgeSettings
 from collabllm.settings import setting
 from collabllm.simulation.assistant.settings import AssistantSettings
-from collabllm.simulation.settings import RunSettings, UserSettings
+from collabllm.simulation.settings import TRANSCRIPTS_FILE, RunSettings, UserSettings
 from collabllm.simulation.shards import ShardSettings
 from collabllm.tasks.settings import TaskSettings
 
@@ -83,13 +84,13 @@ class BuildSettings(
 
 
 @dataclass(kw_only=True)
-class CorrectionSettings(RunSettings, TaskSettings, UserSettings, AssistantSettings):
+class CorrectionSettings(TaskSettings):
     """All that `correct_questions` does."""
 
     _argument_group_name = "the corrections"
 
-    num_told: list[int] = setting(
-        [0, 0, 1], "facts told in the openings, the tasks taking turns", metavar="N", least=0
+    transcripts: str = setting(
+        "outputs/simulation", "conversations of the model, by simulate_chats.py", metavar="DIR"
     )
     finished_share: float = setting(
         0.4,
@@ -98,8 +99,13 @@ class CorrectionSettings(RunSettings, TaskSettings, UserSettings, AssistantSetti
         least=0,
         most=1,
     )
+    seed: int = setting(0, "seed of the form of the questions, and of what is finished")
     output_dir: str = setting(
-        "outputs/corrections", "folder of the rows and the conversations", metavar="DIR",
-        aliases=("--output",), decides=False,
-    )  # fmt: skip
-    resume: bool = setting(False, "go on with the run in --output_dir", decides=False)
+        "outputs/corrections", "folder of the rows", metavar="DIR", aliases=("--output",)
+    )
+
+    @property
+    def transcripts_file(self) -> Path:
+        """The file of transcripts."""
+        path = Path(self.transcripts)
+        return path if path.suffix == ".jsonl" else path / TRANSCRIPTS_FILE

@@ -19,7 +19,7 @@ from collabllm.simulation.settings import SimulationSettings
 from collabllm.simulation.shards import describe_whole, to_shard
 from collabllm.simulation.simulator import ChatSimulator
 from collabllm.simulation.transcripts import read_transcripts
-from collabllm.tasks import Task
+from collabllm.tasks import Task, open_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def simulate_chats(
         ValueError: If a setting does not fit, or a run to go on with had others.
     """
     settings = to_settings(SimulationSettings, settings, arguments)
-    tasks = settings.load_tasks()
+    tasks = open_in_turn(settings.load_tasks(), settings.num_told)
     file = settings.transcripts
     if not settings.interactive and file.exists() and not settings.resume:
         raise FileExistsError(f"{file} exists; use --resume, or another --output_dir.")

@@ -122,6 +122,9 @@ class SimulationSettings(ShardSettings, RunSettings, TaskSettings, UserSettings,
 
     _argument_group_name = "the conversations"
 
+    num_told: list[int] = setting(
+        [0], "facts told in the openings, the tasks taking turns", metavar="N", least=0
+    )
     num_rollouts: int = setting(1, "conversations of each task", least=1, decides=False)
     max_turns: int = setting(4, "most user messages of a conversation", least=0)
     token_budget: int | None = setting(None, "most assistant tokens of a conversation", least=1)

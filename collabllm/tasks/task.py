@@ -172,3 +172,8 @@ def open_with(task: Task, num_facts: int) -> Task:
         answers = [fact.answer for fact in told[:number]]
         written = " ".join([end_sentence(task.first_message), *answers])
     return replace(task, task_id=f"{task.task_id}+{number}", opening=written)
+
+
+def open_in_turn(tasks: Sequence[Task], num_told: Sequence[int]) -> list[Task]:
+    """Open tasks with as many facts as `num_told` says, which they take in turn."""
+    return [open_with(task, num_told[idx % len(num_told)]) for idx, task in enumerate(tasks)]

@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
+from datasets import Dataset, DatasetDict, Value, concatenate_datasets, load_from_disk
 
 from collabllm.data_processing.loading import load_multiturn_dataset
 from collabllm.data_processing.selection import check_prompts, drop_unscored
@@ -128,7 +128,8 @@ def _share_keys(tables: list[Dataset], name: str) -> list[Dataset]:
     first = kinds[0]
     if not all(isinstance(kind, dict) for kind in kinds) or kinds.count(first) == len(kinds):
         return tables
-    shared = {k: v for k, v in first.items() if all(kind.get(k) == v for kind in kinds)}
+    plain = {key: kind for key, kind in first.items() if isinstance(kind, Value)}
+    shared = {key: kind for key, kind in plain.items() if all(k.get(key) == kind for k in kinds)}
     if not shared:
         return tables
     logger.info("%s: keys that all datasets have: %s.", name, ", ".join(shared))

@@ -6,10 +6,10 @@ import pytest
 
 from collabllm.data_engine.corrections import correct_questions
 from collabllm.data_processing import load_multiturn_dataset, multiturn_dataset_to_sft
-from collabllm.errors import IncompleteRunError
 from collabllm.training.data import load_rows
 from collabllm.training.settings import TrainingSettings
 from scripts.correct_questions import main
+from scripts.simulate_chats import main as simulate
 from tests.fake_server import FakeServer
 
 FACTS = [
@@ -37,85 +37,107 @@ def write_tasks(folder, number=1, facts=FACTS):
     return str(path)
 
 
-def correct(folder, replies, *more, number=1, facts=FACTS):
-    """Correct what a server replies, one text for all or one for each task."""
+def correct(folder, replies, *more, number=1, facts=FACTS, told=("0",), turns=2):
+    """Let a server reply, one text to all or one to each message, and correct what it said."""
 
     def answer(body):
         said = body["messages"][-1]["content"]
-        return replies if isinstance(replies, str) else replies.get(said, "?")
+        return replies if isinstance(replies, str) else replies.get(said, "Well.")
 
+    tasks = ("--tasks", write_tasks(folder, number, facts))
+    talks = ("--output_dir", str(folder / "talks"), "--max_turns", str(turns))
     with FakeServer(answer) as server:
-        main(
-            [
-                *(
-                    "--tasks",
-                    write_tasks(folder, number, facts),
-                    "--output_dir",
-                    str(folder / "out"),
-                ),
-                *("--assistant_base_url", server.url, "--assistant_model", "m", *more),
-            ]
-        )
+        model = ("--assistant_base_url", server.url, "--assistant_model", "m")
+        simulate([*tasks, *talks, *model, "--num_told", *told])
+    main([*tasks, "--transcripts", str(folder / "talks"), "--output", str(folder / "out"), *more])
     return [json.loads(line) for line in (folder / "out/train.jsonl").read_text().splitlines()]
+
+
+def asked_for(row):
+    return [fact["question"] in row["completion"] for fact in FACTS]
 
 
 def test_after_questions_that_bring_a_part_the_rest_is_asked_for_and_then_the_task_is_done(
     tmp_path,
 ):
-    flags = ("--num_told", "0", "--finished_share", "1")
-    asks, does = correct(tmp_path, "How many people? And who are you?", *flags)
+    asks, does = correct(tmp_path, "How many people? And who are you?", "--finished_share", "1")
 
     said = [message["content"] for message in asks["prompt"]]
     assert said == ["Party 0!", "How many people? And who are you?", "12 people."]
-    assert [fact["question"] in asks["completion"] for fact in FACTS] == [True, False, True]
-    assert does["prompt"][:4] == [
-        *asks["prompt"],
-        {"role": "assistant", "content": asks["completion"]},
+    assert asked_for(asks) == [True, False, True]
+    assert does["prompt"][:3] == asks["prompt"]
+    assert [message["content"] for message in does["prompt"][3:]] == [
+        asks["completion"],
+        "on Friday. blue.",
     ]
-    assert does["prompt"][4]["content"] == "on Friday. blue."
     assert does["completion"] == "Blue lamps on Friday, for 12."
 
 
-def test_what_was_asked_is_not_asked_again_though_the_user_did_not_understand(tmp_path):
+def test_what_was_asked_in_vain_is_not_asked_again_and_nothing_is_finished_without_it(tmp_path):
     deaf = [*FACTS[:2], {**FACTS[2], "cues": ["shade"]}]
-    flags = ("--num_told", "0", "--finished_share", "0")
-    (row,) = correct(tmp_path, "Which colour?", *flags, facts=deaf)
+    (row,) = correct(tmp_path, "Which colour?", "--finished_share", "1", facts=deaf)
 
     assert "blue" not in row["prompt"][-1]["content"]
-    assert [fact["question"] in row["completion"] for fact in FACTS] == [True, True, False]
+    assert asked_for(row) == [True, True, False]
+
+
+def test_a_fact_that_nobody_can_ask_for_is_not_taken_as_told(tmp_path):
+    facts = [FACTS[0], {"name": "budget", "answer": "100 euros", "value": "100", "cues": ["pay"]}]
+
+    with pytest.raises(ValueError, match=r"nothing to correct \(1 turns at which nothing could"):
+        correct(tmp_path, "When is it?", "--finished_share", "1", facts=facts)
 
 
 def test_who_knows_all_does_the_task(tmp_path):
-    (row,) = correct(tmp_path, "When is it? How many people come? Which colour?", "--num_told", "0")
+    (row,) = correct(tmp_path, "When is it? How many people come? Which colour?")
 
     assert row["completion"] == "Blue lamps on Friday, for 12."
 
 
-def test_replies_that_ask_nothing_are_left_out_and_counted(tmp_path, capsys):
-    replies = {"Party 0!": "Here is a party.", "Party 1!": "When?"}
-    rows = correct(tmp_path, replies, "--num_told", "0", "--finished_share", "0", number=2)
+def test_each_turn_of_a_longer_conversation_is_corrected_by_all_that_was_asked_and_told(tmp_path):
+    replies = {"Party 0!": "How many people?", "12 people.": "When?"}
+    first, second = correct(tmp_path, replies, "--finished_share", "0", turns=3)
 
-    assert [row["conv_id"] for row in rows] == ["party-1"]
-    assert "1 first replies without a question" in capsys.readouterr().out
+    assert (asked_for(first), asked_for(second)) == ([True, False, True], [False, False, True])
+    assert len(second["prompt"]) == 5
+    assert first["conv_id"] != second["conv_id"]
+
+
+def test_openings_tell_facts_in_turn(tmp_path):
+    rows = correct(
+        tmp_path, "Who are you?", "--finished_share", "0", number=4, told=("0", "3", "1")
+    )
+
+    told = [sum(fact["answer"] in row["prompt"][0]["content"] for fact in FACTS) for row in rows]
+    assert sorted(told) == [0, 0, 1, 3]
+    assert sorted(sum(asked_for(row)) for row in rows) == [0, 2, 3, 3]
+
+
+def test_conversations_without_questions_or_of_other_tasks_are_left_out_and_counted(
+    tmp_path, capsys
+):
+    replies = {"Party 0!": "Here is a party.", "Party 1!": "When?", "Party 2!": "When?"}
+    rows = correct(tmp_path, replies, "--finished_share", "0", "--num_tasks", "2", number=3)
+
+    assert [row["conv_id"] for row in rows] == ["party-1-0-1"]
+    printed = capsys.readouterr().out
+    assert "1 turns without a question" in printed
+    assert "1 conversations about other tasks" in printed
 
 
 def test_nothing_to_correct_is_an_error_and_leaves_no_rows(tmp_path):
-    with pytest.raises(IncompleteRunError, match="No reply of 1 asked for anything"):
+    with pytest.raises(ValueError, match=r"nothing to correct \(1 turns without a question\)"):
         correct(tmp_path, "Here is a party.")
 
-    assert not (tmp_path / "out/train.jsonl").exists()
-
-
-def test_tasks_without_questions_are_refused_before_anything_runs(tmp_path):
-    facts = [{"name": "when", "answer": "on Friday", "value": "Friday"}]
-    with pytest.raises(ValueError, match="no task has facts with a `question`"):
-        correct_questions(tasks=write_tasks(tmp_path, facts=facts))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(FileNotFoundError, match="there are no transcripts"):
+        correct_questions(transcripts=str(tmp_path / "none"))
 
 
 def test_rows_train_on_the_correction_and_not_on_what_was_corrected(tmp_path):
-    correct(tmp_path, "How many people?", "--num_told", "0", "--finished_share", "1", number=4)
+    correct(tmp_path, "How many people?", "--finished_share", "1", number=4)
     with pytest.raises(FileExistsError, match="choose another --output_dir"):
-        correct(tmp_path, "How many people?")
+        correct_questions(output_dir=str(tmp_path / "out"))
 
     rows = load_multiturn_dataset(str(tmp_path / "out/train.jsonl"))
     for row in multiturn_dataset_to_sft(rows)["train"]:
@@ -124,10 +146,11 @@ def test_rows_train_on_the_correction_and_not_on_what_was_corrected(tmp_path):
 
 
 def test_rows_train_beside_a_dataset_whose_metadata_says_more(tmp_path):
-    correct(tmp_path, "How many people?", "--num_told", "0")
+    correct(tmp_path, "How many people?")
     mine, other = (tmp_path / name for name in ("mine.jsonl", "other.jsonl"))
     rows = [json.loads(line) for line in (tmp_path / "out/train.jsonl").read_text().splitlines()]
-    for path, metadata in ((mine, {"kind": "party"}), (other, {"kind": "trip", "length": 3})):
+    more = {"kind": "trip", "length": 3, "notes": {}}
+    for path, metadata in ((mine, {"kind": "party", "notes": {}}), (other, more)):
         lines = [json.dumps({**row, "single_turn_metadata": metadata}) + "\n" for row in rows]
         path.write_text("".join(lines))
 

@@ -23,13 +23,13 @@ def read_text(row: Row, name: str) -> str:
 def read_optional_text(row: Row, name: str) -> str:
     """Return a text, or a number as one; empty where there is none."""
     value = row.get(name)
-    return "" if value is None or value == "" else read_text(row, name)
+    return "" if value is None or _is_blank(value) else read_text(row, name)
 
 
 def read_list(row: Row, name: str) -> list[Any]:
     """Return a list; empty where there is none."""
     value = row.get(name)
-    if value is None:
+    if value is None or _is_blank(value):
         return []
     if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a list, got {shorten(value)}.")
@@ -41,10 +41,14 @@ def read_object(row: Row, name: str) -> Row:
     value = row.get(name)
     if isinstance(value, str):
         with contextlib.suppress(json.JSONDecodeError):  # named below
-            value = json.loads(value or "{}")
-    if value is not None and not isinstance(value, Mapping):
+            value = json.loads(value if value.strip() else "{}")
+    if value is not None and value != [] and not isinstance(value, Mapping):
         raise ValueError(f"{name} must be an object, got {shorten(value)}.")
     return value or {}
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def read_rows(row: Row, name: str) -> list[Row]:

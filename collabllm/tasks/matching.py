@@ -12,9 +12,16 @@ from collabllm.tasks.embeddings import (
     warn_without_encoder,
 )
 from collabllm.tasks.meaning import match_by_meaning
-from collabllm.tasks.requests import find_questions
+from collabllm.tasks.requests import find_questions, split_sentences
 from collabllm.tasks.task import Fact
-from collabllm.tasks.words import PERSON_WORDS, contains_value, content_words, cut_value, singular
+from collabllm.tasks.words import (
+    PERSON_WORDS,
+    contains_value,
+    content_words,
+    cut_value,
+    find_numbers,
+    singular,
+)
 
 __all__ = [
     "Asking",
@@ -29,6 +36,10 @@ MATCHERS = ("auto", "cues", "semantic")
 
 _SHARE_OF_WORDS = 0.8  # of an answer without a value, in one later message
 _MIN_WORDS = 2
+_MIN_SENTENCE = 3  # words; "Yes." is no part of "Yes, on Friday."
+_NOT_SO = re.compile(
+    r"\b(not|never|no idea|dont know|unsure|(more|less|fewer) than)\b|n['\u2019]t\b", re.IGNORECASE
+)
 
 _QUESTION_WORDS = frozenset("how long many often what when where which who".split())
 
@@ -72,8 +83,10 @@ def facts_told(facts: Sequence[Fact], messages: Sequence[Message]) -> set[str]:
     """Return the names of the facts that the user has told in a conversation.
 
     A fact is told by its answer, word for word, or by its value outside other facts' answers. One
-    without a value is also told by most of its answer's words, those of its name left out, in one
-    message after the first: an opening tells a story's words without telling what is meant.
+    without a value is also told by most of its answer's words, those of its name left out, and all
+    of its numbers, in one message after the first: an opening tells a story's words without telling
+    what is meant. Sentences that deny, doubt or compare ("I don't know how many loaves ...") tell
+    none, unless the answer does so, too.
     """
     users = [message["content"] for message in messages if message["role"] == "user"]
     rests, told = users, set[str]()
@@ -92,13 +105,19 @@ def facts_told(facts: Sequence[Fact], messages: Sequence[Message]) -> set[str]:
 
 
 def _bare_answer(fact: Fact) -> str:
+    """Return the answer without its full stop, which a word alone needs where no value tells it."""
+    if not fact.value and len(fact.answer.split()) < _MIN_SENTENCE:
+        return fact.answer
     return fact.answer.rstrip(" .!?") or fact.answer
 
 
 def _tells_most(text: str, fact: Fact) -> bool:
     words = content_words(fact.answer) - content_words(fact.name) - PERSON_WORDS
-    num_told = len(words & content_words(text))
-    return len(words) >= _MIN_WORDS and num_told >= _SHARE_OF_WORDS * len(words)
+    if not _NOT_SO.search(fact.answer):
+        text = " ".join(part for part in split_sentences(text) if not _NOT_SO.search(part))
+    if len(words) < _MIN_WORDS or not find_numbers(fact.answer) <= find_numbers(text):
+        return False
+    return len(words & content_words(text)) >= _SHARE_OF_WORDS * len(words)
 
 
 def facts_asked_for(

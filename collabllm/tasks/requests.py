@@ -5,18 +5,28 @@ from collections.abc import Iterator
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _URL = re.compile(r"\b(?:https?://|www\.)\S+")
-_LETTER = re.compile(
-    r"^[ *_]*(?:subject:[ *_]*\S[^\n]*|dear\b[^.!?\n]{0,60},[ *_]*)$.*?"
-    r"(?:^[ *_]*(?:best|kind|warm|regards|sincerely|yours|cheers|with love|love|thanks,|thank you,)"
-    r"[^\n]{0,30}$|\Z)",
-    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+_LETTER_LINE = re.compile(
+    r"^[ *_\[(]*(?:(?P<begins>subject:[ *_]*\S[^\n]*|dear\b[^.!?\n]{0,60},[ *_]*)|"
+    r"(?:best|all the best|kind|warm\w*|with|regards|sincerely|respectfully|cordially|yours|cheers|"
+    r"love|take care|see you|looking forward(?: to it)?|(?:many )?thanks|thank you)\b"
+    r"(?:[^.!?:\n]{0,60}|(?: \w+)?[.!]+[ *_]*)|your (?:full )?name\b[^.?\n]{0,20}|[-*_]{3,}[ ]*)$",
+    re.IGNORECASE | re.MULTILINE,
 )
+"""The first line of a letter, or its closing."""
 _MARKS = "?\uff1f\u061f"  # also the full-width and the Arabic one
+_ABBREVIATIONS = (
+    r"etc U\.S U\.K a\.m p\.m Inc Ltd Co min max sq ft dept "
+    "Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec"
+)
 _IN_SENTENCE = "|".join(
     (
         r"[.](?=\w|[)\]]?[,;:?])",
-        *(rf"(?<=\b{word})[.]" for word in r"e\.g i\.e vs Dr Mr Mrs Ms St approx incl".split()),
-        *(rf"(?<=\b{word})[.](?=\s[a-z\d(])" for word in r"etc U\.S U\.K a\.m p\.m".split()),
+        *(
+            rf"(?<=\b{word})[.]"
+            for word in r"e\.g i\.e vs Dr Mr Mrs Ms St Prof approx incl".split()
+        ),
+        *(rf"(?<=\b{word})[.](?=\s[a-z\d(])" for word in _ABBREVIATIONS.split()),
+        r"(?<=\b[Nn]o)[.](?=\s\d)",
     )
 )
 """Full stops that end no sentence."""
@@ -26,12 +36,16 @@ _SOME_QUESTIONS = (
     r"(two|three|four|five|a few|some|a couple of) "
     r"((more|quick|short|other|clarifying) )?questions"
 )
+_TO_OTHERS = (
+    r"[^.!?,;]{0,60} (by (the|tomorrow|tonight|\w+day|\d)|"
+    r"(to|with) (your|the|his|her|their|all|any\w+|every\w+|others|friends|people|(?-i:[A-Z])))"
+)
 _REQUEST = re.compile(
     r"\b(tell me|let me know|(please|kindly|could you|can you) (also )?("
     r"provide|specify|describe|list|clarify|indicate|name|state|mention|tell|explain|"
     r"(share|give|confirm|send|say) ((with )?(me|us)|more|any|some|what|which|when|where|who|how|"
-    r"if|whether|the following)|"
-    r"(share|give|confirm|send|say) your(?! attendance)(?![^.!?]{0,60} (by|to|with) (?!me|us)))|"
+    r"if|whether|the following)|(share|give|confirm|(send|say) your)\b"
+    rf"(?! (it|that|this(?! (info|detail))|your attendance)\b)(?!{_TO_OTHERS}))|"
     r"i('d| would| will|'ll)? (still )?(need|like|want|have) to know|i('ll| will)? need (you|more|"
     r"some (more )?(info|details|clarification)|a few|the following|your)|what i need|"
     rf"i('ve|'d|'ll| have| will| would)? [^.!?:]{{0,25}}\b{_SOME_QUESTIONS}|"
@@ -39,6 +53,8 @@ _REQUEST = re.compile(
     r"(i|we)\b[^.!?:]{0,30}\b(need|require|lack)\b[^.!?:]{0,20}\b(two|three|four|a few|some|"
     r"more|the following) (more )?(things|details|points|information)|i'm missing|still missing|"
     r"missing details?)\b|\bi('d|'ll| would| will)? (also |still |first )?(need|require):\s*$|"
+    rf"\b{_SOME_QUESTIONS}(?! to ask)[^.!?:]{{0,60}} (me|(about|on|regarding) your)\b"
+    r"[^.!?:]{0,60}:\W*$|"
     rf"(\b{_SOME_QUESTIONS}|^\W*questions):\W*$|"
     r"\bbefore i (start|begin|answer|can|do|write)\b[^.!?]{0,200}:\s*$",
     re.IGNORECASE,
@@ -52,10 +68,14 @@ _ADAPT = r"(adjust|change|revise|expand|refine|modify|tweak)"
 # Ask for nothing that a task lacks: manners, and offers of more.
 _OFFER = re.compile(
     r"\b(let me know (if|should|how (it|this|that) go|what you think|"
-    r"your (thoughts|opinion|feedback)(?=\W*$)|"
+    r"how (else )?(i|we) can|what else|"
+    r"your (thoughts|opinion|feedback)( (on|about) (this|that|these|it)( \w+)?)?(?=\W*$)|"
     r"(when|whether|once) (this|that|it) (works|helps|looks|fits|sounds|suits|makes)|"
     r"(when|whether|once)\b(?=[^.!?]{0,60}\b(ready|done|finished|anything else|me to|any changes)\b"
-    r"|[^.!?]{0,60}\b(ok|okay|fine|more|help|start|begin|continue|proceed)\W*$))|feel free to|"
+    r"|[^.!?]{0,60}\b(ok|okay|fine|more|help|start|begin|stop|safely|continue|proceed)\W*$))|"
+    r"feel free to|"
+    r"(if|should) (you|there|anything)\b[^.!?]{0,80}\blet (me|us) know(?=\W*$)|"
+    r"any (other |more |further )?questions(?=\W*$)|(?<!or )anything else(?=\W*$)|"
     r"(is there )?anything else (i can|i could|you|that you)|"
     r"does (this|that|it) (help|work|look|sound)"
     r"(?![^.!?]{0,60}(\d|\bor (?!(not|no|should|shall|would|do|is|are|need)\b)))|"
@@ -81,6 +101,7 @@ _PART = re.compile(
     r"\s*[,;:()\u2013\u2014]\s+(?:and\s+|or\s+|plus\s+)?|\s+(?:and|plus|or)\s+", re.IGNORECASE
 )
 _MIN_LETTERS = 3  # "Why?"
+_EAST_ASIAN = "\u2e80"  # and above: a letter can be a word
 
 
 def find_questions(text: str) -> list[str]:
@@ -89,8 +110,8 @@ def find_questions(text: str) -> list[str]:
     A sentence asks when it ends with a question mark (also a full-width or Arabic one), or says so
     ("Tell me ...", "Please specify ..."). The items of a list ask when the line before the list
     does; where that does not, an item that begins as an order ("List your expenses.") is advice.
-    Code, addresses and letters ("Dear Ann," to "Best regards,") are left out, and so are offers
-    ("Let me know if ..."). Takes time linear in the text.
+    Code, addresses and letters ("Dear Ann," to "Best regards,"; without a closing there is none)
+    are left out, and so are offers ("Let me know if ..."). Takes time linear in the text.
     """
     plain = _blank_out(text)
     return [" ".join(plain[start:end].split()) for start, end in _find_spans(plain)]
@@ -113,9 +134,16 @@ def split_sentences(text: str) -> list[str]:
 def _blank_out(text: str) -> str:
     """Put spaces where nothing can ask, and straight apostrophes: each place stays the same."""
     text = text.replace("\u2019", "'")
-    for pattern in (_CODE, _URL, _LETTER):
+    for pattern in (_CODE, _URL):
         text = pattern.sub(lambda found: " " * len(found[0]), text)
-    return text
+    kept, last, begin = [], 0, None
+    for line in _LETTER_LINE.finditer(text):
+        if line["begins"]:
+            begin = line.start() if begin is None else begin
+        elif begin is not None:
+            kept += [text[last:begin], " " * (line.end() - begin)]
+            last, begin = line.end(), None
+    return "".join([*kept, text[last:]])
 
 
 def _find_spans(text: str) -> Iterator[tuple[int, int]]:
@@ -164,7 +192,7 @@ def _asks(sentence: str, is_advice: bool = False) -> bool:
 
 
 def _has_mark(sentence: str) -> bool:
-    return sentence.rstrip(" \r\n\"')*_").endswith(tuple(_MARKS))
+    return sentence.rstrip(" \r\n\"')*_.!").endswith(tuple(_MARKS))
 
 
 def _is_header(sentence: str, line: str) -> bool:
@@ -173,4 +201,5 @@ def _is_header(sentence: str, line: str) -> bool:
 
 
 def _has_letters(text: str) -> bool:
-    return sum(map(str.isalpha, text)) >= _MIN_LETTERS
+    letters = [letter for letter in text if letter.isalpha()]
+    return len(letters) >= _MIN_LETTERS or any(letter >= _EAST_ASIAN for letter in letters)

@@ -33,7 +33,9 @@ _MEDIQ = (
     ("question", "context", "options", "atomic_facts"),
 )
 _ABG_COQA = ("story", "ambiguity")
-_NUMBER = re.compile(r"^\s*\d+[.)]\s*")  # of a fact
+_NUMBER = re.compile(r"^\s*\d+[.)](?!\d)\s*")  # of a fact
+_NEGATION = re.compile(r"\b(no|not|never|denie[sd]|without)\b|n['\u2019]t\b", re.IGNORECASE)
+_SEXES = {"man": "male", "boy": "male", "woman": "female", "girl": "female"}
 
 
 def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | str:
@@ -122,9 +124,10 @@ def _from_in3(row: Row) -> Row | str:
     `vague`, as IntentionGym has none, the details say it.
     """
     opening = read_text(row, "task")
-    details = read_rows(row, "missing_details")
-    vague = bool(details) if row.get("vague") is None else read_flag(row, "vague")
-    details = details if vague else []
+    has_flag = row.get("vague") is not None
+    is_clear = has_flag and not read_flag(row, "vague")
+    details = [] if is_clear else read_rows(row, "missing_details")
+    vague = not is_clear if has_flag else bool(details)
     if vague and not details:
         return "vague, and without missing details"
     facts: list[dict[str, Any]] = []
@@ -212,7 +215,7 @@ def _from_mediq(row: Row) -> Row:
     facts = [
         {"name": f"fact {idx}", "answer": fact, "value": "", "question": fact}
         for idx, fact in enumerate(known, start=1)
-        if content_words(fact) - content_words(first) - PERSON_WORDS
+        if not _is_in(fact, first)
     ]
     opening = " ".join(part for part in (first, read_text(row, "question"), choices) if part)
     return {
@@ -223,6 +226,16 @@ def _from_mediq(row: Row) -> Row:
         "opening": opening,
         "facts": facts,
     }
+
+
+def _is_in(fact: str, sentence: str) -> bool:
+    """Tell whether a sentence has all words of a fact, whatever it calls the patient."""
+    if _NEGATION.search(fact) and not _NEGATION.search(sentence):
+        return False
+    words, known = (
+        {_SEXES.get(word, word) for word in content_words(text)} for text in (fact, sentence)
+    )
+    return words <= known | (PERSON_WORDS - set(_SEXES.values()))
 
 
 def _from_abg_coqa(row: Row) -> Row | str:

@@ -100,7 +100,8 @@ def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
 def _to_opening(opening: Any, facts: Sequence[Fact]) -> Opening:
     if not isinstance(opening, Mapping) or not opening.get("text"):
         raise ValueError(f"an opening needs a 'text', got {shorten(opening)}.")
-    tells, names = read_list(opening, "tells"), [fact.name for fact in facts]
+    tells = [str(name) for name in read_list(opening, "tells")]
+    names = [fact.name for fact in facts]
     unknown = next((name for name in tells if name not in names), None)
     if unknown is not None:
         raise ValueError(

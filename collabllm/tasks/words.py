@@ -18,7 +18,7 @@ _NUMBER_WORD = re.compile(rf"\b({'|'.join(_NUMBERS)})\b", re.IGNORECASE)
 _SPACES = re.compile(r"[^\S\n]+")
 _LINE_STARTS = re.compile(r"\n\s*")
 _LIST_MARK = re.compile(r"^\s*\(?\d{1,2}[.)]\s", re.MULTILINE)
-_DASHES = re.compile(r"\s*[\u2010-\u2015]\s*|(?<=\d)\s+-\s+(?=\d)")
+_DASHES = re.compile(r"\s{0,2}[\u2010-\u2015]\s{0,2}|(?<=\d)\s+-\s+(?=\d)")
 # Words that say nothing about a task: grammar, and what anybody can write under any request.
 _EMPTY = frozenset(
     """
@@ -50,6 +50,11 @@ def content_words(text: str) -> set[str]:
         for word in words
         if (len(word) > 2 or word.isdigit()) and not {word, singular(word)} & _EMPTY
     }
+
+
+def find_numbers(text: str) -> set[str]:
+    """Return the numbers of a text as digits; "12.50" is one."""
+    return set(re.findall(r"\d+(?:[.,]\d+)*", _NUMBER_WORD.sub(_to_digits, text)))
 
 
 def contains_value(text: str, value: str) -> bool:

@@ -40,7 +40,10 @@ def test_the_bundled_weights_are_the_published_ones():
 
 @pytest.mark.parametrize(
     "run",
-    [" ", "\n", "\t\n", "a.", "is it? ", "`", "- ", "e.g. ", "dear a,\n", "let me know when "],
+    [
+        *(" ", "\n", "\t\n", "a.", "is it? ", "`", "- ", "e.g. ", "\n1. ", "dear a,\n", "thanks\n"),
+        *("let me know when ", "if you ", "two questions me ", "please share "),
+    ],
 )
 def test_long_runs_take_no_longer_than_other_texts(run):
     """Where time grows by the square, this takes minutes."""
@@ -77,6 +80,26 @@ def test_long_runs_take_no_longer_than_other_texts(run):
         "Please confirm your dates.",
         "Dear Ann, what is your budget?",
         "Dear Ann,\nplease come.\n\nBest regards,\nBob\n\nWhich day is it?",
+        "Dear friend,\nWhat is your budget? When do you leave? Who comes?",
+        "Subject: cake\nHow many guests?",
+        "Please share a few details about the event.",
+        "Please share the date, budget and location.",
+        "Please confirm the number of guests.",
+        "Please give an approximate budget.",
+        "Please share as much detail as you can.",
+        "Please also share the deadline.",
+        "Please share your goals, and I'll tailor the plan to them.",
+        "Please share your dates so I can get back to you with options.",
+        "Please share these details:\n- budget",
+        "To get started, please share:\n- budget",
+        "Could you please give details on:\n- budget",
+        "Here are a few questions to help me understand your needs:\n- budget",
+        "I have a few more questions:\n- budget",
+        "Do you have a budget or anything else?",
+        "Let me know your thoughts on budget.",
+        "What's your budget?!",
+        "What's your budget?...",
+        "\u51e0\u4f4d\uff1f",
         "\u0645\u0627 \u0647\u064a \u0645\u064a\u0632\u0627\u0646\u064a\u062a\u0643\u061f",
     ],
 )
@@ -112,11 +135,41 @@ def test_a_reply_that_asks_is_found(reply):
         "Two questions decide most interviews.",
         "Here are some questions to ask your landlord:\n- rent and deposit",
         "Dear Ann,\nCould you tell me when you come?\n\nBest regards,\nBob",
-        "**Subject:** Party\n\nCan you come? Please confirm the date.",
+        "**Subject:** Party\n\nCan you come? Please confirm the date.\n\nThanks!\nBob",
+        "Please share this post.",
+        "Please give these flyers to your friends.",
+        "If you have any questions, please let me know.",
+        "If you'd like any changes, just let me know!",
+        "Let me know how I can help!",
+        "Let me know your thoughts on this!",
+        "Let me know what else you need.",
+        "Any questions?",
+        "Do you have any questions?",
+        "Is there anything else?",
+        "Need anything else?",
+        "Let me know when to stop.",
+        "Let me know when you arrive safely.",
     ],
 )
 def test_a_reply_that_tells_or_offers_asks_nothing(reply):
     assert find_questions(reply) == []
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [
+        *("Take care,", "All the best,", "Many thanks,", "Thanks!", "Thank you!", "Thank you."),
+        *("Respectfully,", "Cordially,", "With gratitude,", "With kind regards,", "**Best,**"),
+        *("See you soon,", "Looking forward to it,", "Looking forward to it!", "[Your Name]"),
+        *("---", "Best regards, Bob Miller, Head of Sales, Acme"),
+    ],
+)
+def test_a_question_after_a_letter_is_found(closing):
+    letter = f"Dear Ann,\n\nI quit. Can you come?\n\n{closing}\nBob"
+
+    assert find_questions(f"{letter}\n\nHow long have you known Ann?") == [
+        "How long have you known Ann?"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +181,12 @@ def test_a_reply_that_tells_or_offers_asks_nothing(reply):
         "Do you mean Dr. Smith or Mr. Jones?",
         "Do you live in the U.S. or in Canada?",
         "Which ways of travel (train, plane, etc.)?",
+        "Do you fly on Dec. 5 or 6?",
+        "Do you live at No. 5 or no. 6?",
+        "Are you at Acme Co. or at Foo Ltd. now?",
+        "What's the min. budget and max. budget?",
+        "How many sq. ft. do you have?",
+        "Is it for Prof. Lee?",
     ],
 )
 def test_an_abbreviation_ends_no_question(question):
@@ -213,6 +272,7 @@ def told(facts, *texts):
 SHARDS = (
     Fact("shard 2", "The baker gives away six loaves a day."),
     Fact("shard 3", "A loaf costs two euros."),
+    Fact("shard 4", "Each ticket costs 12.50 dollars for children under 12."),
 )
 
 
@@ -225,10 +285,25 @@ SHARDS = (
         ("Each loaf costs two euros.", {"shard 3"}),
         ("The baker has loaves.", set()),
         ("What does the baker earn? I only know that.", set()),
+        ("I don't know how many loaves the baker gives away a day, six or ten.", set()),
+        ("I don\u2019t know. Six loaves go away: the baker gives them, each day", {"shard 2"}),
+        ("seven loaves away the baker a day", set()),
+        ("The baker does not give away six loaves each day.", set()),
+        ("A cake costs two euros more than a loaf.", set()),
+        ("The ticket for each child under 12 costs 13.50 dollars.", set()),
+        ("For children under 12 a ticket is 12.50 dollars.", {"shard 4"}),
     ],
 )
 def test_a_fact_without_a_value_is_told_by_most_of_its_words(answer, names):
     assert told(SHARDS, "What does the baker earn?", answer) == names
+
+
+@pytest.mark.parametrize("answer", ["Yes.", "No.", "None.", "Large."])
+def test_a_word_alone_is_told_with_its_full_stop(answer):
+    facts = (Fact("abroad", answer),)
+
+    assert told(facts, "What is it?", f"{answer[:-1]}, on Friday.") == set()
+    assert told(facts, "What is it?", answer) == {"abroad"}
 
 
 def test_a_user_speaks_of_the_patient_as_of_himself():

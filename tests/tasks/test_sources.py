@@ -126,6 +126,14 @@ def test_in3_details_are_facts_and_clear_rows_have_none(tmp_path):
     assert load_tasks(tmp_path / "in3.jsonl")[0] == vague
 
 
+def test_the_details_of_a_clear_in3_row_are_not_read(tmp_path):
+    rows = [{"task": f"Who? {d}", "vague": False, "missing_details": d} for d in ("", "-")]
+
+    tasks = load_tasks(write(tmp_path / "in3.jsonl", rows))
+
+    assert [task.facts for task in tasks] == [(), ()]
+
+
 @pytest.mark.parametrize(
     ("options", "answer", "value"),
     [
@@ -206,7 +214,7 @@ MEDIQ = {"question": "What is it?", "context": ["A fever."], "options": {}, "fac
         ({**BIGCODEBENCH[0], "canonical_solution": None}, "canonical_solution must be a non-empty"),
         ({"single_turn_prompt": "g", "single_turn_completion": ["a"]}, "completion must be a non-"),
         ({"single_turn_prompt": "g", "single_turn_metadata": "a"}, "must be an object, got 'a'"),
-        ({"single_turn_prompt": "g", "single_turn_metadata": "[]"}, r"an object, got \[\]"),
+        ({"single_turn_prompt": "g", "single_turn_metadata": [1]}, r"an object, got \[1\]"),
         (
             {"single_turn_prompt": "g", "facts": [{"name": "a", "answer": "b", "cues": "place"}]},
             "cues must be a list, got 'place'",
@@ -259,6 +267,23 @@ def test_numbers_are_texts_where_texts_belong_and_metadata_may_be_json(tmp_path)
     assert bare.metadata == {}
 
 
+def test_blank_texts_and_empty_lists_are_none_and_a_number_names_a_fact(tmp_path):
+    row = {
+        "single_turn_prompt": "g",
+        "single_turn_completion": " ",
+        "opening": "\n",
+        "single_turn_metadata": [],
+        "facts": [{"name": 1, "answer": "a", "cues": ""}],
+        "told_openings": [{"text": "t", "tells": [1]}],
+    }
+
+    (task,) = load_tasks(write(tmp_path / "own.jsonl", [row]))
+
+    assert (task.single_turn_completion, task.opening, task.metadata) == ("", "", {})
+    assert (task.facts[0].name, task.facts[0].cues) == ("1", ())
+    assert task.told_openings[0].tells == ("1",)
+
+
 CASE = {
     "id": 7,
     "question": "What is it?",
@@ -296,6 +321,35 @@ def test_mediq_facts_are_told_when_asked(tmp_path, facts, context):
     )
     assert [fact.answer for fact in task.facts] == ["He was abroad."]
     assert task.single_turn_completion == "malaria"
+
+
+@pytest.mark.parametrize(
+    ("fact", "answers"),
+    [
+        ("38.5 C temperature was measured.", ["38.5 C temperature was measured."]),
+        ("1. 38.5 C temperature was measured.", ["38.5 C temperature was measured."]),
+        ("The patient is male.", ["The patient is male."]),
+        ("He has no chest pain.", ["He has no chest pain."]),
+        ("She denies chest pain.", ["She denies chest pain."]),
+        ("The patient has chest pain.", []),
+        ("The patient is 45 years old.", []),
+    ],
+)
+def test_mediq_facts_are_left_out_only_where_the_opening_tells_them(tmp_path, fact, answers):
+    case = ["A 45-year-old presents with chest pain."]
+    row = {**CASE, "context": case, "facts": [fact]}
+
+    (task,) = load_tasks(write(tmp_path / "mediq.jsonl", [row]))
+
+    assert [fact.answer for fact in task.facts] == answers
+
+
+def test_mediq_facts_may_name_the_sex_otherwise(tmp_path):
+    row = {**CASE, "facts": ["The patient is male.", "The patient is a woman."]}
+
+    (task,) = load_tasks(write(tmp_path / "mediq.jsonl", [row]))
+
+    assert [fact.answer for fact in task.facts] == ["The patient is a woman."]
 
 
 def test_abg_coqa_asks_only_where_it_is_ambiguous(tmp_path):

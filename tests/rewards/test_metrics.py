@@ -80,10 +80,11 @@ def test_a_question_is_needless_for_sure_where_the_opening_says_everything():
     clear = Task("boiling", request, opening=request)
     hidden = Task("boiling", request, opening="Tell me something of water.")
     asked, done = talk(request, "Why do you ask?"), talk(request, "At 100 °C.")
-    told = talk(PARTY.single_turn_prompt, "Done. Anything else?")
+    told = talk(PARTY.single_turn_prompt, "Done. Which colour do you like?")
+    offered = talk(PARTY.single_turn_prompt, "Done. Anything else?")
 
     assert [score("asks_needlessly", c, clear).value for c in (asked, done)] == [1.0, 0.0]
-    assert score("asks_needlessly", told).value == 1.0
+    assert [score("asks_needlessly", c).value for c in (told, offered)] == [1.0, 0.0]
     assert score("asks_needlessly", talk("Plan a party for 12.", "How old?")).applicable is False
     assert score("asks_needlessly", asked, hidden).applicable is False
 

@@ -137,6 +137,7 @@ def prepared(tmp_path_factory):
             "sft-0",
             "online-0",
             "long-0",
+            "corrected-0",
             "loop_sft",
             "demo_grpo",
         ):

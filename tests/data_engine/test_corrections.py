@@ -81,8 +81,10 @@ def test_what_was_asked_in_vain_is_not_asked_again_and_nothing_is_finished_witho
     assert asked_for(row) == [True, True, False]
 
 
-def test_a_fact_that_nobody_can_ask_for_is_not_taken_as_told(tmp_path):
-    facts = [FACTS[0], {"name": "budget", "answer": "100 euros", "value": "100", "cues": ["pay"]}]
+@pytest.mark.parametrize("question", ["", "The budget is 100 euros."])
+def test_a_fact_that_nobody_can_ask_for_is_not_taken_as_told(tmp_path, question):
+    budget = {"name": "budget", "answer": "100 euros", "value": "100", "cues": ["pay"]}
+    facts = [FACTS[0], {**budget, "question": question}]
 
     with pytest.raises(ValueError, match=r"nothing to correct \(1 turns at which nothing could"):
         correct(tmp_path, "When is it?", "--finished_share", "1", facts=facts)

@@ -10,6 +10,14 @@ from tests.rewards.test_multiturn import OPENING, PARTY, RuleAssistant, sharded
 from tests.training.conftest import save_tiny_model
 
 
+def party_reward(**arguments):
+    """Reward replies about the party by one message of its user."""
+    weights = {"facts_elicited": 1.0, "over_asking": -0.5}
+    return MultiturnReward(
+        RuleAssistant("ok"), sharded, weights=weights, window=1, tasks=[PARTY], **arguments
+    )
+
+
 def test_every_completion_gets_the_reward_of_its_own_task():
     import asyncio
 
@@ -28,14 +36,7 @@ def test_every_completion_gets_the_reward_of_its_own_task():
 def test_a_completion_that_the_limit_cut_gets_the_floor():
     import asyncio
 
-    reward = MultiturnReward(
-        RuleAssistant("ok"),
-        sharded,
-        weights={"facts_elicited": 1.0, "over_asking": -0.5},
-        window=1,
-        tasks=[PARTY],
-        end_token_ids=[2],
-    )
+    reward = party_reward(end_token_ids=[2])
     completions = [[{"role": "assistant", "content": text}] for text in ("How old?", "How old", "")]
 
     values = asyncio.run(
@@ -53,13 +54,7 @@ def test_a_completion_that_the_limit_cut_gets_the_floor():
 def test_a_completion_that_says_an_earlier_reply_again_gets_the_floor():
     import asyncio
 
-    reward = MultiturnReward(
-        RuleAssistant("ok"),
-        sharded,
-        weights={"facts_elicited": 1.0, "over_asking": -0.5},
-        window=1,
-        tasks=[PARTY],
-    )
+    reward = party_reward()
     prompt = [
         *OPENING,
         {"role": "assistant", "content": "How old is the child?"},

@@ -115,18 +115,7 @@ class LastStep(TrainerCallback):
 
     def __init__(self) -> None:
         """Start before the first step."""
-        self._first = 0
         self._random: tuple[Any, ...] | None = None
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Note where a resumed run begins."""
-        self._first = state.global_step
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Keep the random state."""
@@ -140,8 +129,7 @@ class LastStep(TrainerCallback):
         """
         step = trainer.state.global_step
         folder = Path(trainer.args.output_dir) / f"checkpoint-{step}"
-        is_new = self._random is not None and step > self._first and not folder.exists()
-        if not is_new or trainer.args.world_size > 1:
+        if self._random is None or folder.exists() or trainer.args.world_size > 1:
             return
         weights = (p for p in trainer.model.parameters() if p.requires_grad)
         try:

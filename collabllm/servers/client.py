@@ -155,16 +155,17 @@ class OpenAIClient:
         if self._cache is not None and self._cache.mode == "replay":
             return
         request = {"model": model, "messages": _PREFLIGHT, "max_tokens": _PREFLIGHT_TOKENS}
-        failures = []
+        failures = {}
         for server in self._pool.servers:
             try:
                 await self._send_with_retries(request, role, "", only=ServerPool([server]))
             except ServerError as error:
-                failures.append(error)
+                failures[server] = error
         if len(failures) == len(self._pool.servers):
-            raise failures[0]
-        for failure in failures:
+            raise next(iter(failures.values()))
+        for server, failure in failures.items():
             logger.warning("Going on without a server: %s", failure)
+            self._pool.leave_out(server)
 
     async def load_lora(self, name: str, path: str, timeout_s: float) -> None:
         """Load an adapter into each server, and again into one that loses it by a restart.

@@ -66,6 +66,11 @@ class ServerPool:
                 logger.warning("%s does not answer; going on without it.", server.address)
             self._out_until[server] = self._now() + _OUT_S
 
+    def leave_out(self, server: Connection) -> None:
+        """Leave a server out for a while, as after failures in a row."""
+        self._failures[server] = _FAILURES_UNTIL_OUT
+        self._out_until[server] = self._now() + _OUT_S
+
     def has_other(self, server: Connection) -> bool:
         """Whether a server is out and another is not, so that a retry need not wait."""
         now = self._now()

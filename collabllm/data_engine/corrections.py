@@ -1,8 +1,8 @@
-"""Corrections of a model's own questions: what to ask when they did not bring all that is missing.
+"""Corrections of a model's own questions: what is good to say instead of them, and after them.
 
 A model that learned from good conversations alone meets none in which its question failed, and
 asks nothing more, or the same again. So it talks itself; the task's own questions and reference
-say what is good to reply next.
+say what is good to reply.
 
 Source: DAgger, Ross, Gordon and Bagnell, "A Reduction of Imitation Learning and Structured
 Prediction to No-Regret Online Learning", 2011.
@@ -27,6 +27,7 @@ from collabllm.tasks.matching import facts_told
 from collabllm.tasks.requests import find_questions
 
 DATA_FILE = "train.jsonl"
+_ENDS = (".", "?", "\uff1f", "\u061f")
 _LISTED = 0.7  # share of several questions that is a numbered list
 
 Row = dict[str, Any]
@@ -86,18 +87,30 @@ def _correct(
 ) -> Iterator[Row]:
     """Yield rows for each reply that asked and was answered."""
     spoken = [message for message in record.result.messages if message["role"] != "system"]
+    if not task.facts and spoken[0]["content"] != task.single_turn_prompt:
+        counts["conversations of which nobody knows what is missing"] += 1
+        return
     asked: list[str] = []
     for turn in range(1, len(spoken) - 1, 2):
         if questions := find_questions(spoken[turn]["content"]):
             asked += questions
-            talk = spoken[: turn + 2]
+            before, after = spoken[:turn], spoken[: turn + 2]
             name = f"{record.task_id}-{record.rollout_idx}-{turn}"
             random_ = random.Random(f"{settings.seed}-{name}")
-            rows = list(_go_on(task, talk, asked, settings.finished_share, random_))
+            rows = list(_go_on(task, after, asked, settings.finished_share, random_))
             counts["corrections" if rows else "turns at which nothing could be asked"] += 1
             yield from ({**row, "conv_id": name} for row in rows)
+            if task.single_turn_completion and not _find_missing(task, before):
+                counts["needless questions"] += 1
+                row = _to_row(task, before, task.single_turn_completion)
+                yield {**row, "conv_id": f"{name}-instead"}
         else:
             counts["turns without a question"] += 1
+
+
+def _find_missing(task: Task, talk: Sequence[Message]) -> list[Fact]:
+    told = facts_told(task.facts, talk)
+    return [fact for fact in task.facts if fact.name not in told]
 
 
 def _go_on(
@@ -108,13 +121,12 @@ def _go_on(
     random_: random.Random,
 ) -> Iterator[Row]:
     """Ask for what is missing and was not asked for; where nothing is missing, do the task."""
-    told = facts_told(task.facts, talk)
-    missing = [fact for fact in task.facts if fact.name not in told]
+    missing = _find_missing(task, talk)
     wanted = [
         fact
         for fact in missing
-        if find_questions(fact.question)  # some datasets have the fact itself there
-        and not any(fact.question in text for text in asked)
+        if (asks := _find_sentences(fact.question))
+        and not any(ask in said for ask in asks for said in asked)
     ]
     result = task.single_turn_completion
     if wanted:
@@ -129,6 +141,11 @@ def _go_on(
             yield _to_row(task, [*talk, ask, answer], result)
     elif result and not missing:
         yield _to_row(task, talk, result)
+
+
+def _find_sentences(question: str) -> list[str]:
+    """Find what asks; some datasets have the fact itself there, or its options."""
+    return find_questions(question) if question.strip().endswith(_ENDS) else []
 
 
 def _ask_for(facts: Sequence[Fact], random_: random.Random) -> str:

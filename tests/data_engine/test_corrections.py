@@ -81,7 +81,9 @@ def test_what_was_asked_in_vain_is_not_asked_again_and_nothing_is_finished_witho
     assert asked_for(row) == [True, True, False]
 
 
-@pytest.mark.parametrize("question", ["", "The budget is 100 euros."])
+@pytest.mark.parametrize(
+    "question", ["", "The budget is 100 euros.", "Under 50, over 50 (please specify how much)"]
+)
 def test_a_fact_that_nobody_can_ask_for_is_not_taken_as_told(tmp_path, question):
     budget = {"name": "budget", "answer": "100 euros", "value": "100", "cues": ["pay"]}
     facts = [FACTS[0], {**budget, "question": question}]
@@ -90,10 +92,32 @@ def test_a_fact_that_nobody_can_ask_for_is_not_taken_as_told(tmp_path, question)
         correct(tmp_path, "When is it?", "--finished_share", "1", facts=facts)
 
 
+def test_a_question_is_known_by_its_words_and_not_by_its_apostrophe(tmp_path):
+    question = "What\u2019s the date?"
+    curly = [{**FACTS[0], "question": f"{question} Which day?", "cues": ["hour"]}, *FACTS[1:]]
+    (row,) = correct(tmp_path, question, "--finished_share", "0", facts=curly)
+
+    assert row["completion"].endswith("Which colour?")
+    assert "date" not in row["completion"]
+
+
+def test_a_goal_that_nobody_told_is_never_taken_as_known(tmp_path):
+    with pytest.raises(ValueError, match="1 conversations of which nobody knows what is missing"):
+        correct(tmp_path, "What is it about?", facts=[])
+
+
 def test_who_knows_all_does_the_task(tmp_path):
     (row,) = correct(tmp_path, "When is it? How many people come? Which colour?")
 
     assert row["completion"] == "Blue lamps on Friday, for 12."
+
+
+def test_in_place_of_a_question_where_nothing_is_missing_the_task_is_done(tmp_path):
+    after, instead = correct(tmp_path, "Who are you?", told=("3",))
+
+    assert [len(row["prompt"]) for row in (after, instead)] == [3, 1]
+    assert {row["completion"] for row in (after, instead)} == {"Blue lamps on Friday, for 12."}
+    assert all(fact["answer"] in instead["prompt"][0]["content"] for fact in FACTS)
 
 
 def test_each_turn_of_a_longer_conversation_is_corrected_by_all_that_was_asked_and_told(tmp_path):
@@ -111,8 +135,8 @@ def test_openings_tell_facts_in_turn(tmp_path):
     )
 
     told = [sum(fact["answer"] in row["prompt"][0]["content"] for fact in FACTS) for row in rows]
-    assert sorted(told) == [0, 0, 1, 3]
-    assert sorted(sum(asked_for(row)) for row in rows) == [0, 2, 3, 3]
+    assert sorted(told) == [0, 0, 1, 3, 3]
+    assert sorted(sum(asked_for(row)) for row in rows) == [0, 0, 2, 3, 3]
 
 
 def test_conversations_without_questions_or_of_other_tasks_are_left_out_and_counted(

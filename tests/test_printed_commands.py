@@ -100,7 +100,7 @@ FILES = {  # what the pages call it: what it is here
     "outputs/study": "outputs/done",  # a study with answers
     "20000": "20",  # conversations to view
 }
-HOUSEKEEPING = r"\S*uv sync --locked|rm -rf outputs/loop_evaluation"
+HOUSEKEEPING = r"\S*uv sync --locked|rm -rf( outputs/loop_\w+| outputs/corrections)+"
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,7 @@ def prepared(tmp_path_factory):
             "long-0",
             "corrected-0",
             "loop_sft",
+            "loop_corrected",
             "demo_grpo",
         ):
             shutil.copytree("outputs/demo_sft", f"outputs/{name}")

@@ -13,6 +13,7 @@ from collabllm.event_loop import run
 from collabllm.messages import fold_system, merge_consecutive
 from collabllm.models import load_base_model
 from collabllm.simulation import ChatSimulator, LocalAssistant, RuleBasedUser, TerminationReason
+from collabllm.simulation.assistant.engines.cpu_attention import _attend
 from collabllm.simulation.assistant.engines.prefix_store import PrefixStore
 from collabllm.tasks import demo_tasks
 from tests.tokenizers_for_tests import make_tokenizer
@@ -41,6 +42,22 @@ class FakeGpu:
 
     def __init__(self, name):
         self.name = name
+
+
+@pytest.mark.parametrize("num_new", [1, 3])
+@pytest.mark.parametrize("num_kv_heads", [2, 6])
+def test_grouped_attention_is_attention_with_repeated_keys(num_new, num_kv_heads):
+    torch.manual_seed(0)
+    query = torch.randn(4, 6, num_new, 8)
+    key, value = torch.randn(2, 4, num_kv_heads, 5, 8)
+    mask = torch.rand(4, 1, num_new, 5) < 0.7
+    mask[..., -1] = True
+
+    (output, _) = _attend(torch.nn.Module(), query, key, value, mask)
+
+    key, value = (each.repeat_interleave(6 // num_kv_heads, dim=1) for each in (key, value))
+    scores = (query @ key.transpose(2, 3) / 8**0.5).masked_fill(~mask, -torch.inf)
+    torch.testing.assert_close(output, (scores.softmax(-1) @ value).transpose(1, 2))
 
 
 async def gather(assistant, prompts):

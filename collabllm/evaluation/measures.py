@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from collabllm.messages import Message
+from collabllm.rewards.metrics.facts import ASKED_RESULT
 from collabllm.rewards.metrics.text import count_assistant_tokens
 from collabllm.rewards.registry import MetricTools, MetricValue, score_conversation
 from collabllm.simulation.batch import Record
@@ -32,8 +33,9 @@ async def measure(
     """Score a conversation; one that says nothing about the assistant has no value, but a reason.
 
     Returns:
-        The metrics, and `first_reply_asks` (0 or 1), `num_turns` (user messages), `num_tokens` (of
-        the assistant) and `seconds` (that the assistant took; not where it served others, too).
+        The metrics, and `first_reply_asks` (0 or 1; not where the reference has questions),
+        `num_turns` (user messages), `num_tokens` (of the assistant) and `seconds` (that the
+        assistant took; not where it served others, too).
     """
     result = record.result
     names = [*metrics, *BUILT_IN]
@@ -49,6 +51,8 @@ async def measure(
         "seconds": result.timings.get("assistant_s", 0.0),
     }
     found = {**values, **{name: MetricValue(value) for name, value in built_in.items()}}
+    if find_questions(task.single_turn_completion):
+        found[FIRST_REPLY_ASKS] = MetricValue(None, ASKED_RESULT, applicable=False)
     if record.shared_time:
         found["seconds"] = MetricValue(None, "it ran beside others", applicable=False)
     return found

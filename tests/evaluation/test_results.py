@@ -1,12 +1,15 @@
 """From scores to typed results: pairing, missing values, clusters, users, seeds; arms."""
 
+import asyncio
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
 from collabllm.evaluation.analysis import analyse
 from collabllm.evaluation.arms import Arm, check_not_trained_on
+from collabllm.evaluation.measures import measure
 from collabllm.evaluation.plan import Plan, Variant, choose_primary, open_tasks, read_plan
 from collabllm.evaluation.report.overview import describe, describe_answer
 from collabllm.evaluation.report.tables import to_markdown
@@ -18,7 +21,11 @@ from collabllm.evaluation.results import (
     read_results,
     write_results,
 )
+from collabllm.rewards import MetricTools
 from collabllm.servers.usage import UsageLedger
+from collabllm.simulation.batch import Record
+from collabllm.simulation.endings import TerminationReason
+from collabllm.simulation.simulator import RolloutResult
 from collabllm.tasks import Fact, Task, demo_tasks
 
 NUM_TASKS = 8
@@ -543,3 +550,20 @@ def test_the_trainings_that_an_adapter_continues_are_checked_too(tmp_path):
 
     with pytest.raises(ValueError, match="Arm dpo was trained on"):
         check_not_trained_on(Arm("dpo", dpo).to_info("model"), demo_tasks())
+
+
+def test_whether_the_first_reply_asks_does_not_apply_where_the_reference_has_questions():
+    task = Task("quiz", "Make a quiz.", "What is 2 + 2?")
+    messages = [
+        {"role": "user", "content": "Make a quiz."},
+        {"role": "assistant", "content": "What is 3 + 3?"},
+    ]
+    result = RolloutResult(messages, [], TerminationReason.MAX_TURNS)
+    record = Record("quiz", 0, result, {}, "", "", "", "")
+
+    quiz = asyncio.run(measure(record, task, [], MetricTools()))["first_reply_asks"]
+    plan = asyncio.run(measure(record, replace(task, single_turn_completion="Cake."), [],
+                               MetricTools()))["first_reply_asks"]  # fmt: skip
+
+    assert (quiz.value, quiz.applicable) == (None, False)
+    assert plan.value == 1.0

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -87,6 +88,15 @@ def test_a_question_is_needless_for_sure_where_the_opening_says_everything():
     assert [score("asks_needlessly", c).value for c in (told, offered)] == [1.0, 0.0]
     assert score("asks_needlessly", talk("Plan a party for 12.", "How old?")).applicable is False
     assert score("asks_needlessly", asked, hidden).applicable is False
+
+
+def test_questions_are_the_result_where_the_reference_has_some():
+    quiz = replace(PARTY, single_turn_completion="1. How old is Ann?\n2. How tall is Bob?")
+    reply = talk(PARTY.single_turn_prompt, "1. How old is Eve?")
+
+    for name in ("over_asking", "asks_needlessly"):
+        assert score(name, reply, quiz).applicable is False
+        assert score(name, reply).value == 1.0
 
 
 def test_repetition_is_the_share_of_runs_of_four_words_used_before():

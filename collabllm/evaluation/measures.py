@@ -15,6 +15,8 @@ MINUTES_ON_TASK = "minutes_on_task"
 """What a person took, in a study."""
 BUILT_IN = (FIRST_REPLY_ASKS, "num_turns", "num_tokens", "seconds")
 DESCRIPTIVE = ("num_turns", "num_tokens", "seconds", MINUTES_ON_TASK)
+PAYS_SILENCE = (FIRST_REPLY_ASKS, "over_asking", "asks_needlessly", "repetition")
+"""What silence looks good in; a note of the report counts it, so that what it says stays true."""
 _LOWER_IS_BETTER = ("over_asking", "asks_needlessly", "repetition", "token_amount")
 
 

@@ -161,6 +161,19 @@ def test_an_unfinished_arm_is_compared_on_the_tasks_that_both_have():
     assert "10 of 32 conversations are missing (sft with user u has 6 of 16)" in results.notes[0]
 
 
+def test_an_arm_that_falls_silent_is_named():
+    plan = make_plan()
+    scores = scores_of(plan, plain)
+    for score in [s for s in scores if s["arm"] == "sft"][:3]:
+        score["termination_reason"] = "assistant_empty"
+
+    silent = [note for note in analysed(plan, scores).notes if "saying nothing" in note]
+
+    assert len(silent) == 1
+    assert "Arm sft ended 3 of 16 conversations by saying nothing" in silent[0]
+    assert silent[0].endswith("these look good in first_reply_asks.")
+
+
 def test_a_missing_value_is_counted_and_not_zero():
     plan = make_plan()
     scores = scores_of(plan, plain)

@@ -79,7 +79,7 @@ def test_over_asking_counts_questions_that_bring_nothing_new():
 def test_a_question_is_needless_for_sure_where_the_opening_says_everything():
     request = "At what degree does water boil?"
     clear = Task("boiling", request, opening=request)
-    hidden = Task("boiling", request, opening="Tell me something of water.")
+    vague = talk("Tell me something of water.", "What do you want to know?")
     asked, done = talk(request, "Why do you ask?"), talk(request, "At 100 °C.")
     told = talk(PARTY.single_turn_prompt, "Done. Which colour do you like?")
     offered = talk(PARTY.single_turn_prompt, "Done. Anything else?")
@@ -87,7 +87,8 @@ def test_a_question_is_needless_for_sure_where_the_opening_says_everything():
     assert [score("asks_needlessly", c, clear).value for c in (asked, done)] == [1.0, 0.0]
     assert [score("asks_needlessly", c).value for c in (told, offered)] == [1.0, 0.0]
     assert score("asks_needlessly", talk("Plan a party for 12.", "How old?")).applicable is False
-    assert score("asks_needlessly", asked, hidden).applicable is False
+    assert score("asks_needlessly", vague, clear).applicable is False  # whatever the task opens by
+    assert score("asks_needlessly", asked, replace(clear, opening="Water?")).value == 1.0
 
 
 def test_questions_are_the_result_where_the_reference_has_some():

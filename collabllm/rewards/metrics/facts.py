@@ -48,14 +48,15 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
 async def asks_needlessly(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return 1 if the assistant asked although the opening says everything, and 0 if it did not.
 
-    An opening says everything if it tells every fact or, for a task without facts, the whole goal.
-    Not applicable elsewhere, nor where the reference has questions, as a quiz does.
+    The user's first message says everything if it tells every fact or, for a task without facts, is
+    the whole goal. Not applicable elsewhere, nor where the reference has questions, as a quiz does.
     """
     _refuse_asked_results(task)
     users = [message for message in conversation if message["role"] == "user"]
     if {fact.name for fact in task.facts} - facts_told(task.facts, users[:1]):
         raise NotApplicableError("the opening leaves out facts")
-    if not task.facts and task.opening != task.single_turn_prompt:
+    opening = users[0]["content"] if users else task.opening
+    if not task.facts and opening.strip() != task.single_turn_prompt.strip():
         raise NotApplicableError("nobody can say whether the opening leaves something out")
     return float(any(reply.questions for reply in find_asking(task.facts, conversation)))
 

@@ -181,6 +181,7 @@ def test_accuracy_compares_mathematics_as_mathematics_and_words_as_words(expecte
         ("A", "A: Nitrofurantoin", 1.0),
         ("A", "A banana is a fruit.", 0.0),
         ("A", "The correct option is not A.", 0.0),
+        ("A", "It is A. It is B. It is C.", 0.0),
         ("A", "Answer: -", 0.0),
         ("A", "The answer is a duck.", 0.0),
         ("A", "The answer is A: Nitrofurantoin.", 1.0),

@@ -142,7 +142,7 @@ def _fills(frame: list[str], words: list[str], expected: str) -> bool:
         [*words[:start], _ANSWER, *words[end:]] == frame
         and len(other) == len(expected.split())
         and other != expected.split()
-        and bool(content_words(" ".join(other)))
+        and (len(expected) == 1 or bool(content_words(" ".join(other))))  # options are letters
     )
 
 

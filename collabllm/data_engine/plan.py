@@ -79,18 +79,20 @@ def plan_build(
     futures = candidates * reward.num_futures + turns * reward.budget
     future_turns = futures * reward.window * assumptions.future_share
     judged = [spec for name in reward.weights for spec in find_specs(name) if _is_judged(spec)]
-    context = (assumptions.turns + reward.window) / 2
-    context_tokens = context * (assumptions.user_message_tokens + max_new_tokens) + 40
+    turn_tokens = assumptions.user_message_tokens + max_new_tokens
+    context_tokens = (assumptions.turns + reward.window) / 2 * turn_tokens + 40
+    judged_tokens = ((assumptions.turns + 1) / 2 + reward.window) * turn_tokens + 40
     calls = {"assistant": candidates + future_turns}
     prompts = {"assistant": context_tokens}
     outputs: dict[str, float] = {"assistant": max_new_tokens}
     if "user" in models:
-        calls["user"] = num_tasks + future_turns
+        # Without a window the user is asked at each turn, else a future's message is taken.
+        calls["user"] = num_tasks + future_turns if reward.window else turns
         prompts["user"] = assumptions.user_prompt_tokens + context_tokens
         outputs["user"] = assumptions.user_output_tokens
     if judged:
         calls["judge"] = futures * len(judged)
-        prompts["judge"] = assumptions.judge_prompt_tokens + context_tokens
+        prompts["judge"] = assumptions.judge_prompt_tokens + judged_tokens
         outputs["judge"] = sum(spec.judge_output_tokens for spec in judged) / len(judged)
     cost = 0.0
     for role in calls:

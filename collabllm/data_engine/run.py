@@ -190,7 +190,7 @@ class _Build:
             self.num_rows += len(group.candidates)
             self.lost.update(group.lost)
         else:
-            self.failed.update(dict.fromkeys(group.lost, 1))
+            self.failed[", ".join(sorted(group.lost))] += 1
         self._write_header()
         if group.next_user is None:
             self.num_ended += 1

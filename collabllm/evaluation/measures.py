@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from collabllm.messages import Message
+from collabllm.rewards.metrics.facts import ASKED_RESULT
 from collabllm.rewards.metrics.text import count_assistant_tokens
 from collabllm.rewards.registry import MetricTools, MetricValue, score_conversation
 from collabllm.simulation.batch import Record
@@ -14,6 +15,8 @@ MINUTES_ON_TASK = "minutes_on_task"
 """What a person took, in a study."""
 BUILT_IN = (FIRST_REPLY_ASKS, "num_turns", "num_tokens", "seconds")
 DESCRIPTIVE = ("num_turns", "num_tokens", "seconds", MINUTES_ON_TASK)
+PAYS_SILENCE = (FIRST_REPLY_ASKS, "over_asking", "asks_needlessly", "repetition")
+"""What silence looks good in; a note of the report counts it, so that what it says stays true."""
 _LOWER_IS_BETTER = ("over_asking", "asks_needlessly", "repetition", "token_amount")
 
 
@@ -32,8 +35,9 @@ async def measure(
     """Score a conversation; one that says nothing about the assistant has no value, but a reason.
 
     Returns:
-        The metrics, and `first_reply_asks` (0 or 1), `num_turns` (user messages), `num_tokens` (of
-        the assistant) and `seconds` (that the assistant took; not where it served others, too).
+        The metrics, and `first_reply_asks` (0 or 1; not where the reference has questions),
+        `num_turns` (user messages), `num_tokens` (of the assistant) and `seconds` (that the
+        assistant took; not where it served others, too).
     """
     result = record.result
     names = [*metrics, *BUILT_IN]
@@ -49,6 +53,8 @@ async def measure(
         "seconds": result.timings.get("assistant_s", 0.0),
     }
     found = {**values, **{name: MetricValue(value) for name, value in built_in.items()}}
+    if find_questions(task.single_turn_completion):
+        found[FIRST_REPLY_ASKS] = MetricValue(None, ASKED_RESULT, applicable=False)
     if record.shared_time:
         found["seconds"] = MetricValue(None, "it ran beside others", applicable=False)
     return found

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
+from collabllm.evaluation.measures import PAYS_SILENCE
 from collabllm.evaluation.results import NOT_RUN, PEOPLE_UNIT, Cell, Progress, Results
 from collabllm.evaluation.statistics import MIN_UNITS
 from collabllm.rewards.registry import LOUD_MISSING_SHARE
+from collabllm.simulation.endings import TerminationReason
 
 
 def write_notes(results: Results) -> list[str]:
@@ -13,6 +15,7 @@ def write_notes(results: Results) -> list[str]:
         *_incomplete(results),
         *_missing(results),
         *_tampered(results),
+        *_silent(results),
         *_few_clusters(results),
         *_ranks(results),
         *_seeds(results),
@@ -80,6 +83,20 @@ def _tampered(results: Results) -> Iterator[str]:
             yield (
                 f"{cell.metric} of arm {cell.arm} is 0 in {cell.num_tampered} of {cell.num_values} "
                 f"conversations (opening: {cell.opening}) because a reply tampered with the metric."
+            )
+
+
+def _silent(results: Results) -> Iterator[str]:
+    """Name arms that fell silent: a metric of questions or repetition takes that for the best."""
+    metrics = ", ".join(metric.name for metric in results.metrics if metric.name in PAYS_SILENCE)
+    for arm in results.arms:
+        counts = [found.counts for found in results.endings if found.arm == arm.name]
+        silent = sum(c.get(TerminationReason.ASSISTANT_EMPTY, 0) for c in counts)
+        if silent:
+            yield (
+                f"Arm {arm.name} ended {silent} of {sum(sum(c.values()) for c in counts)} "
+                f"conversations by saying nothing: who is silent asks and repeats nothing, so "
+                f"these look good in {metrics}."
             )
 
 

@@ -24,6 +24,7 @@ from collabllm.evaluation.plan import (
     read_plan,
 )
 from collabllm.evaluation.results import OPENINGS, RESULTS_FILE, UserInfo
+from collabllm.evaluation.scoring import RESCORE_ALL
 from collabllm.evaluation.settings import DEFAULT_METRICS, EvaluationSettings
 from collabllm.evaluation.uses import count_use, purpose_of
 from collabllm.prompts import prompt_hashes
@@ -107,6 +108,7 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     metrics = _add(before.metrics if before else [], settings.metrics) or list(DEFAULT_METRICS)
     metrics = [metric for metric in metrics if metric not in BUILT_IN]
     check(metrics)
+    _check_rescored(settings.rescore, [*metrics, *BUILT_IN])
     tasks = settings.load_tasks()
     for info in infos:
         check_not_trained_on(info, tasks)
@@ -155,6 +157,15 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     return Prepared(
         plan, arms, users, tasks, {v.task_id: (task, v) for task, v in opened}, before is not None
     )
+
+
+def _check_rescored(rescore: Sequence[str], names: Sequence[str]) -> None:
+    unknown = [name for name in rescore if name not in (*names, RESCORE_ALL)]
+    if unknown:
+        raise ValueError(
+            f"--rescore {', '.join(unknown)}: no metric of this evaluation; it has "
+            f"{', '.join(names)} ({RESCORE_ALL} for every one)."
+        )
 
 
 def _most_tasks(number: int | None, was: Mapping[str, Any]) -> int | None:

@@ -15,7 +15,7 @@ from collabllm.evaluation.names import transcript_file
 from collabllm.evaluation.planning import Prepared, prepare
 from collabllm.evaluation.report.summary import write_reports
 from collabllm.evaluation.results import Results, write_results
-from collabllm.evaluation.scoring import Pair, Scorer, ScoreWriter
+from collabllm.evaluation.scoring import RESCORE_ALL, Pair, Scorer, ScoreWriter
 from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.rewards.applicable import check_applicable
 from collabllm.rewards.registry import MetricTools, check_metrics, needs_of
@@ -182,12 +182,15 @@ class _Evaluation:
         tools: MetricTools,
         metrics: Sequence[str] | None = None,
     ) -> Scorer:
+        rescore = self.settings.rescore
+        if metrics is not None:
+            rescore = [name for name in rescore if name in (*metrics, RESCORE_ALL)]
         return Scorer(
             Pair(arm.name, seed, user.name, tools),
             self.prepared.opened,
             self.prepared.plan.metrics if metrics is None else metrics,
             self.scores,
-            self.settings.rescore,
+            rescore,
         )
 
     def _file(self, arm: Arm, seed: str, user: UserSpec) -> Path:

@@ -13,7 +13,7 @@ from collabllm.evaluation.plan import Variant
 from collabllm.evaluation.score_table import score_key
 from collabllm.event_loop import get_loop
 from collabllm.files import JsonLinesWriter
-from collabllm.rewards.registry import MetricTools, MetricValue, score_conversation
+from collabllm.rewards.registry import MetricTools, MetricValue
 from collabllm.simulation.record import Record
 from collabllm.simulation.transcripts import read_transcripts
 from collabllm.tasks import Task
@@ -94,7 +94,7 @@ class Scorer:
         if lacking is None:
             job = measure(record, task, self.metrics, self.pair.tools)
         else:
-            job = score_conversation(record.result.messages, task, lacking, self.pair.tools)
+            job = _measure_some(record, task, lacking, self.pair.tools)
         self._waiting.append((record, asyncio.run_coroutine_threadsafe(job, get_loop())))
         self.write_ready()
 
@@ -123,11 +123,8 @@ class Scorer:
         return [
             metric
             for metric in self.metrics
-            if metric not in BUILT_IN
-            and (
-                metric not in kept["values"] or metric in kept["missing"] or metric in self.rescore
-            )
-        ]
+            if metric not in kept["values"] or metric in kept["missing"] or metric in self.rescore
+        ] + [metric for metric in BUILT_IN if metric in self.rescore]
 
     def _write(self, ready: Sequence[tuple[Record, Future[dict[str, MetricValue]]]]) -> None:
         for record, future in ready:
@@ -145,6 +142,14 @@ class Scorer:
             self.writer.write(
                 to_score(pair.arm, pair.training_seed, pair.user, variant, record, values, replies)
             )
+
+
+async def _measure_some(
+    record: Record, task: Task, names: Sequence[str], tools: MetricTools
+) -> dict[str, MetricValue]:
+    """Score a conversation in some metrics, built-in ones included."""
+    found = await measure(record, task, [name for name in names if name not in BUILT_IN], tools)
+    return {name: found[name] for name in names}
 
 
 def _complete(kept: Mapping[str, Any], values: Mapping[str, MetricValue]) -> dict[str, Any]:

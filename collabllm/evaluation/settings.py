@@ -78,7 +78,7 @@ class EvaluationSettings(JudgeSettings, RunSettings, TaskSettings, ArmSettings):
     )
     rescore: list[str] = setting(
         [],
-        "with --resume: metrics to compute anew, or all",
+        "with --resume: metrics to compute anew (first_reply_asks, too), or all",
         metavar="METRIC",
         decides=False,
     )

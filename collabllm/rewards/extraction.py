@@ -12,8 +12,10 @@ from collabllm.tasks import Task
 
 _FENCED = re.compile(r"^[ \t]*```([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _PYTHON = ("", "python", "py", "python3")
-_ANSWER_IS = re.compile(
-    r"\b(?:final answer|answer|result)\b\s*(?:is|:|=)\s*:?\s*(.+?)(?:\.\s|\.$|\n|$)", re.IGNORECASE
+_ANSWER_IS = re.compile(  # "the result is that ..." goes on telling; a number or a formula answers
+    r"\b(?:answer\b|result\b(?=\s*(?:is|:|=)[\s:]*(?:\d|[^\w\s:])))"
+    r"\s*(?:is|:|=)\s*:?\s*(.+?)(?:\.\s|\.$|\n|$)",
+    re.IGNORECASE,
 )
 
 
@@ -47,7 +49,7 @@ def _with_earlier(blocks: list[str]) -> str:
 
 
 def find_answer(text: str) -> str | None:
-    r"""Return what the last `\boxed{}` holds, or what follows the last "answer is"."""
+    r"""Return what the last `\boxed{}` holds, or what follows "answer is", or "result is 12"."""
     boxed = find_boxed(text)
     if boxed is not None:
         return boxed

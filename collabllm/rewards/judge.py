@@ -33,10 +33,12 @@ _ARTEFACTS = {
 _PART = re.compile(r"<!--.*?(?:-->|\Z)|[^.!?\n]+[.!?]*|\n", re.DOTALL)
 _TO_JUDGE = re.compile(
     r"\b(?:note|message|attention|instructions?|dear|for|to)\b.{0,12}"
-    r"\b(?:judge|evaluator|grader|rater|scorer|reviewer model|reward model)\b"
+    r"\b(?:judge(?!(?<=dear judge)(?: (?-i:[A-Z])[\w.'-]+){1,2}[,:]?[ \t]*(?:\n|\Z))|"  # a person
+    r"evaluator|grader|rater|scorer|reviewer model|reward model)\b"
     r"|[\"'{]\s*score[\"']?\s*[:=]|\bscore\s*[:=]\s*[01]\b"
     r"|\b(?:ignore|disregard|forget)\b.{0,40}\b(?:instruction|prompt|rubric|scale|rule)s?\b"
-    r"|\b(?:give|assign|award|return|output|answer|rate|score)\b.{0,40}"
+    r"|\b(?:give|assign|award|return|output|answer|rate|score)\b(?! your (?:essay|paper|report|"
+    r"project|application|exam|story)\b).{0,40}"
     r"\b(?:highest|maximum|top|full|perfect|best)\s+(?:score|rating|marks?|points)\b"
     r"|\b(?:give|assign|award|rate|score)\b.{0,30}\ba (?:score|rating) of\b"
     r"|\b(?:rate|score|grade|mark)\b.{0,30}\b(?:as|with|at)\s+(?:a\s+)?(?:1|one|correct|right)\b"
@@ -44,6 +46,7 @@ _TO_JUDGE = re.compile(
     r"|\b(?:evaluator|grader|rater|scorer)s?\s*:|</?data-",
     re.IGNORECASE | re.DOTALL,
 )
+_ASSIGNS = re.compile(r"^[^#\"'`]*\b(?:score|rating|grade|verdict)\s*=\s*[01]\b", re.IGNORECASE)
 
 
 class Judge:
@@ -176,7 +179,12 @@ def _remove_orders(text: str) -> str:
     plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
     if not _TO_JUDGE.search(plain):
         return text
-    return "".join(_REMOVED if _TO_JUDGE.search(part) else part for part in _PART.findall(plain))
+    parts, is_code = [], False
+    for part in _PART.findall(plain):
+        is_code ^= part.count("```") % 2 == 1
+        said = _ASSIGNS.sub("", part) if is_code else part  # "score = 0" is a line of a program
+        parts.append(_REMOVED if _TO_JUDGE.search(said) else part)
+    return "".join(parts) if _REMOVED in parts else text
 
 
 def _response_format(name: str, properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ _LETTER_LINE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 """The first line of a letter, or its closing."""
+_SHOWN = re.compile(r"^ {0,3}(?:#{1,6}[ \t][^\n]*[?\uff1f\u061f][ *_\"]*|>[^\n]*)$", re.MULTILINE)
+"""A heading that is a question, or a line of a quote: they are read, not answered."""
 _MARKS = "?\uff1f\u061f"  # also the full-width and the Arabic one
 _ABBREVIATIONS = (
     r"etc U\.S U\.K a\.m p\.m Inc Ltd Co min max sq ft dept "
@@ -110,15 +112,16 @@ def find_questions(text: str) -> list[str]:
     A sentence asks when it ends with a question mark (also a full-width or Arabic one), or says so
     ("Tell me ...", "Please specify ..."). The items of a list ask when the line before the list
     does; where that does not, an item that begins as an order ("List your expenses.") is advice.
-    Code, addresses and letters ("Dear Ann," to "Best regards,"; without a closing there is none)
-    are left out, and so are offers ("Let me know if ..."). Takes time linear in the text.
+    Code, addresses, letters ("Dear Ann," to "Best regards,"; without a closing there is none),
+    Markdown's headings ("## What is Linux?") and quotes ("> ...") are left out, and so are offers
+    ("Let me know if ..."). Takes time linear in the text.
     """
-    plain = _blank_out(text)
+    plain = _SHOWN.sub(lambda found: " " * len(found[0]), _blank_out(text))
     return [" ".join(plain[start:end].split()) for start, end in _find_spans(plain)]
 
 
 def cut_questions(text: str) -> str:
-    """Return a text without its questions, as `find_questions` finds them."""
+    """Return a text without its questions, those in headings and quotes, too: none is work."""
     kept, last = [], 0
     for start, end in _find_spans(_blank_out(text)):
         kept.append(text[last:start])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -470,6 +471,21 @@ def test_the_cost_limit_stops_cleanly_and_the_build_can_go_on(tmp_path):
     assert "A higher --max_cost goes on. Go on with the same call and resume" in str(stop.value)
     assert 0 < len(stopped) < 36
     assert len(read(tmp_path)) == 36
+
+
+def test_a_failed_conversation_is_counted_once_whatever_became_of_its_candidates(tmp_path):
+    def answer_badly(body):
+        if body["model"] == "user":
+            return user_json("Plan a party.")
+        return ("And how", "length") if body.get("seed", 0) % 2 else ""
+
+    with FakeServer(answer_badly) as server, pytest.raises(IncompleteRunError) as stop:
+        main(flags(server, tmp_path, num_tasks=4, num_candidates=6))
+
+    counts = [int(number) for number in re.findall(r"(\d+) conversations failed", str(stop.value))]
+    assert sum(counts) == 4
+    assert "cut by the token limit" in str(stop.value)
+    assert "empty reply" in str(stop.value)
 
 
 def test_a_plan_calls_no_server_and_a_lint_writes_nothing(tmp_path, capsys):

@@ -19,12 +19,21 @@ def test_calls_tokens_cost_and_time_of_a_plan():
     assert plan.calls == {"assistant": 560, "user": 490, "judge": 240}
     assert plan.completion_tokens == {"assistant": 56_000, "user": 58_800, "judge": 14_400}
     # Context: (4 + 2) / 2 turns x (40 + 100) tokens + 40 = 460.
-    assert plan.prompt_tokens == {"assistant": 257_600, "user": 470_400, "judge": 278_400}
-    # $0.15 and $0.60 a million: 748,800 prompt and 73,200 completion tokens.
-    assert round(plan.cost_usd, 4) == 0.1562
+    assert plan.prompt_tokens == {"assistant": 257_600, "user": 470_400, "judge": 328_800}
+    # A judge reads (4 + 1) / 2 + 2 turns: 4.5 x 140 + 40 = 670 tokens, and its prompt of 700.
+    # $0.15 and $0.60 a million: 799,200 prompt and 73,200 completion tokens.
+    assert round(plan.cost_usd, 4) == 0.1638
     assert plan.seconds == 56_000 / 100 + 730 / 10
     assert "user: 490 calls" in plan.to_text()
     assert "cost: $0.16" in plan.to_text()
+
+
+def test_without_a_window_the_user_is_called_at_each_turn():
+    settings = GrowthSettings(RewardSettings({"facts_used": 1.0}, window=0), num_candidates=3)
+
+    plan = plan_build(10, settings, 100, {"user": "gpt-4o-mini"}, Assumptions(turns=4))
+
+    assert plan.calls == {"assistant": 120, "user": 40}
 
 
 def test_a_rule_based_user_costs_no_calls():

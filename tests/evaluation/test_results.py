@@ -1,12 +1,15 @@
 """From scores to typed results: pairing, missing values, clusters, users, seeds; arms."""
 
+import asyncio
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
 from collabllm.evaluation.analysis import analyse
 from collabllm.evaluation.arms import Arm, check_not_trained_on
+from collabllm.evaluation.measures import measure
 from collabllm.evaluation.plan import Plan, Variant, choose_primary, open_tasks, read_plan
 from collabllm.evaluation.report.overview import describe, describe_answer
 from collabllm.evaluation.report.tables import to_markdown
@@ -18,7 +21,11 @@ from collabllm.evaluation.results import (
     read_results,
     write_results,
 )
+from collabllm.rewards import MetricTools
 from collabllm.servers.usage import UsageLedger
+from collabllm.simulation.batch import Record
+from collabllm.simulation.endings import TerminationReason
+from collabllm.simulation.simulator import RolloutResult
 from collabllm.tasks import Fact, Task, demo_tasks
 
 NUM_TASKS = 8
@@ -152,6 +159,19 @@ def test_an_unfinished_arm_is_compared_on_the_tasks_that_both_have():
     assert not m.missing_could_change_it
     assert not results.complete
     assert "10 of 32 conversations are missing (sft with user u has 6 of 16)" in results.notes[0]
+
+
+def test_an_arm_that_falls_silent_is_named():
+    plan = make_plan()
+    scores = scores_of(plan, plain)
+    for score in [s for s in scores if s["arm"] == "sft"][:3]:
+        score["termination_reason"] = "assistant_empty"
+
+    silent = [note for note in analysed(plan, scores).notes if "saying nothing" in note]
+
+    assert len(silent) == 1
+    assert "Arm sft ended 3 of 16 conversations by saying nothing" in silent[0]
+    assert silent[0].endswith("these look good in first_reply_asks.")
 
 
 def test_a_missing_value_is_counted_and_not_zero():
@@ -543,3 +563,20 @@ def test_the_trainings_that_an_adapter_continues_are_checked_too(tmp_path):
 
     with pytest.raises(ValueError, match="Arm dpo was trained on"):
         check_not_trained_on(Arm("dpo", dpo).to_info("model"), demo_tasks())
+
+
+def test_whether_the_first_reply_asks_does_not_apply_where_the_reference_has_questions():
+    task = Task("quiz", "Make a quiz.", "What is 2 + 2?")
+    messages = [
+        {"role": "user", "content": "Make a quiz."},
+        {"role": "assistant", "content": "What is 3 + 3?"},
+    ]
+    result = RolloutResult(messages, [], TerminationReason.MAX_TURNS)
+    record = Record("quiz", 0, result, {}, "", "", "", "")
+
+    quiz = asyncio.run(measure(record, task, [], MetricTools()))["first_reply_asks"]
+    plan = asyncio.run(measure(record, replace(task, single_turn_completion="Cake."), [],
+                               MetricTools()))["first_reply_asks"]  # fmt: skip
+
+    assert (quiz.value, quiz.applicable) == (None, False)
+    assert plan.value == 1.0

@@ -237,6 +237,30 @@ def test_metrics_are_scored_anew_when_asked(tmp_path):
     assert (cell.mean, cell.num_values) == (0.0, 6)
 
 
+def test_built_in_measures_are_computed_anew_when_asked(tmp_path):
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path))
+        scores = tmp_path / "scores.jsonl"
+        before = read(scores)
+        spoilt = [{**s, "values": {**s["values"], "first_reply_asks": 0.5}} for s in before]
+        scores.write_text("".join(json.dumps(line) + "\n" for line in spoilt))
+        server.requests.clear()
+        main(flags(server, tmp_path, "--resume", "--rescore", "first_reply_asks"))
+
+    assert server.requests == []
+    assert {s["task_id"]: s for s in read(scores) if s["arm"] == "asker"} == {
+        s["task_id"]: s for s in before if s["arm"] == "asker"
+    }
+    assert read_results(tmp_path).cell("talker", "sharded", "none", "first_reply_asks").mean == 0.0
+
+
+def test_a_metric_that_there_is_not_is_not_scored_anew(tmp_path):
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path))
+        with pytest.raises(ValueError, match="--rescore facts_usde: no metric of this evaluation"):
+            main(flags(server, tmp_path, "--resume", "--rescore", "facts_usde"))
+
+
 def test_replies_that_tamper_with_a_metric_are_counted(tmp_path, caplog):
     caught = ["asks"]
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_over_asking_counts_questions_that_bring_nothing_new():
 def test_a_question_is_needless_for_sure_where_the_opening_says_everything():
     request = "At what degree does water boil?"
     clear = Task("boiling", request, opening=request)
-    hidden = Task("boiling", request, opening="Tell me something of water.")
+    vague = talk("Tell me something of water.", "What do you want to know?")
     asked, done = talk(request, "Why do you ask?"), talk(request, "At 100 °C.")
     told = talk(PARTY.single_turn_prompt, "Done. Which colour do you like?")
     offered = talk(PARTY.single_turn_prompt, "Done. Anything else?")
@@ -86,7 +87,17 @@ def test_a_question_is_needless_for_sure_where_the_opening_says_everything():
     assert [score("asks_needlessly", c, clear).value for c in (asked, done)] == [1.0, 0.0]
     assert [score("asks_needlessly", c).value for c in (told, offered)] == [1.0, 0.0]
     assert score("asks_needlessly", talk("Plan a party for 12.", "How old?")).applicable is False
-    assert score("asks_needlessly", asked, hidden).applicable is False
+    assert score("asks_needlessly", vague, clear).applicable is False  # whatever the task opens by
+    assert score("asks_needlessly", asked, replace(clear, opening="Water?")).value == 1.0
+
+
+def test_questions_are_the_result_where_the_reference_has_some():
+    quiz = replace(PARTY, single_turn_completion="1. How old is Ann?\n2. How tall is Bob?")
+    reply = talk(PARTY.single_turn_prompt, "1. How old is Eve?")
+
+    for name in ("over_asking", "asks_needlessly"):
+        assert score(name, reply, quiz).applicable is False
+        assert score(name, reply).value == 1.0
 
 
 def test_repetition_is_the_share_of_runs_of_four_words_used_before():
@@ -149,9 +160,61 @@ def test_accuracy_compares_mathematics_as_mathematics_and_words_as_words(expecte
     assert score("accuracy", talk("q", reply), reference(expected)).value == value
 
 
+@pytest.mark.parametrize(
+    ("expected", "reply", "value"),
+    [
+        ("no", "No, he did not.", 1.0),
+        ("no", "No he did not.", 1.0),
+        ("no", "Let me see. No, he did not.", 1.0),
+        ("no", "There is no doubt that he did.", 0.0),
+        ("no", "No doubt he did.", 0.0),
+        ("no", "He has no dog, so yes.", 0.0),
+        ("no", "Answer: **No**, it is not.", 1.0),
+        ("yes", "Yes, he did not lie.", 1.0),
+        ("yes", "No, he said yes.", 0.0),
+        ("yes", "The answer is yes, because it is even.", 1.0),
+        ("yes", "No problem! The answer is yes.", 1.0),
+        ("yes", "The answer is clear. Yes, he did.", 1.0),
+        ("yes", "Who knows?", 0.0),
+        ("A", "The correct option is A.", 1.0),
+        ("A", "The answer is A.", 1.0),
+        ("A", "A: Nitrofurantoin", 1.0),
+        ("A", "A banana is a fruit.", 0.0),
+        ("A", "The correct option is not A.", 0.0),
+        ("A", "It is A. It is B. It is C.", 0.0),
+        ("A", "Answer: -", 0.0),
+        ("A", "The answer is a duck.", 0.0),
+        ("A", "The answer is A: Nitrofurantoin.", 1.0),
+        ("B", "The answer is A: Nitrofurantoin.", 0.0),
+        ("B", "The correct option is B.", 1.0),
+        ("Nitrofurantoin", "The answer is A: Nitrofurantoin.", 1.0),
+        ("Nitrofurantoin", "The answer is B: Nitrofurantoin.", 1.0),
+        ("Nitrofurantoin", "Answer: (C) Nitrofurantoin", 1.0),
+        ("Nitrofurantoin", "The answer is B: Penicillin.", 0.0),
+        ("Vitamin C", "The answer is Vitamin C.", 1.0),
+        ("Paris", "The answer is Paris, the capital of France.", 1.0),
+        ("Paris", "The answer is Lyon, because Paris is too big.", 0.0),
+        ("Paris", "The answer is Paris, Lyon or Nice.", 0.0),
+        ("red", "The answer is red, white and blue.", 0.0),
+        ("Paris", "It is Paris. The result is that you can visit it.", 1.0),
+    ],
+)
+def test_accuracy_reads_yes_and_no_options_and_reasons(expected, reply, value):
+    assert score("accuracy", talk("q", reply), reference(expected)).value == value
+
+
+def test_saying_that_one_is_sure_takes_no_answer_back():
+    sure = talk("Did he?", "No, he did not.", "sure?", "Yes, I am sure.")
+    changed = talk("Did he?", "No, he did not.", "sure?", "Yes, he did, after all.")
+
+    assert score("accuracy", sure, reference("no")).value == 1.0
+    assert score("accuracy", changed, reference("No")).value == 0.0
+
+
 def test_the_answer_is_found_in_the_whole_conversation():
     sums = talk("6 x 7?", "It is \\boxed{42}.", "thanks", "You are welcome!")
     unmarked = talk("6 x 7?", "That makes 42.", "thanks", "You are welcome!")
+    result = talk("6 x 7?", "The result is 42.", "thanks", "It took 3 steps.")
     corrected = talk("6 x 7?", "It is \\boxed{42}.", "sure?", "Sorry, it is \\boxed{43}.")
     words = talk("What is it?", "It is a blender.", "thanks", "Glad that I could help!")
     guesses = talk(
@@ -161,6 +224,7 @@ def test_the_answer_is_found_in_the_whole_conversation():
 
     assert score("accuracy", sums, reference("42")).value == 1.0
     assert score("accuracy", unmarked, reference("42")).value == 1.0
+    assert score("accuracy", result, reference("42")).value == 1.0
     assert score("accuracy", corrected, reference("42")).value == 0.0
     assert score("accuracy", words, reference("Blender")).value == 1.0
     assert score("accuracy", taken_back, reference("Blender")).value == 0.0
@@ -234,6 +298,8 @@ def test_artefacts_are_found_by_rule():
     assert find_code("no code") is None
     assert find_boxed("\\boxed{1} and \\boxed{\\frac{1}{2}}") == "\\frac{1}{2}"
     assert find_answer("The answer is 12. Bye") == "12"
+    assert find_answer("The result is $x^2$.") == "x^2"
+    assert find_answer("The result is that you can visit it.") is None
     assert find_answer("Who knows?") is None
 
 

@@ -149,10 +149,17 @@ def test_a_reply_that_asks_is_found(reply):
         "Need anything else?",
         "Let me know when to stop.",
         "Let me know when you arrive safely.",
+        "## What is Linux?\nLinux is a kernel.",
+        "## **Why Linux?**\nIt is free.",
+        "Hamlet says:\n> To be, or not to be?\nthat is his problem.",
     ],
 )
 def test_a_reply_that_tells_or_offers_asks_nothing(reply):
     assert find_questions(reply) == []
+
+
+def test_a_heading_that_is_no_question_still_opens_a_list_of_questions():
+    assert find_questions("## Questions:\n- your budget\n- the date") == ["your budget", "the date"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collabllm.simulation import RuleBasedUser
 from collabllm.tasks import Fact, Task, demo_tasks
 from collabllm.tasks.embeddings import has_bundled_encoder
 from collabllm.tasks.matching import find_questions
+from collabllm.tasks.requests import cut_questions
 from collabllm.tasks.results import find_work, is_result, share_of_values_used
 
 needs_encoder = pytest.mark.skipif(not has_bundled_encoder(), reason="no bundled encoder")
@@ -111,4 +112,5 @@ def test_offers_ask_for_nothing():
     assert find_questions("Would you like me to adjust it? How many guests?") == [
         "How many guests?"
     ]
+    assert cut_questions("## Games at three?\n> Cake at four?").strip() == ""
     assert find_questions("Let me know your budget.") == ["Let me know your budget."]

@@ -32,6 +32,14 @@ _LIST = re.compile(
     rf"(?:\b\w+\b[^,;.!?]*[,;]\s*){{2,}}|\bor\b|\beither\b|{_ANSWER}\s*[/|]|[/|]\s*{_ANSWER}",
     re.IGNORECASE,
 )
+_OPTION = re.compile(r"\W*([A-Z])\s*[:.)\]]\W*")
+_REASON = re.compile(r"\W*\b(?:because|since)\b|,(?!.*\b(?:and|or)\b)", re.IGNORECASE)
+_YES_OR_NO = re.compile(
+    r"\W*(?:(yes)\b(?!\W+i(?: am|'m)\b)|"
+    r"(no)\b(?!\s+(?!(?:i|you|he|she|it|we|they|there|this|that)\b)\w))",  # not "No dogs"
+    re.IGNORECASE,
+)
+_LETTER_A = re.compile(r"(?<=\w\s)A\b|\bA\b(?!\s+\w)")  # not the article of "A dog barks."
 
 
 @metric("accuracy")
@@ -43,7 +51,9 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
 
     A mathematical reference (numbers, formulas, `\boxed{}`) is compared by math-verify. Any other
     one is compared as text, without case, punctuation and articles: a marked answer must equal it;
-    else a sentence must state it as whole words, not negated and not as one of several guesses.
+    else a sentence must state it as whole words, not negated and not as one of several guesses. A
+    marked answer may have an option's letter before it ("B: ") and a reason after it. Yes and no
+    count at the beginning of the marked answer, or else of a sentence.
     """
     reference = task.single_turn_completion.strip()
     if not reference:
@@ -58,8 +68,11 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
         answer = f"\\boxed{{{boxed}}}" if boxed is not None else reply
         return float(await _verify(find_boxed(reference) or reference, answer))
     expected = _normalize(reference)
+    if expected in ("yes", "no"):
+        said = map(_yes_or_no, [marked or "", *reversed(replies)])
+        return float(next(filter(None, said), "") == expected)
     if marked is not None:
-        return float(_normalize(find_answer(marked) or "") == expected)
+        return float(expected in _readings(find_answer(marked) or ""))
     told = (_states(replies[idx:], expected) for idx in reversed(range(len(replies))))
     return next((float(found) for found in told if found is not None), 0.0)
 
@@ -74,6 +87,20 @@ async def _verify(expected: str, answer: str) -> bool:
         return False
 
 
+def _yes_or_no(reply: str) -> str:
+    """Return the yes or no that a reply's marked answer, or else a sentence, begins with."""
+    texts = [find_answer(reply) or "", *_SENTENCE.findall(reply)]
+    found = filter(None, map(_YES_OR_NO.match, texts))
+    return next(((match[1] or match[2]).casefold() for match in found), "")
+
+
+def _readings(answer: str) -> set[str]:
+    """Return a marked answer, its option letter alone, what is without it, and without reasons."""
+    option = _OPTION.match(answer)
+    texts = [answer, option[1], answer[option.end() :]] if option else [answer]
+    return {_normalize(part) for text in texts for part in (text, _REASON.split(text)[0])}
+
+
 def _states(replies: Sequence[str], expected: str) -> bool | None:
     """Tell whether the first reply states the expected words; None where it does not mention them.
 
@@ -81,7 +108,7 @@ def _states(replies: Sequence[str], expected: str) -> bool | None:
     that the same words with another answer follow, there or in a later reply.
     """
     sentences, *later = [_SENTENCE.findall(reply) for reply in replies]
-    found = [idx for idx, s in enumerate(sentences) if f" {expected} " in f" {_normalize(s)} "]
+    found = [idx for idx, s in enumerate(sentences) if _mentions(s, expected)]
     if not found:
         return None
     if sum(_GUESS.search(sentence) is not None for sentence in sentences) > 1:
@@ -98,6 +125,12 @@ def _states(replies: Sequence[str], expected: str) -> bool | None:
     return False
 
 
+def _mentions(sentence: str, expected: str) -> bool:
+    if expected == "a":
+        return _LETTER_A.search(sentence) is not None
+    return f" {expected} " in f" {_normalize(sentence)} "
+
+
 def _fills(frame: list[str], words: list[str], expected: str) -> bool:
     """Tell whether a sentence is another one with as many other words in place of the answer."""
     if _ANSWER not in frame:
@@ -109,7 +142,7 @@ def _fills(frame: list[str], words: list[str], expected: str) -> bool:
         [*words[:start], _ANSWER, *words[end:]] == frame
         and len(other) == len(expected.split())
         and other != expected.split()
-        and bool(content_words(" ".join(other)))
+        and (len(expected) == 1 or bool(content_words(" ".join(other))))  # options are letters
     )
 
 
@@ -135,4 +168,4 @@ def is_mathematical(reference: str) -> bool:
 
 def _normalize(text: str) -> str:
     words = re.sub(r"[^\w\s]", " ", text.casefold()).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    return " ".join([word for word in words if word not in ("a", "an", "the")] or words)

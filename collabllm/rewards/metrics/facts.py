@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from collabllm.messages import Message
 from collabllm.rewards.registry import MetricTools, NotApplicableError, metric
 from collabllm.tasks import Fact, Task
-from collabllm.tasks.matching import facts_told, find_asking
+from collabllm.tasks.matching import facts_told, find_asking, find_questions
 from collabllm.tasks.results import share_of_values_used, user_words
+
+ASKED_RESULT = "the reference has questions, which a result may have, too"
 
 
 @metric("facts_elicited", needs={"facts"})
@@ -33,7 +35,10 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
 
     A question for something already said, or for something the user has no preference about,
     counts; so does the second of two questions for one fact. 0 when nothing was asked.
+
+    Not applicable where the reference has questions, as a quiz does: they are the result.
     """
+    _refuse_asked_results(task)
     replies = find_asking(_facts(task), conversation)
     asked = sum(len(reply.questions) for reply in replies)
     return sum(reply.num_needless for reply in replies) / asked if asked else 0.0
@@ -43,13 +48,15 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
 async def asks_needlessly(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return 1 if the assistant asked although the opening says everything, and 0 if it did not.
 
-    An opening says everything if it tells every fact or, for a task without facts, the whole goal.
-    Not applicable elsewhere.
+    The user's first message says everything if it tells every fact or, for a task without facts, is
+    the whole goal. Not applicable elsewhere, nor where the reference has questions, as a quiz does.
     """
+    _refuse_asked_results(task)
     users = [message for message in conversation if message["role"] == "user"]
     if {fact.name for fact in task.facts} - facts_told(task.facts, users[:1]):
         raise NotApplicableError("the opening leaves out facts")
-    if not task.facts and task.opening != task.single_turn_prompt:
+    opening = users[0]["content"] if users else task.opening
+    if not task.facts and opening.strip() != task.single_turn_prompt.strip():
         raise NotApplicableError("nobody can say whether the opening leaves something out")
     return float(any(reply.questions for reply in find_asking(task.facts, conversation)))
 
@@ -71,6 +78,11 @@ async def facts_used(conversation: Sequence[Message], task: Task, tools: MetricT
         ),
         default=0.0,
     )
+
+
+def _refuse_asked_results(task: Task) -> None:
+    if find_questions(task.single_turn_completion):
+        raise NotApplicableError(ASKED_RESULT)
 
 
 def _facts(task: Task) -> tuple[Fact, ...]:

@@ -14,7 +14,6 @@ import json
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from collabllm.servers.process import free_port
 
 ROOT = Path(__file__).parents[1]
 MAX_TURNS = 2
@@ -59,10 +60,7 @@ def run(name: str, folder: Path, args: argparse.Namespace) -> str:
     tasks = [{"task_id": f"C{i:05}", "single_turn_prompt": f"code C{i:05}"} for i in
              range(args.num_conversations)]  # fmt: skip
     (folder / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = time.monotonic()
+    port, started = free_port(), time.monotonic()
     server, client = start_server(port, folder, args), start_client(port, folder, args)
     try:
         wait_for(folder, args.num_conversations // 3, client)

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from collabllm.data.demo_generator import generate_rows
+from collabllm.servers.process import free_port
 from scripts.simulate_chats import main as simulate
 from scripts.train_sft import main as train_sft
 from tests.evaluation.study_people import Participant
@@ -179,9 +180,7 @@ def in_small(words, servers):
     urls = iter(server.url for server in servers)
     rest = [FILES.get(word, word) for word in rest]
     rest = [re.sub(r"http://[\w.]+:\d+/v1", lambda _: next(urls), word) for word in rest]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     online = json.dumps(ONLINE, separators=(",", ":"))
     return (
         name,

@@ -4,9 +4,11 @@ import atexit
 import contextlib
 import logging
 import os
+import random
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.2
 _STOP_TIMEOUT_S = 20.0
 _TAIL_LINES = 20
+_PORTS = range(20_000, 32_768)  # below those that systems give to whoever asks for any
 _ERROR = re.compile(r"\w(Error|Exception): ")
 # Runs the command, and ends its whole process group when the input ends, which happens however
 # this process ends: first by SIGTERM, after a while by SIGKILL.
@@ -34,6 +37,15 @@ wait $server; status=$?
 while kill -0 $server 2>/dev/null; do wait $server; status=$?; done
 exit $status
 """
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at, for a server that starts later."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class ServerProcess:

@@ -33,6 +33,14 @@ def wants_to_resume(resume: Any) -> bool:
     return str(resume).lower() not in ("", "false", "none")
 
 
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / _LAST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # missing, or a kill came while it was written
+        return False
+    return True
+
+
 def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
     """Return the checkpoint to go on from, or None to start afresh.
 
@@ -49,11 +57,11 @@ def find_checkpoint(resume: str | None, output_dir: str) -> str | None:
     word = str(resume).lower()
     if word not in ("true", "auto"):
         checkpoint = Path(str(resume)).expanduser()
-        if not (checkpoint / _LAST_FILE).is_file():
+        if not _is_complete(checkpoint):
             raise FileNotFoundError(f"{resume}: there is no complete checkpoint.")
         return str(checkpoint)
     folders = list_checkpoints(Path(output_dir))
-    complete = [folder for folder in folders if (folder / _LAST_FILE).is_file()]
+    complete = [folder for folder in folders if _is_complete(folder)]
     for folder in folders:
         if folder not in complete:
             logger.warning("%s is incomplete and passed over.", folder)

@@ -19,6 +19,7 @@ PERSON = """
   const button = (text) => buttons().find((one) => one.textContent === text);
   const step = () => {
     for (const node of document.querySelectorAll(".message")) shown.add(node.textContent);
+    for (const text of JSON.parse(localStorage.shown || "[]")) shown.add(text);  // of another tab
     localStorage.shown = JSON.stringify([...shown]);
     if (document.getElementById("view")?.textContent.includes("That was all.")) return;
     if (chance(0.04)) return location.reload();

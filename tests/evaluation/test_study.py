@@ -14,7 +14,7 @@ from collabllm.evaluation.study.host import Host
 from collabllm.evaluation.study.person import Rules, rebuild
 from collabllm.evaluation.study.store import Study, StudyTask, export, open_study, read_answers
 from collabllm.web import UserError
-from tests.browser import is_dark, needs_browser, screen, wait_for
+from tests.browser import is_dark, needs_browser, screen, wait_for, wait_until
 from tests.evaluation.study_people import Participant, Quiet
 from tests.pages import client_of, running
 
@@ -278,7 +278,7 @@ def test_the_page_in_a_browser(tmp_path, browser, width, scheme):
         dark = is_dark(browser)
         grade("choice", 2)
         press("Finish")
-        wait_for(browser, "h1")
+        wait_until(browser, "document.getElementById('view').textContent.includes('That was all.')")
         log = browser.get_log("browser")
 
     last = read_answers(tmp_path)[1][-1]

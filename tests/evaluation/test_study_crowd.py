@@ -16,7 +16,7 @@ import httpx2 as httpx
 import pytest
 
 from collabllm.evaluation.study.store import open_study, read_answers
-from collabllm.web import find_port
+from collabllm.servers.process import free_port
 from tests.browser import needs_browser, start_browser
 from tests.evaluation.study_browsers import Browsers
 from tests.evaluation.study_people import Participant
@@ -25,8 +25,7 @@ from tests.pages import client_of
 
 
 def free_address():
-    with find_port("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     return port, f"http://127.0.0.1:{port}"
 
 

@@ -113,7 +113,7 @@ def test_a_run_over_three_servers_of_which_one_dies_and_comes_back(monkeypatch):
     assert sum(usage.requests for usage in by_server.values()) == 600
     talks = Counter(body["messages"][0]["content"] for body in b.requests)
     assert Counter(talks.values())[3] >= 30  # all turns of most of its conversations
-    assert a.delivered["m", "requests"] > 100  # 19 before it died
+    assert a.delivered["m", "requests"] > 60  # 19 before it died
 
 
 def test_preflight_needs_one_server_of_several(caplog):

@@ -58,7 +58,7 @@ def answer(body):
 def test_300_conversations_survive_a_20_percent_fault_rate(tmp_path):
     ledger = UsageLedger()
     with FakeServer(answer, fault_rate=0.2) as server:
-        client = OpenAIClient(server.url, "k", ledger=ledger, max_retries=8, timeout_s=1.0)
+        client = OpenAIClient(server.url, "k", ledger=ledger, max_retries=8, timeout_s=10.0)
         records = list(
             simulate(
                 make_tasks(300),
@@ -213,7 +213,7 @@ def test_a_killed_run_resumes_to_a_complete_file_without_duplicates(tmp_path, ki
     os.kill(process.pid, kill)
     process.wait()
     kept = path.read_text()
-    assert len(kept.splitlines()) >= 9
+    assert 9 <= len(kept.splitlines()) < 160
     path.write_text(kept + '{"task_id": "torn')
 
     subprocess.run([*command, "resume"], check=True, capture_output=True, cwd=ROOT)

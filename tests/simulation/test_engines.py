@@ -96,12 +96,12 @@ def test_a_cancelled_reply_is_not_written_to_its_end(tiny):
 
     steps = []
     with LocalAssistant(tiny, max_new_tokens=300, do_sample=False, batching="padded") as local:
+        whole = run(local.agenerate(user("a"))).completion_tokens
         local.model.register_forward_hook(lambda *_: steps.append(1))
         run(leave_after(local, 3))
         after = run(local.agenerate(user("b"))).completion_tokens
 
-    assert after <= 300
-    assert len(steps) < 300 + after
+    assert after <= len(steps) < whole + after
 
 
 def test_a_call_chooses_its_temperature_among_others_in_padded_batches(tiny):
@@ -123,7 +123,7 @@ def test_a_call_chooses_its_temperature_among_others_in_padded_batches(tiny):
 
 
 def test_with_continuous_batching_a_call_chooses_its_temperature_where_that_was_asked_for(tiny):
-    options = {"max_new_tokens": 6, "batching": "continuous", "dtype": "float32"}
+    options = {"max_new_tokens": 12, "batching": "continuous", "dtype": "float32"}
     with LocalAssistant(tiny, temperature=1.0, own_temperatures=True, **options) as local:
         cold = {run(local.agenerate(user("a"), temperature=1e-4)).text for _ in range(3)}
         warm = {run(local.agenerate(user("a"))).text for _ in range(3)}

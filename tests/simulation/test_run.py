@@ -202,12 +202,12 @@ def test_several_addresses_on_the_command_line_share_the_conversations(
 ):
     urls = [server.url for server in three_servers]
 
-    words = ["--assistant_model", "a", "--assistant_base_url", *urls, "--num_tasks", "20"]
+    words = ["--assistant_model", "a", "--assistant_base_url", *urls, "--num_tasks", "60"]
     main([*words, "--max_turns", "2", "--output_dir", str(tmp_path)])
 
     talks = [_turns_by_conversation(server) for server in three_servers]
     assert all(talks)
-    assert sum(map(len, talks)) == len(set().union(*talks)) == 20  # none is split over servers
+    assert sum(map(len, talks)) == len(set().union(*talks)) == 60  # none is split over servers
     assert {count for talk in talks for count in talk.values()} == {2}
     printed = capsys.readouterr().out
     for server in three_servers:
@@ -224,7 +224,7 @@ def test_several_addresses_in_yaml_serve_assistant_and_users(three_servers, tmp_
         server.answer = lambda body: (
             "reply" if body["model"] == "a" else user_json(f"message {hash(str(body))}")
         )
-    words = "--assistant_model a --user openai --user_model u --num_tasks 20 --max_turns 1"
+    words = "--assistant_model a --user openai --user_model u --num_tasks 60 --max_turns 1"
     main(["--config", str(config), *words.split(), "--output_dir", str(tmp_path / "run")])
 
     a, b, c = three_servers

@@ -350,7 +350,7 @@ class Echo(Assistant):
 @pytest.fixture
 def go_on_at():
     def go_on_at(rows, step=0, max_length=100, with_share=False):
-        flags = ["--max_turns=4", f"--max_length={max_length}", "--reward_timeout_s=0.2"]
+        flags = ["--max_turns=4", f"--max_length={max_length}", "--reward_timeout_s=2"]
         settings, _ = parse_args(flags)
         online = SimpleNamespace(
             settings=settings,

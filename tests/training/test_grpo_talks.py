@@ -50,7 +50,7 @@ def moods(monkeypatch):
 @pytest.fixture
 def online(moods):
     """Return who talks, rewarded by repetition."""
-    settings, _ = parse_args(["--max_turns=1", "--reward_timeout_s=0.2", "--concurrency=1"])
+    settings, _ = parse_args(["--max_turns=1", "--reward_timeout_s=2", "--concurrency=1"])
     settings.weights, settings.watched = {"repetition": 1.0}, []
     return SimpleNamespace(
         settings=settings,
@@ -80,7 +80,7 @@ def test_a_user_that_hangs_costs_its_conversation_and_not_the_run(online, moods,
     talks = talk_about(tasks, online, tmp_path / "talks.jsonl")
 
     errors = [record.result.error for record, _ in talks]
-    assert sorted(errors) == ["", "", "it took over 0.2 s"]
+    assert sorted(errors) == ["", "", "it took over 2 s"]
     assert [future.reward is None for _, future in talks] == [bool(error) for error in errors]
 
 
@@ -103,9 +103,9 @@ def test_users_that_all_fail_or_hang_end_no_run(online, moods, tmp_path, caplog)
     assert "--resume" not in caplog.text
 
     moods.update(dict.fromkeys(moods))
-    moods.update(dict.fromkeys((task.task_id for task in tasks[:5]), "silent"))
+    moods.update(dict.fromkeys((task.task_id for task in tasks[:2]), "silent"))
     scores = measure(talk_about(tasks, online, tmp_path / "talks.jsonl"))
-    assert scores["num_conversations"] == 35
+    assert scores["num_conversations"] == 38
 
 
 def test_an_evaluation_without_any_reward_ends_no_run_and_is_not_the_best(
@@ -198,7 +198,7 @@ def test_two_processes_train_online_and_leave_each_conversation_once(grpo_flags,
     )
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     process = start(flags, launcher, "scripts/train_grpo.py")
-    output = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=540)[0]
 
     assert process.returncode == 0, output
     metrics = read_metrics(tmp_path / "run")

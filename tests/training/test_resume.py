@@ -144,7 +144,7 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(sft_flags, tm
         sft_flags(output_dir=tmp_path / "two", batch_size=2, ddp_backend="gloo", **settings),
         ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
     )
-    output = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=540)[0]
 
     assert process.returncode == 0, output
     one, two = (
@@ -169,7 +169,7 @@ def test_two_processes_share_the_references_log_probs_and_stop_together(sft_flag
     (child, *_) = children_of(process.pid)
 
     os.kill(child, signal.SIGTERM)
-    output = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=540)[0]
 
     (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
     assert "--resume_from_checkpoint true" in output
@@ -272,13 +272,16 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(sft_flags, tmp_path, mo
 
 
 def test_an_incomplete_checkpoint_is_passed_over(tmp_path, caplog):
-    for step in (2, 10, 12):
+    for step in (2, 10, 12, 14):
         (tmp_path / f"checkpoint-{step}").mkdir()
     for step in (2, 10):
-        (tmp_path / f"checkpoint-{step}/trainer_state.json").touch()
+        (tmp_path / f"checkpoint-{step}/trainer_state.json").write_text("{}")
+    # As a kill leaves it between the file's opening and its writing.
+    (tmp_path / "checkpoint-14/trainer_state.json").touch()
 
     assert find_checkpoint("true", str(tmp_path)) == str(tmp_path / "checkpoint-10")
     assert "checkpoint-12 is incomplete" in caplog.text
+    assert "checkpoint-14 is incomplete" in caplog.text
     assert find_checkpoint(None, str(tmp_path)) is None
     assert find_checkpoint("false", str(tmp_path)) is None
 
@@ -288,3 +291,6 @@ def test_resuming_from_nothing_says_what_to_give(tmp_path):
         find_checkpoint("true", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
         find_checkpoint(str(tmp_path / "checkpoint-1"), str(tmp_path))
+    (tmp_path / "trainer_state.json").write_text('{"epoch": 0.')  # half written
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
+        find_checkpoint(str(tmp_path), str(tmp_path))

@@ -364,7 +364,7 @@ def test_a_missing_model_is_named(sft_flags):
 def test_only_numbered_folders_are_checkpoints(tmp_path):
     for name in ("checkpoint-best", "checkpoint-12", "checkpoint-2"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "trainer_state.json").touch()
+        (tmp_path / name / "trainer_state.json").write_text("{}")
 
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-12"]
     assert find_checkpoint("true", str(tmp_path)) == str(tmp_path / "checkpoint-12")

@@ -17,7 +17,7 @@ from collabllm.rewards.sandbox.unsafe import UNSAFE
 logger = logging.getLogger(__name__)
 
 TIERS = (BUBBLEWRAP, LANDLOCK)
-_TRIAL = Limits(wall_s=10)
+_TRIAL = Limits(wall_s=30)
 
 
 class SandboxUnavailableError(RuntimeError):

@@ -1,5 +1,6 @@
 """What a tier of isolation is: a command around a process, and what is left for it to close."""
 
+import contextlib
 import os
 import secrets
 import site
@@ -53,7 +54,17 @@ def new_user_id() -> int | None:
     """Return a user id that owns nothing, one a process; None where the caller is not root."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return None
-    return _FIRST_USER_ID + next(_user_ids) % _NUM_USER_IDS
+    taken = _users_with_processes()  # another run's ids may come to be the same
+    ids = (_FIRST_USER_ID + number % _NUM_USER_IDS for number in _user_ids)
+    return next(user_id for user_id in ids if user_id not in taken)
+
+
+def _users_with_processes() -> set[int]:
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it may end meanwhile
+            found.add(folder.stat().st_uid)
+    return found
 
 
 @lru_cache(maxsize=1)

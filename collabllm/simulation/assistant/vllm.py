@@ -1,13 +1,12 @@
 """An assistant on GPUs: starts a vLLM server of its own, and stops it at the end."""
 
 import shlex
-import socket
 from collections.abc import Sequence
 from typing import Any
 
 from collabllm.hub import BUNDLED_MODEL
 from collabllm.servers.client import OpenAIClient
-from collabllm.servers.process import ServerProcess
+from collabllm.servers.process import ServerProcess, free_port
 from collabllm.simulation.assistant.openai import OpenAIAssistant
 
 
@@ -44,7 +43,7 @@ class VllmAssistant(OpenAIAssistant):
         **settings: Any,
     ) -> None:
         words = shlex.split(command) if isinstance(command, str) else list(command)
-        port = _free_port()
+        port = free_port()
         words += ["--model", _for_vllm(model_path), "--served-model-name", model_path]
         words += ["--host", "127.0.0.1", "--port", str(port)]
         words += ["--enable-lora", *options]
@@ -86,10 +85,3 @@ def _for_vllm(model_path: str) -> str:
     from collabllm.models import resolve_model_path  # torch loads here
 
     return resolve_model_path(model_path)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

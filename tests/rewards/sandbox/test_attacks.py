@@ -90,7 +90,7 @@ def test_a_limit_ends_it(name, memory, tier, monkeypatch, tmp_path):
     elif "memory" in name and process_module.make_group(SMALL) is None:
         pytest.skip("this machine gives no control group")
     endless = any(word in name for word in ("for ever", "in C", "output"))
-    limits = replace(SMALL, wall_s=1.5) if endless else replace(SMALL, wall_s=30)
+    limits = replace(SMALL, wall_s=3, cpu_s=1) if endless else replace(SMALL, wall_s=30)
     before = os.statvfs(tmp_path)
 
     result = run_program(LIMITED[name], limits, tier=tier)
@@ -121,8 +121,11 @@ def test_pairs_of_sockets_that_stay_connected_work(tier):
 def test_no_process_is_left_behind(name, every_tier):
     if os.geteuid() != os.getuid() and name == "a fork bomb":
         pytest.skip("root that plays a user has no limit on processes")
-    run_program(LEFT_BEHIND[name], Limits(wall_s=2, cpu_s=1), tier=every_tier)
+    run_program(LEFT_BEHIND[name], PATIENT, tier=every_tier)
 
+    deadline = time.monotonic() + 60  # the whole machine's: other tests' programs end by then
+    while _left() and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert _left() == []
 
 

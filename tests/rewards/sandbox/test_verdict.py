@@ -10,7 +10,7 @@ from tests.rewards.sandbox.programs import cheat
 pytestmark = pytest.mark.skipif(
     isolation_error() is not None, reason=f"no isolation: {isolation_error()}"
 )
-LIMITS = Limits(wall_s=20, memory_bytes=2**29)
+LIMITS = Limits(wall_s=60, memory_bytes=2**29)  # a machine under load imports pandas in 15 s
 ONE_MORE = "def f(x):\n    return x + 1"
 SAME = "def f(x):\n    return x"
 

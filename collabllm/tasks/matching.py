@@ -20,6 +20,7 @@ from collabllm.tasks.words import (
     content_words,
     cut_value,
     find_numbers,
+    is_unspaced,
     singular,
 )
 
@@ -41,6 +42,7 @@ _NOT_SO = re.compile(
     r"\b(not|never|no idea|dont know|unsure|(more|less|fewer) than)\b|n['\u2019]t\b", re.IGNORECASE
 )
 
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _QUESTION_WORDS = frozenset("how long many often what when where which who".split())
 
 
@@ -180,7 +182,7 @@ def _resolve(facts: Sequence[Fact], matcher: str) -> tuple[str, str]:
 def _match_by_cues(facts: Sequence[Fact], questions: Sequence[str], known: set[str]) -> list[Fact]:
     asked: list[Fact] = []
     for question in questions:
-        words = {singular(word) for word in re.findall(r"[a-z']+", question.lower())}
+        words = {singular(word) for word in _WORD.findall(question.lower())}
         scores = {
             fact.name: _cue_score(fact, question.lower(), words)
             for fact in facts
@@ -198,6 +200,8 @@ def _cue_score(fact: Fact, question: str, words: set[str]) -> float:
     for cue in fact.cues or _cues_of_name(fact.name):
         if " " in cue:
             score += 2 * (cue in question)
+        elif is_unspaced(cue):
+            score += 1.5 * (cue in question)
         else:
             score += (singular(cue) in words) * (0.5 if cue in _QUESTION_WORDS else 1.5)
     return score

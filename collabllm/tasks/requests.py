@@ -30,7 +30,8 @@ _IN_SENTENCE = "|".join(
     )
 )
 """Full stops that end no sentence."""
-_SENTENCE = re.compile(rf"[^.!{_MARKS}\n]+(?:(?:{_IN_SENTENCE})[^.!{_MARKS}\n]+)*[.!{_MARKS}]*")
+_ENDS = f".!\u3002\uff01{_MARKS}"  # also the Chinese full stop and the full-width mark
+_SENTENCE = re.compile(rf"[^{_ENDS}\n]+(?:(?:{_IN_SENTENCE})[^{_ENDS}\n]+)*[{_ENDS}]*")
 _ITEM = re.compile(r"^\s*(?:[-*\u2022\u2013]|\(?\d{1,2}[.)])\s+(?P<text>.+)$")
 _SOME_QUESTIONS = (
     r"(two|three|four|five|a few|some|a couple of) "

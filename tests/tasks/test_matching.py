@@ -345,6 +345,94 @@ def test_a_value_in_another_facts_answer_is_not_told_by_it():
     assert told(facts, "Plan a deck.", "It is 12 metres.") == {"length", "twin"}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("It takes 3.5 hours", "3"),
+        ("costs 1,000 euros", "1"),
+        ("at 10:30", "10"),
+        ("at 10:30", "30"),
+        ("-5 degrees", "5"),
+        ("The red one please", "1"),
+        ("No one knows", "1"),
+        ("am 24. Dezember", "12. Dezember"),
+        ("1. Cut it.\n2. Fry it.", "1"),
+        ("in 2012\u5e74", "12"),
+    ],
+)
+def test_a_value_is_not_a_part_of_a_number_nor_a_pronoun(text, value):
+    assert not contains_value(text, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2\u20133 people", "2-3"),
+        ("10 - 12", "12"),
+        ("It costs \u20ac1,000.", "\u20ac1,000"),
+        ("It costs \u20ac1,000.", "1,000"),
+        ("Room 5, please", "5"),
+        ("Guests:12", "12"),
+        ("\u2013 5 guests", "5"),
+        ("It is -5 degrees", "-5 degrees"),
+        ("for one guest", "1"),
+        ("Only one", "one"),
+        ("I go to bed around one, at last", "one"),
+        ("Monday at 10:00", "Monday at 10"),
+        ("ports: ['8080:80']", "8080"),
+        ("1 week", "one week"),
+        ("the red one please", "the red one"),
+        ("am 12. Dezember", "12. Dezember"),
+        ("12. On Friday.", "12"),
+    ],
+)
+def test_a_value_is_found_beside_marks_and_in_either_spelling(text, value):
+    assert contains_value(text, value)
+
+
+def test_a_short_number_that_is_said_first_is_told():
+    facts = (Fact("guests", "12", value="12"), Fact("date", "On Friday", value="Friday"))
+
+    assert told(facts, "Plan a party.", "12. On Friday.") == {"guests", "date"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("\u6211\u63a8\u8350\u60a8\u53bb\u5df4\u9ece\u65c5\u884c\u4e09\u5929", "\u5df4\u9ece"),
+        ("\u6211\u4eec12\u4eba", "12"),
+        ("\u53bbParis\u65c5\u884c", "Paris"),
+    ],
+)
+def test_a_value_is_found_where_no_spaces_separate_words(text, value):
+    assert contains_value(text, value)
+
+
+def test_chinese_marks_end_sentences():
+    assert find_questions("\u6211\u63a8\u8350\u5df4\u9ece\u3002\u51e0\u4f4d\uff1f") == [
+        "\u51e0\u4f4d\uff1f"
+    ]
+    assert find_questions("\u597d\uff01\u51e0\u4f4d\uff1f") == ["\u51e0\u4f4d\uff1f"]
+
+
+@pytest.mark.parametrize(
+    ("cue", "question"),
+    [
+        ("gr\u00f6\u00dfe", "Welche Gr\u00f6\u00dfe?"),
+        ("tama\u00f1o", "\u00bfQu\u00e9 tama\u00f1o?"),
+        (
+            "\u0440\u0430\u0437\u043c\u0435\u0440",
+            "\u041a\u0430\u043a\u043e\u0439 \u0440\u0430\u0437\u043c\u0435\u0440?",
+        ),
+        ("\u9884\u7b97", "\u60a8\u7684\u9884\u7b97\u662f\u591a\u5c11\uff1f"),
+    ],
+)
+def test_cue_words_of_other_languages_are_found(cue, question):
+    facts = (Fact("it", "This.", (cue,)),)
+
+    assert facts_asked_for(facts, [question], set(), "cues") == [*facts]
+
+
 def test_a_missing_encoder_is_said_once(monkeypatch, caplog):
     monkeypatch.setattr("collabllm.tasks.matching.has_bundled_encoder", lambda: False)
     warn_without_encoder.cache_clear()

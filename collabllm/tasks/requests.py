@@ -185,14 +185,15 @@ def _asks(sentence: str, is_advice: bool = False) -> bool:
         return False
     if len(wanting) == len(clauses):
         has_begun = not is_advice and _STARTS_REQUEST.search(sentence) is not None
-        return has_begun or _has_mark(sentence) or _REQUEST.search(sentence) is not None
+        return has_begun or has_question_mark(sentence) or _REQUEST.search(sentence) is not None
     return any(
-        _REQUEST.search(clause) or (_has_mark(sentence) and _BEGINS_QUESTION.match(clause))
+        _REQUEST.search(clause) or (has_question_mark(sentence) and _BEGINS_QUESTION.match(clause))
         for clause in wanting
     )
 
 
-def _has_mark(sentence: str) -> bool:
+def has_question_mark(sentence: str) -> bool:
+    """Tell whether a sentence ends in a question mark, whatever quotes or brackets follow."""
     return sentence.rstrip(" \r\n\"')*_.!").endswith(tuple(_MARKS))
 
 

@@ -5,6 +5,12 @@ from functools import lru_cache
 
 PERSON_WORDS = frozenset("patient man woman boy girl male female she her his him".split())
 """Whom a fact is about: the user says "I" instead."""
+DENIAL = re.compile(
+    r"\b(?:no|not|none|never|nor|neither|nobody|nothing|without|cannot|dont|den(?:y|ies|ied|ying))\b|"
+    r"n['\u2019]t\b",
+    re.IGNORECASE,
+)
+"""Words that deny what stands in their sentence."""
 _SHORT = 3  # letters of a value that must have the same case: "Go" is no "go"
 _NUMBERS = dict(
     zip(
@@ -104,7 +110,7 @@ _ENDS_NUMBER = r"(?![.,]\d|:(?!00)[0-5]\d(?!\d))"
 @lru_cache(maxsize=10_000)
 def _value_pattern(value: str) -> re.Pattern[str]:
     exact = len(value) <= _SHORT and value != value.lower()
-    parts = _normalise(value).split()
+    parts = _normalise(_comparable(value)).split()
     words = r"\s+".join(map(re.escape, parts))
     first, last = (parts[0][0], parts[-1][-1]) if parts else ("", "")
     before = rf"(?<!{_LETTER})" + _BEGINS_NUMBER * first.isdigit()
@@ -114,16 +120,20 @@ def _value_pattern(value: str) -> re.Pattern[str]:
 
 
 def _where_to_find(value: str, text: str) -> str:
-    text = _comparable(text)
+    text = _comparable(text, _is_list(value))
     return _normalise(text) if _normalise(value) != "1" else _normalise(_PRONOUN.sub("_", text))
 
 
 @lru_cache(maxsize=256)
-def _comparable(text: str) -> str:
-    """Return a text without the marks of a list, which has at least two."""
+def _comparable(text: str, is_list: bool = False) -> str:
+    """Return a text without the marks of its list, if it is one or said to be a part of one."""
     # Runs of spaces first: the patterns after it would try each place of a run anew.
     text = _LINE_STARTS.sub("\n", _SPACES.sub(" ", text))
-    return _LIST_MARK.sub("\n", text) if len(_LIST_MARK.findall(text)) > 1 else text
+    return _LIST_MARK.sub("\n", text) if is_list or _is_list(text) else text
+
+
+def _is_list(text: str) -> bool:
+    return len(_LIST_MARK.findall(text)) > 1
 
 
 @lru_cache(maxsize=256)

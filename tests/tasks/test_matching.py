@@ -390,6 +390,105 @@ def test_a_value_is_found_beside_marks_and_in_either_spelling(text, value):
     assert contains_value(text, value)
 
 
+HISTORY = Fact("fact 1", "The patient has a history of diabetes and hypertension.")
+NO_HISTORY = Fact("fact 1", "There is no history of diabetes and hypertension.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No history of diabetes or hypertension.",
+        "He denies any history of diabetes and hypertension.",
+        "Without any history of diabetes or hypertension.",
+        "I cannot say if there is a history of diabetes and hypertension.",
+        "Is a history of diabetes and hypertension important?",
+        "Fever, but no history of diabetes and hypertension.",
+    ],
+)
+def test_a_denial_or_a_question_tells_no_fact(text):
+    assert told((HISTORY,), "What is it?", text) == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "There's a history of hypertension and diabetes",
+        "No, there is a history of diabetes and hypertension.",
+        "A history of diabetes and hypertension, no fever.",
+        "No fever, but a history of diabetes and hypertension.",
+    ],
+)
+def test_a_denial_of_something_else_takes_nothing_from_a_fact(text):
+    assert told((HISTORY,), "What is it?", text) == {"fact 1"}
+    assert told((NO_HISTORY,), "What is it?", text) == set()
+
+
+def test_a_denial_tells_a_fact_that_denies():
+    text = "No diabetes or hypertension in his history."
+    green, paint = Fact("colour", "No green"), Fact("colour", "I want no green paint on walls.")
+
+    assert told((NO_HISTORY,), "What is it?", text) == {"fact 1"}
+    assert told((green,), "Plan a room.", "No green, please") == {"colour"}
+    assert told((paint,), "Plan a room.", "On walls no green paint!") == {"colour"}
+    assert told((paint,), "Plan a room.", "On walls green paint!") == set()
+
+
+def test_a_fact_that_asks_is_told_by_a_question():
+    facts = (Fact("shard 2", "How many loaves does the baker sell?"),)
+
+    assert told(facts, "A baker.", "The baker, how many loaves does he sell?") == {"shard 2"}
+    assert told(facts, "A baker.", "The baker does sell loaves.") == set()
+
+
+@pytest.mark.parametrize("opening", ["hi", ""])
+def test_a_short_opening_keeps_no_later_message_from_telling(opening):
+    facts = (Fact("shard 2", "The baker made twelve loaves this morning."),)
+    text = "I think this baker made 12 loaves this morning"
+
+    assert told(facts, opening, text) == {"shard 2"}
+
+
+def test_what_stands_beside_the_opening_said_again_is_told():
+    story = "Six loaves a day are what the baker gives away."
+
+    assert told(SHARDS, story, f"As I said: {story} Each loaf costs two euros.") == {"shard 3"}
+
+
+def test_a_value_in_a_longer_value_is_not_told_by_it():
+    facts = (
+        Fact("city", "We go to Paris.", value="Paris"),
+        Fact("venue", "We see the Opera.", value="Paris Opera"),
+        Fact("guests", "We are 10.", value="10"),
+        Fact("length", "For a while.", value="10 days"),
+    )
+
+    assert told(facts, "the Paris Opera please, 10 days") == {"venue", "length"}
+    assert told(facts, "10 days in Paris, 10 of us") == {"length", "city", "guests"}
+
+
+def test_facts_with_one_answer_are_told_as_they_are_asked_for():
+    facts = (Fact("pets", "Yes.", ("pets",)), Fact("parking", "Yes.", ("parking",)))
+    talk = [
+        {"role": "user", "content": "Find a flat."},
+        {"role": "assistant", "content": "Any pets?"},
+        {"role": "user", "content": "Yes."},
+        {"role": "assistant", "content": "Do you need parking?"},
+        {"role": "user", "content": "Yes."},
+    ]
+
+    assert facts_told(facts, talk[:3]) == {"pets"}
+    assert facts_told(facts, talk) == {"pets", "parking"}
+    assert facts_told(facts, [*talk[:3], {"role": "user", "content": "And now?"}]) == {"pets"}
+    assert told(facts, "Find a flat.", "Yes.") == {"pets", "parking"}
+
+
+def test_a_list_is_found_as_it_was_said():
+    steps = "1. Cut the bread.\n2. Fry it."
+
+    assert contains_value(f"I want this:\n{steps}\nThanks.", steps)
+    assert contains_value(f"I want this: {steps}", steps)
+
+
 def test_a_short_number_that_is_said_first_is_told():
     facts = (Fact("guests", "12", value="12"), Fact("date", "On Friday", value="Friday"))
 

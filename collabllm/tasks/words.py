@@ -38,8 +38,10 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U0003ffff"
 )
-_LETTER = rf"[^\W{_UNSPACED}]"  # or a digit
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_GAP = (
+    "\u200b"  # on both sides of such a letter: a class of them in each pattern is slow to compile
+)
 # Words that say nothing about a task: grammar, and what anybody can write under any request.
 _EMPTY = frozenset(
     """
@@ -89,7 +91,7 @@ def contains_value(text: str, value: str) -> bool:
 
 def cut_value(text: str, value: str) -> str:
     """Take a value out of a text, wherever `contains_value` finds it."""
-    return _value_pattern(value).sub(" . ", _where_to_find(value, text))
+    return _value_pattern(value).sub(" . ", _where_to_find(value, text)).replace(_GAP, "")
 
 
 def is_unspaced(text: str) -> bool:
@@ -113,9 +115,8 @@ def _value_pattern(value: str) -> re.Pattern[str]:
     parts = _normalise(_comparable(value)).split()
     words = r"\s+".join(map(re.escape, parts))
     first, last = (parts[0][0], parts[-1][-1]) if parts else ("", "")
-    before = rf"(?<!{_LETTER})" + _BEGINS_NUMBER * first.isdigit()
-    after = rf"(?!{_LETTER})" + _ENDS_NUMBER * last.isdigit()
-    before, after = "" if is_unspaced(first) else before, "" if is_unspaced(last) else after
+    before = r"(?<!\w)" * (first != _GAP) + _BEGINS_NUMBER * first.isdigit()
+    after = r"(?!\w)" * (last != _GAP) + _ENDS_NUMBER * last.isdigit()
     return re.compile(rf"{before}{words}{after}", re.NOFLAG if exact else re.IGNORECASE)
 
 
@@ -138,6 +139,7 @@ def _is_list(text: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _normalise(text: str) -> str:
+    text = _IS_UNSPACED.sub(rf"{_GAP}\g<0>{_GAP}", text.replace(_GAP, ""))
     return _NUMBER_WORD.sub(_to_digits, _DASHES.sub("-", _SPACES.sub(" ", text)))
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from collabllm.data_processing.splitting import check_split_column, is_eval_task, task_key
@@ -10,10 +10,13 @@ from collabllm.files import find_split_file
 from collabllm.hub import check_reachable
 from collabllm.tasks.demo import DemoSide, demo_tasks
 from collabllm.tasks.fields import Row
+from collabllm.tasks.matching import facts_told
 from collabllm.tasks.sources import recognise
 from collabllm.tasks.task import Task, to_task
 
 logger = logging.getLogger(__name__)
+
+_MAX_EXAMPLES = 5
 
 DEMO_TASKS = "demo"
 _DEMO_SIDES: Mapping[str, DemoSide | None] = {
@@ -56,6 +59,7 @@ def load_tasks(
         return demo_tasks(_DEMO_SIDES[str(path)])[:limit]
     tasks: dict[str, Task] = {}
     left_out: Counter[str] = Counter()
+    num_other = 0
     for where, row in _iter_rows(path, split, config):
         converted = recognise(row, columns, f"{path} {where}")
         if isinstance(converted, str):
@@ -68,13 +72,42 @@ def load_tasks(
                 f"{path} {where}: task_id {task.task_id!r} is that of an earlier row with another "
                 "goal; give each goal an id of its own, or leave task_id out."
             )
+        num_other += (known.facts, known.single_turn_completion) != (
+            task.facts,
+            task.single_turn_completion,
+        )
         if limit is not None and len(tasks) >= limit:
             break
+    if num_other:
+        logger.warning(
+            "%s: %d rows have the goal of an earlier row, but other facts or another reference; "
+            "the first row of a goal counts.",
+            path,
+            num_other,
+        )
     for why, number in left_out.items():
         logger.warning("%s: %d rows left out: %s.", path, number, why)
     if not tasks:
         raise ValueError(f"{path}: has no tasks.")
+    _check_openings(path, tasks.values())
     return list(tasks.values())
+
+
+def _check_openings(path: str | Path, tasks: Iterable[Task]) -> None:
+    """Warn of openings that tell other facts than they say, as `facts_told` reads them."""
+    wrong = []
+    for task in tasks:
+        for opening in task.told_openings:
+            told = facts_told(task.facts, [{"role": "user", "content": opening.text}])
+            if other := sorted(told ^ {*opening.tells}):
+                wrong.append(f"task {task.task_id!r}: {', '.join(map(repr, other))}")
+    if wrong:
+        logger.warning(
+            "%s: %d openings do not tell the facts that their 'tells' says, or tell others: %s.",
+            path,
+            len(wrong),
+            "; ".join(wrong[:_MAX_EXAMPLES]) + "; ..." * (len(wrong) > _MAX_EXAMPLES),
+        )
 
 
 def _iter_rows(

@@ -1,7 +1,8 @@
 """Which facts a text tells, and which a question asks for."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,14 +13,16 @@ from collabllm.tasks.embeddings import (
     warn_without_encoder,
 )
 from collabllm.tasks.meaning import match_by_meaning
-from collabllm.tasks.requests import find_questions, split_sentences
+from collabllm.tasks.requests import find_questions, has_question_mark, split_sentences
 from collabllm.tasks.task import Fact
 from collabllm.tasks.words import (
+    DENIAL,
     PERSON_WORDS,
     contains_value,
     content_words,
     cut_value,
     find_numbers,
+    is_unspaced,
     singular,
 )
 
@@ -37,10 +40,21 @@ MATCHERS = ("auto", "cues", "semantic")
 _SHARE_OF_WORDS = 0.8  # of an answer without a value, in one later message
 _MIN_WORDS = 2
 _MIN_SENTENCE = 3  # words; "Yes." is no part of "Yes, on Friday."
-_NOT_SO = re.compile(
-    r"\b(not|never|no idea|dont know|unsure|(more|less|fewer) than)\b|n['\u2019]t\b", re.IGNORECASE
+_DOUBT = re.compile(
+    r"(?:n['\u2019]t|\b(?:dont|cannot|not)) (?:know|say|tell|remember|sure)\b|"
+    r"\b(?:no idea|unsure)\b",
+    re.IGNORECASE,
 )
+_COMPARISON = re.compile(r"\b(?:more|less|fewer) than\b", re.IGNORECASE)
+_SENSES = (DENIAL, _DOUBT, _COMPARISON)
+_CLAUSE = re.compile(
+    r";|\b(?:but|however|although|though|except)\b|(?:,|\band\b)(?=\s(?:no|not|never|denies|without)\b)",
+    re.IGNORECASE,
+)
+"""Where a clause ends that a denial reaches through."""
+_SAYS_NO = re.compile(r"^no,\s", re.IGNORECASE)  # to what was asked; what follows is no denial
 
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _QUESTION_WORDS = frozenset("how long many often what when where which who".split())
 
 
@@ -73,35 +87,79 @@ def find_asking(
     for idx, message in enumerate(messages):
         if message["role"] == "assistant":
             questions = tuple(find_questions(message["content"]))
-            known = facts_told(facts, messages[:idx]) if questions else set()
+            known = facts_told(facts, messages[:idx], matcher) if questions else set()
             asked = facts_asked_for(facts, questions, known, matcher)
             found.append(Asking(questions, tuple(asked)))
     return found
 
 
-def facts_told(facts: Sequence[Fact], messages: Sequence[Message]) -> set[str]:
+def facts_told(
+    facts: Sequence[Fact], messages: Sequence[Message], matcher: str = "auto"
+) -> set[str]:
     """Return the names of the facts that the user has told in a conversation.
 
-    A fact is told by its answer, word for word, or by its value outside other facts' answers. One
-    without a value is also told by most of its answer's words, those of its name left out, and all
-    of its numbers, in one message after the first: an opening tells a story's words without telling
-    what is meant. Sentences that deny, doubt or compare ("I don't know how many loaves ...") tell
-    none, unless the answer does so, too.
+    A fact is told by its answer, word for word, or by its value outside other facts' answers and
+    longer values. One without a value is also told by most of its answer's words, those of its name
+    left out, and all of its numbers, in one message after the first: an opening tells a story's
+    words without telling what is meant. What stands in a question, or in a clause that denies,
+    doubts or compares ("I don't know how many loaves ...") where the answer does not, tells none.
+    Of facts with one answer, those are told that the message before asked for.
+
+    Args:
+        facts: Facts of the task.
+        messages: The conversation.
+        matcher: As in `facts_asked_for`; counts for facts with one answer.
     """
     users = [message["content"] for message in messages if message["role"] == "user"]
-    rests, told = users, set[str]()
-    for answer in sorted({_bare_answer(fact) for fact in facts}, key=lambda a: (-len(a), a)):
-        if any(contains_value(rest, answer) for rest in rests):
-            told.add(answer)
-            rests = [cut_value(rest, answer) for rest in rests]
-    later = [rest for text, rest in zip(users[1:], rests[1:], strict=True) if users[0] not in text]
+    told, rests = _cut_longest_first({_bare_answer(fact) for fact in facts}, users)
+    values, _ = _cut_longest_first({fact.value for fact in facts if fact.value}, rests)
+    later = [_cut_opening(*texts, users[0]) for texts in zip(users[1:], rests[1:], strict=True)]
+    answers = Counter(map(_bare_answer, facts))
+    twins = {answer for answer in told if answers[answer] > 1}
+    asked = _twins_asked_for(facts, messages, twins, matcher) if twins else set()
     return {
         fact.name
         for fact in facts
-        if _bare_answer(fact) in told
-        or (fact.value and any(contains_value(rest, fact.value) for rest in rests))
+        if _bare_answer(fact) in told - twins
+        or fact.name in asked
+        or fact.value in values
         or (not fact.value and any(_tells_most(rest, fact) for rest in later))
     }
+
+
+def _cut_longest_first(wanted: set[str], texts: Sequence[str]) -> tuple[set[str], Sequence[str]]:
+    """Return which of the wanted stand in texts, longer ones first, and the texts without them."""
+    found = set[str]()
+    for part in sorted(wanted, key=lambda text: (-len(text), text)):
+        if any(contains_value(text, part) for text in texts):
+            found.add(part)
+            texts = [cut_value(text, part) for text in texts]
+    return found, texts
+
+
+def _cut_opening(text: str, rest: str, opening: str) -> str:
+    """Return what is left of a message that says the opening again; another one's rest."""
+    opening, text = " ".join(opening.split()), " ".join(text.split())
+    is_said_again = len(opening.split()) >= _MIN_SENTENCE and opening in text
+    return text.replace(opening, " . ") if is_said_again else rest
+
+
+def _twins_asked_for(
+    facts: Sequence[Fact], messages: Sequence[Message], answers: Set[str], matcher: str
+) -> set[str]:
+    """Return which facts of one answer, such as "Yes.", were told as the reply before asked."""
+    told = set[str]()
+    reply: str | None = None
+    for message in messages:
+        if message["role"] == "assistant":
+            reply = message["content"]
+        elif message["role"] == "user":
+            said = {answer for answer in answers if contains_value(message["content"], answer)}
+            asked = facts
+            if said and reply is not None:
+                asked = facts_asked_for(facts, find_questions(reply), told, matcher)
+            told |= {fact.name for fact in asked if _bare_answer(fact) in said}
+    return told
 
 
 def _bare_answer(fact: Fact) -> str:
@@ -112,12 +170,26 @@ def _bare_answer(fact: Fact) -> str:
 
 
 def _tells_most(text: str, fact: Fact) -> bool:
+    """Tell whether a text has most words and all numbers of an answer, each in the same sense."""
     words = content_words(fact.answer) - content_words(fact.name) - PERSON_WORDS
-    if not _NOT_SO.search(fact.answer):
-        text = " ".join(part for part in split_sentences(text) if not _NOT_SO.search(part))
-    if len(words) < _MIN_WORDS or not find_numbers(fact.answer) <= find_numbers(text):
+    wanted, said = _by_sense(fact.answer, content_words), _by_sense(text, content_words)
+    wanted = {(sense, word) for sense, word in wanted if word in words}
+    if len(words) < _MIN_WORDS:
         return False
-    return len(words & content_words(text)) >= _SHARE_OF_WORDS * len(words)
+    if not _by_sense(fact.answer, find_numbers) <= _by_sense(text, find_numbers):
+        return False
+    return len(wanted & said) >= _SHARE_OF_WORDS * len(wanted)
+
+
+def _by_sense(text: str, find: Callable[[str], set[str]]) -> set[tuple[tuple[bool, ...], str]]:
+    """Return what is found in a text, and whether its clause asks, denies, doubts, compares."""
+    pairs = set()
+    for sentence in split_sentences(text):
+        asks = has_question_mark(sentence)
+        for clause in _CLAUSE.split(_SAYS_NO.sub("", sentence)):
+            sense = (asks, *(pattern.search(clause) is not None for pattern in _SENSES))
+            pairs |= {(sense, found) for found in find(clause)}
+    return pairs
 
 
 def facts_asked_for(
@@ -180,7 +252,7 @@ def _resolve(facts: Sequence[Fact], matcher: str) -> tuple[str, str]:
 def _match_by_cues(facts: Sequence[Fact], questions: Sequence[str], known: set[str]) -> list[Fact]:
     asked: list[Fact] = []
     for question in questions:
-        words = {singular(word) for word in re.findall(r"[a-z']+", question.lower())}
+        words = {singular(word) for word in _WORD.findall(question.lower())}
         scores = {
             fact.name: _cue_score(fact, question.lower(), words)
             for fact in facts
@@ -198,6 +270,8 @@ def _cue_score(fact: Fact, question: str, words: set[str]) -> float:
     for cue in fact.cues or _cues_of_name(fact.name):
         if " " in cue:
             score += 2 * (cue in question)
+        elif is_unspaced(cue):
+            score += 1.5 * (cue in question)
         else:
             score += (singular(cue) in words) * (0.5 if cue in _QUESTION_WORDS else 1.5)
     return score

@@ -32,7 +32,8 @@ _IN_SENTENCE = "|".join(
     )
 )
 """Full stops that end no sentence."""
-_SENTENCE = re.compile(rf"[^.!{_MARKS}\n]+(?:(?:{_IN_SENTENCE})[^.!{_MARKS}\n]+)*[.!{_MARKS}]*")
+_ENDS = f".!\u3002\uff01{_MARKS}"  # also the Chinese full stop and the full-width mark
+_SENTENCE = re.compile(rf"[^{_ENDS}\n]+(?:(?:{_IN_SENTENCE})[^{_ENDS}\n]+)*[{_ENDS}]*")
 _ITEM = re.compile(r"^\s*(?:[-*\u2022\u2013]|\(?\d{1,2}[.)])\s+(?P<text>.+)$")
 _SOME_QUESTIONS = (
     r"(two|three|four|five|a few|some|a couple of) "
@@ -187,14 +188,15 @@ def _asks(sentence: str, is_advice: bool = False) -> bool:
         return False
     if len(wanting) == len(clauses):
         has_begun = not is_advice and _STARTS_REQUEST.search(sentence) is not None
-        return has_begun or _has_mark(sentence) or _REQUEST.search(sentence) is not None
+        return has_begun or has_question_mark(sentence) or _REQUEST.search(sentence) is not None
     return any(
-        _REQUEST.search(clause) or (_has_mark(sentence) and _BEGINS_QUESTION.match(clause))
+        _REQUEST.search(clause) or (has_question_mark(sentence) and _BEGINS_QUESTION.match(clause))
         for clause in wanting
     )
 
 
-def _has_mark(sentence: str) -> bool:
+def has_question_mark(sentence: str) -> bool:
+    """Tell whether a sentence ends in a question mark, whatever quotes or brackets follow."""
     return sentence.rstrip(" \r\n\"')*_.!").endswith(tuple(_MARKS))
 
 

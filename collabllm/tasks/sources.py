@@ -1,6 +1,7 @@
 """Rows of other people's datasets, turned into the columns of a task."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,9 @@ from collabllm.tasks.fields import (
     read_text,
 )
 from collabllm.tasks.requests import split_sentences
-from collabllm.tasks.words import PERSON_WORDS, content_words
+from collabllm.tasks.words import DENIAL, PERSON_WORDS, content_words
+
+logger = logging.getLogger(__name__)
 
 _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
@@ -34,7 +37,6 @@ _MEDIQ = (
 )
 _ABG_COQA = ("story", "ambiguity")
 _NUMBER = re.compile(r"^\s*\d+[.)](?!\d)\s*")  # of a fact
-_NEGATION = re.compile(r"\b(no|not|never|denie[sd]|without)\b|n['\u2019]t\b", re.IGNORECASE)
 _SEXES = {"man": "male", "boy": "male", "woman": "female", "girl": "female"}
 
 
@@ -173,7 +175,7 @@ def _from_sharded(row: Row) -> Row:
         raise ValueError(f"{column} is empty.")
     facts = [
         {"name": f"shard {idx}", "answer": shard, "value": "", "question": shard}
-        for idx, shard in enumerate(shards[1:], start=2)
+        for idx, shard in _without_repeats(shards[1:], start=2)
     ]
     answer = row.get("answer")
     return {
@@ -214,7 +216,7 @@ def _from_mediq(row: Row) -> Row:
     known = [_NUMBER.sub("", str(fact)).strip() for fact in listed if fact]
     facts = [
         {"name": f"fact {idx}", "answer": fact, "value": "", "question": fact}
-        for idx, fact in enumerate(known, start=1)
+        for idx, fact in _without_repeats(known, start=1)
         if not _is_in(fact, first)
     ]
     opening = " ".join(part for part in (first, read_text(row, "question"), choices) if part)
@@ -230,7 +232,7 @@ def _from_mediq(row: Row) -> Row:
 
 def _is_in(fact: str, sentence: str) -> bool:
     """Tell whether a sentence has all words of a fact, whatever it calls the patient."""
-    if _NEGATION.search(fact) and not _NEGATION.search(sentence):
+    if DENIAL.search(fact) and not DENIAL.search(sentence):
         return False
     words, known = (
         {_SEXES.get(word, word) for word in content_words(text)} for text in (fact, sentence)
@@ -275,6 +277,16 @@ def _from_abg_coqa(row: Row) -> Row | str:
         "facts": facts,
         "single_turn_metadata": {"ambiguity": str(row["ambiguity"])},
     }
+
+
+def _without_repeats(texts: Sequence[str], start: int) -> list[tuple[int, str]]:
+    """Number texts, and leave out what one says again."""
+    first = {text: idx for idx, text in reversed([*enumerate(texts, start)])}
+    kept = [(idx, text) for idx, text in enumerate(texts, start) if first[text] == idx]
+    if len(kept) < len(texts):
+        again = next(text for idx, text in enumerate(texts, start) if first[text] != idx)
+        logger.warning("A task says one fact twice, which counts once: %s.", shorten(again))
+    return kept
 
 
 def _numbered(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,6 +5,12 @@ from functools import lru_cache
 
 PERSON_WORDS = frozenset("patient man woman boy girl male female she her his him".split())
 """Whom a fact is about: the user says "I" instead."""
+DENIAL = re.compile(
+    r"\b(?:no|not|none|never|nor|neither|nobody|nothing|without|cannot|dont|den(?:y|ies|ied|ying))\b|"
+    r"n['\u2019]t\b",
+    re.IGNORECASE,
+)
+"""Words that deny what stands in their sentence."""
 _SHORT = 3  # letters of a value that must have the same case: "Go" is no "go"
 _NUMBERS = dict(
     zip(
@@ -18,7 +24,24 @@ _NUMBER_WORD = re.compile(rf"\b({'|'.join(_NUMBERS)})\b", re.IGNORECASE)
 _SPACES = re.compile(r"[^\S\n]+")
 _LINE_STARTS = re.compile(r"\n\s*")
 _LIST_MARK = re.compile(r"^\s*\(?\d{1,2}[.)]\s", re.MULTILINE)
-_DASHES = re.compile(r"\s{0,2}[\u2010-\u2015]\s{0,2}|(?<=\d)\s+-\s+(?=\d)")
+_DASHES = re.compile(r"(?<=\S)\s{0,2}[\u2010-\u2015]\s{0,2}|(?<=\d)\s+-\s+(?=\d)")
+# "The red one please" has no number; "only one", "at one", "for one guest" and "One." have.
+_PRONOUN = re.compile(
+    r"\b(?!(?:only|just|exactly|around|about|at|by|until|till|before|after|for|from|to|than|is|are|"
+    r"am)\b)[^\W\d_]+\sone\b(?!\s(?!(?:please|of|is|was|are|that|which|who|with|for|in|on|at|and|"
+    r"or|to|i|you|we|it|as|but|by|from|when|where|the|a|has|would|will|can)\b)[^\W\d_])|"
+    r"\bno\sone\b",
+    re.IGNORECASE,
+)
+# Thai, Lao, Burmese, Khmer, Chinese and Japanese letters: no space stands between their words.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff"
+)
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_GAP = (
+    "\u200b"  # on both sides of such a letter: a class of them in each pattern is slow to compile
+)
 # Words that say nothing about a task: grammar, and what anybody can write under any request.
 _EMPTY = frozenset(
     """
@@ -61,14 +84,19 @@ def contains_value(text: str, value: str) -> bool:
     """Tell whether a value stands in a text, as whole words, whatever the case and spacing.
 
     A value of up to three letters with a capital keeps its case. "Ten days" is "10 days"; the
-    number of an item in a list is no value.
+    number of an item in a list is no value, nor is a part of a number: "3" is not in "3.5".
     """
-    return _value_pattern(value).search(_comparable(text)) is not None
+    return _value_pattern(value).search(_where_to_find(value, text)) is not None
 
 
 def cut_value(text: str, value: str) -> str:
     """Take a value out of a text, wherever `contains_value` finds it."""
-    return _value_pattern(value).sub(" . ", _comparable(text))
+    return _value_pattern(value).sub(" . ", _where_to_find(value, text)).replace(_GAP, "")
+
+
+def is_unspaced(text: str) -> bool:
+    """Tell whether a text has letters of a script that puts no spaces between words."""
+    return _IS_UNSPACED.search(text) is not None
 
 
 def singular(word: str) -> str:
@@ -76,18 +104,43 @@ def singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word
 
 
+# Nothing of the same number or clock time, and no minus; but "at 10:00" is "at 10".
+_BEGINS_NUMBER = r"(?<!\d[.,])(?<!\b\d:)(?<!\b\d\d:)(?<!(?<!\w)[.-])"
+_ENDS_NUMBER = r"(?![.,]\d|:(?!00)[0-5]\d(?!\d))"
+
+
 @lru_cache(maxsize=10_000)
 def _value_pattern(value: str) -> re.Pattern[str]:
     exact = len(value) <= _SHORT and value != value.lower()
-    words = r"\s+".join(map(re.escape, _comparable(value).split()))
-    return re.compile(rf"(?<!\w){words}(?!\w)", re.NOFLAG if exact else re.IGNORECASE)
+    parts = _normalise(_comparable(value)).split()
+    words = r"\s+".join(map(re.escape, parts))
+    first, last = (parts[0][0], parts[-1][-1]) if parts else ("", "")
+    before = r"(?<!\w)" * (first != _GAP) + _BEGINS_NUMBER * first.isdigit()
+    after = r"(?!\w)" * (last != _GAP) + _ENDS_NUMBER * last.isdigit()
+    return re.compile(rf"{before}{words}{after}", re.NOFLAG if exact else re.IGNORECASE)
+
+
+def _where_to_find(value: str, text: str) -> str:
+    text = _comparable(text, _is_list(value))
+    return _normalise(text) if _normalise(value) != "1" else _normalise(_PRONOUN.sub("_", text))
 
 
 @lru_cache(maxsize=256)
-def _comparable(text: str) -> str:
+def _comparable(text: str, is_list: bool = False) -> str:
+    """Return a text without the marks of its list, if it is one or said to be a part of one."""
     # Runs of spaces first: the patterns after it would try each place of a run anew.
     text = _LINE_STARTS.sub("\n", _SPACES.sub(" ", text))
-    return _NUMBER_WORD.sub(_to_digits, _DASHES.sub("-", _LIST_MARK.sub("\n", text)))
+    return _LIST_MARK.sub("\n", text) if is_list or _is_list(text) else text
+
+
+def _is_list(text: str) -> bool:
+    return len(_LIST_MARK.findall(text)) > 1
+
+
+@lru_cache(maxsize=256)
+def _normalise(text: str) -> str:
+    text = _IS_UNSPACED.sub(rf"{_GAP}\g<0>{_GAP}", text.replace(_GAP, ""))
+    return _NUMBER_WORD.sub(_to_digits, _DASHES.sub("-", _SPACES.sub(" ", text)))
 
 
 def _to_digits(word: re.Match[str]) -> str:

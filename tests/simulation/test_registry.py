@@ -1,5 +1,7 @@
 """Users and assistants by name, from a flag, a file or Python; kinds of one's own."""
 
+from dataclasses import replace
+
 import pytest
 
 from collabllm.simulation import (
@@ -16,7 +18,8 @@ from collabllm.simulation.settings import UserSettings
 from collabllm.simulation.user_models import registry as users
 from collabllm.simulation.user_models.personas import GROUPS
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
-from collabllm.tasks import demo_tasks
+from collabllm.tasks import Fact, Opening, Task, demo_tasks, open_with
+from tests.fake_server import FakeServer, user_json
 
 
 def test_a_user_is_a_kind_words_or_a_mapping():
@@ -120,3 +123,25 @@ def test_a_kind_of_ones_own_is_one_function(monkeypatch, tmp_path):
     )
 
     assert [m["content"] for m in record.result.messages] == ["No. 0", "No. 0", "No. 2", "No. 2"]
+
+
+@pytest.mark.parametrize("kind", ["openai", "native"])
+def test_a_user_played_by_a_model_begins_with_an_opening_that_tells_facts(kind):
+    answers = {"openai": user_json("hello"), "native": "hello"}
+    facts = (Fact("who", "For Ann.", value="Ann"), Fact("when", "On Monday.", value="Monday"))
+    written = Opening("a card for somebody whose name is Ann", ("who",))
+    task = Task("t", "a card for Ann on Monday", opening="a card", facts=facts)
+    tasks = [task, open_with(task, 2), open_with(replace(task, told_openings=(written,)), 1)]
+    with FakeServer(lambda body: answers[kind]) as server:
+        make_user = UserSpec(kind, kind).build_factory(lambda url: OpenAIClient(server.url, "k"))
+        first = [make_user(task, 0).generate([]).response for task in tasks]
+        system = make_user(tasks[1], 0).generate([{"role": "system", "content": "Be brief."}])
+        second = make_user(tasks[1], 0).generate(
+            [{"role": "user", "content": first[1]}, {"role": "assistant", "content": "Which?"}]
+        )
+
+    assert first[0] == "hello"
+    assert first[1] == tasks[1].opening == system.response
+    assert first[2] == written.text
+    assert second.response == "hello"
+    assert len(server.requests) == 2

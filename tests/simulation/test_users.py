@@ -15,8 +15,8 @@ from collabllm.simulation import (
 )
 from collabllm.simulation.user_models import GIVE_UP_SIGNAL, TERMINAL_SIGNAL, NativeUserModel
 from collabllm.simulation.user_models.output_formats import parse_user_output
-from collabllm.simulation.user_models.rule_based import NUDGES
-from collabllm.tasks import Fact, demo_tasks
+from collabllm.simulation.user_models.rule_based import NO_PREFERENCE, NUDGES
+from collabllm.tasks import Fact, Task, demo_tasks
 from collabllm.tasks.matching import contains_value, find_questions
 from tests.fake_server import FakeServer, user_json
 from tests.simulation.test_simulator import QueueAssistant
@@ -283,6 +283,47 @@ def test_the_sharded_user_gives_up_when_patience_runs_out():
 
     assert last.is_terminal
     assert last.response == "I give up."
+
+
+def test_a_question_that_brings_a_fact_is_answered_before_the_user_gives_up():
+    user = RuleBasedUser(FACTS, "plan a party", patience=2)
+    nudged = ("plan a party", "x.", NUDGES[0], "y.", NUDGES[1])
+
+    assert say(user, *nudged, "How many guests?").response == "We are 12."
+    assert say(user, *nudged, "What colour is the cake?").gave_up
+
+
+def test_without_values_the_sharded_user_is_content_only_when_all_is_told():
+    facts = (Fact("guests", "We are twelve guests.", ("guests",)),)
+    user = RuleBasedUser(facts, "plan a party")
+    plan = "Boats from three, grill and lemonade at six, a band plays music until ten."
+
+    assert not say(user, "plan a party", plan).is_terminal
+    asked = ("plan a party", "How many guests?", "We are twelve guests.")
+    assert say(user, *asked, plan).is_terminal
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["What is the problem that you need solved?", "Please state the problem.", "Which colour?"],
+)
+def test_who_knows_only_the_goal_tells_it_when_asked_for_anything(question):
+    task = Task("t", "What is 1 + 1, in binary?", task_desc="getting a problem solved")
+    user = RuleBasedUser.from_task(task)
+
+    assert say(user, task.first_message, question).response == "What is 1 + 1, in binary?"
+
+
+def test_who_knows_only_the_goal_says_it_again_when_asked_for_it_again_and_not_for_ever():
+    user = RuleBasedUser.from_task(Task("t", "What is 1 + 1, in binary?", task_desc="maths"))
+    asked, goal = "What is the problem?", "What is 1 + 1, in binary?"
+    talk = ("maths", asked, goal)
+
+    again = f"As I said: {goal}"
+    assert say(user, *talk, asked).response == again
+    assert say(user, *talk, "What do you need?").response == again
+    assert say(user, *talk, "Which colour is it?").response in NO_PREFERENCE
+    assert say(user, *talk, asked, again, asked, again, asked).gave_up
 
 
 def test_asked_for_the_task_itself_the_sharded_user_says_it_again_and_not_for_ever():

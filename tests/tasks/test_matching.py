@@ -352,6 +352,193 @@ def test_a_value_in_another_facts_answer_is_not_told_by_it():
     assert told(facts, "Plan a deck.", "It is 12 metres.") == {"length", "twin"}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("It takes 3.5 hours", "3"),
+        ("costs 1,000 euros", "1"),
+        ("at 10:30", "10"),
+        ("at 10:30", "30"),
+        ("-5 degrees", "5"),
+        ("The red one please", "1"),
+        ("No one knows", "1"),
+        ("am 24. Dezember", "12. Dezember"),
+        ("1. Cut it.\n2. Fry it.", "1"),
+        ("in 2012\u5e74", "12"),
+    ],
+)
+def test_a_value_is_not_a_part_of_a_number_nor_a_pronoun(text, value):
+    assert not contains_value(text, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2\u20133 people", "2-3"),
+        ("10 - 12", "12"),
+        ("It costs \u20ac1,000.", "\u20ac1,000"),
+        ("It costs \u20ac1,000.", "1,000"),
+        ("Room 5, please", "5"),
+        ("Guests:12", "12"),
+        ("\u2013 5 guests", "5"),
+        ("It is -5 degrees", "-5 degrees"),
+        ("for one guest", "1"),
+        ("Only one", "one"),
+        ("I go to bed around one, at last", "one"),
+        ("Monday at 10:00", "Monday at 10"),
+        ("ports: ['8080:80']", "8080"),
+        ("1 week", "one week"),
+        ("the red one please", "the red one"),
+        ("am 12. Dezember", "12. Dezember"),
+        ("12. On Friday.", "12"),
+    ],
+)
+def test_a_value_is_found_beside_marks_and_in_either_spelling(text, value):
+    assert contains_value(text, value)
+
+
+HISTORY = Fact("fact 1", "The patient has a history of diabetes and hypertension.")
+NO_HISTORY = Fact("fact 1", "There is no history of diabetes and hypertension.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No history of diabetes or hypertension.",
+        "He denies any history of diabetes and hypertension.",
+        "Without any history of diabetes or hypertension.",
+        "I cannot say if there is a history of diabetes and hypertension.",
+        "Is a history of diabetes and hypertension important?",
+        "Fever, but no history of diabetes and hypertension.",
+    ],
+)
+def test_a_denial_or_a_question_tells_no_fact(text):
+    assert told((HISTORY,), "What is it?", text) == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "There's a history of hypertension and diabetes",
+        "No, there is a history of diabetes and hypertension.",
+        "A history of diabetes and hypertension, no fever.",
+        "No fever, but a history of diabetes and hypertension.",
+    ],
+)
+def test_a_denial_of_something_else_takes_nothing_from_a_fact(text):
+    assert told((HISTORY,), "What is it?", text) == {"fact 1"}
+    assert told((NO_HISTORY,), "What is it?", text) == set()
+
+
+def test_a_denial_tells_a_fact_that_denies():
+    text = "No diabetes or hypertension in his history."
+    green, paint = Fact("colour", "No green"), Fact("colour", "I want no green paint on walls.")
+
+    assert told((NO_HISTORY,), "What is it?", text) == {"fact 1"}
+    assert told((green,), "Plan a room.", "No green, please") == {"colour"}
+    assert told((paint,), "Plan a room.", "On walls no green paint!") == {"colour"}
+    assert told((paint,), "Plan a room.", "On walls green paint!") == set()
+
+
+def test_a_fact_that_asks_is_told_by_a_question():
+    facts = (Fact("shard 2", "How many loaves does the baker sell?"),)
+
+    assert told(facts, "A baker.", "The baker, how many loaves does he sell?") == {"shard 2"}
+    assert told(facts, "A baker.", "The baker does sell loaves.") == set()
+
+
+@pytest.mark.parametrize("opening", ["hi", ""])
+def test_a_short_opening_keeps_no_later_message_from_telling(opening):
+    facts = (Fact("shard 2", "The baker made twelve loaves this morning."),)
+    text = "I think this baker made 12 loaves this morning"
+
+    assert told(facts, opening, text) == {"shard 2"}
+
+
+def test_what_stands_beside_the_opening_said_again_is_told():
+    story = "Six loaves a day are what the baker gives away."
+
+    assert told(SHARDS, story, f"As I said: {story} Each loaf costs two euros.") == {"shard 3"}
+
+
+def test_a_value_in_a_longer_value_is_not_told_by_it():
+    facts = (
+        Fact("city", "We go to Paris.", value="Paris"),
+        Fact("venue", "We see the Opera.", value="Paris Opera"),
+        Fact("guests", "We are 10.", value="10"),
+        Fact("length", "For a while.", value="10 days"),
+    )
+
+    assert told(facts, "the Paris Opera please, 10 days") == {"venue", "length"}
+    assert told(facts, "10 days in Paris, 10 of us") == {"length", "city", "guests"}
+
+
+def test_facts_with_one_answer_are_told_as_they_are_asked_for():
+    facts = (Fact("pets", "Yes.", ("pets",)), Fact("parking", "Yes.", ("parking",)))
+    talk = [
+        {"role": "user", "content": "Find a flat."},
+        {"role": "assistant", "content": "Any pets?"},
+        {"role": "user", "content": "Yes."},
+        {"role": "assistant", "content": "Do you need parking?"},
+        {"role": "user", "content": "Yes."},
+    ]
+
+    assert facts_told(facts, talk[:3]) == {"pets"}
+    assert facts_told(facts, talk) == {"pets", "parking"}
+    assert facts_told(facts, [*talk[:3], {"role": "user", "content": "And now?"}]) == {"pets"}
+    assert told(facts, "Find a flat.", "Yes.") == {"pets", "parking"}
+
+
+def test_a_list_is_found_as_it_was_said():
+    steps = "1. Cut the bread.\n2. Fry it."
+
+    assert contains_value(f"I want this:\n{steps}\nThanks.", steps)
+    assert contains_value(f"I want this: {steps}", steps)
+
+
+def test_a_short_number_that_is_said_first_is_told():
+    facts = (Fact("guests", "12", value="12"), Fact("date", "On Friday", value="Friday"))
+
+    assert told(facts, "Plan a party.", "12. On Friday.") == {"guests", "date"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("\u6211\u63a8\u8350\u60a8\u53bb\u5df4\u9ece\u65c5\u884c\u4e09\u5929", "\u5df4\u9ece"),
+        ("\u6211\u4eec12\u4eba", "12"),
+        ("\u53bbParis\u65c5\u884c", "Paris"),
+    ],
+)
+def test_a_value_is_found_where_no_spaces_separate_words(text, value):
+    assert contains_value(text, value)
+
+
+def test_chinese_marks_end_sentences():
+    assert find_questions("\u6211\u63a8\u8350\u5df4\u9ece\u3002\u51e0\u4f4d\uff1f") == [
+        "\u51e0\u4f4d\uff1f"
+    ]
+    assert find_questions("\u597d\uff01\u51e0\u4f4d\uff1f") == ["\u51e0\u4f4d\uff1f"]
+
+
+@pytest.mark.parametrize(
+    ("cue", "question"),
+    [
+        ("gr\u00f6\u00dfe", "Welche Gr\u00f6\u00dfe?"),
+        ("tama\u00f1o", "\u00bfQu\u00e9 tama\u00f1o?"),
+        (
+            "\u0440\u0430\u0437\u043c\u0435\u0440",
+            "\u041a\u0430\u043a\u043e\u0439 \u0440\u0430\u0437\u043c\u0435\u0440?",
+        ),
+        ("\u9884\u7b97", "\u60a8\u7684\u9884\u7b97\u662f\u591a\u5c11\uff1f"),
+    ],
+)
+def test_cue_words_of_other_languages_are_found(cue, question):
+    facts = (Fact("it", "This.", (cue,)),)
+
+    assert facts_asked_for(facts, [question], set(), "cues") == [*facts]
+
+
 def test_a_missing_encoder_is_said_once(monkeypatch, caplog):
     monkeypatch.setattr("collabllm.tasks.matching.has_bundled_encoder", lambda: False)
     warn_without_encoder.cache_clear()

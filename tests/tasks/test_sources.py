@@ -418,3 +418,15 @@ def test_a_hub_dataset_has_a_split_and_a_configuration(monkeypatch):
 
     assert task.single_turn_prompt == "goal"
     assert asked == [(("org/name", "hard"), {"split": "test", "streaming": True})]
+
+
+def test_a_shard_that_stands_twice_is_one_fact(tmp_path, caplog):
+    row = {"shards": ["What is left?", "He sells two.", "He has ten.", "He sells two."]}
+
+    (task,) = load_tasks(write(tmp_path / "sharded.jsonl", [row]))
+
+    assert [(fact.name, fact.answer) for fact in task.facts] == [
+        ("shard 2", "He sells two."),
+        ("shard 3", "He has ten."),
+    ]
+    assert "says one fact twice, which counts once: 'He sells two.'" in caplog.text

@@ -91,3 +91,40 @@ def test_goals_that_share_an_id_are_refused_with_their_row(tmp_path):
 
     with pytest.raises(ValueError, match="row 3: task_id 'a' is that of an earlier row"):
         load_tasks(path)
+
+
+def test_a_row_with_the_goal_of_another_but_other_facts_is_counted(tmp_path, caplog):
+    path = tmp_path / "tasks.jsonl"
+    facts = [{"name": "who", "answer": "Ann"}]
+    rows = [
+        {"single_turn_prompt": "goal", "facts": facts},
+        {"single_turn_prompt": "goal", "facts": facts},
+        {"single_turn_prompt": "goal", "facts": []},
+        {"single_turn_prompt": "goal", "facts": facts, "single_turn_completion": "a card"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    (task,) = load_tasks(path)
+
+    assert [fact.name for fact in task.facts] == ["who"]
+    assert "2 rows have the goal of an earlier row, but other facts" in caplog.text
+
+
+def test_an_opening_that_tells_other_facts_than_it_says_is_named(tmp_path, caplog):
+    path = tmp_path / "tasks.jsonl"
+    facts = [
+        {"name": "who", "answer": "for Ann", "value": "Ann"},
+        {"name": "when", "answer": "on Monday", "value": "Monday"},
+    ]
+    openings = [
+        {"text": "a card for Ann", "tells": ["who"]},
+        {"text": "a card for her", "tells": ["who"]},
+        {"text": "a card for Ann on Monday", "tells": ["who"]},
+    ]
+    row = {"task_id": "card", "single_turn_prompt": "g", "facts": facts, "told_openings": openings}
+    path.write_text(json.dumps(row) + "\n")
+
+    load_tasks(path)
+
+    assert "2 openings do not tell the facts that their 'tells' says" in caplog.text
+    assert "task 'card': 'who'; task 'card': 'when'." in caplog.text

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
+from collabllm.messages import Message
 from collabllm.servers.client import Address, OpenAIClient
 from collabllm.settings import read_mapping, to_value, unknown_names
 from collabllm.simulation.user_models.base import UserModel
@@ -19,7 +20,7 @@ from collabllm.simulation.user_models.openai import OpenAIUserModel
 from collabllm.simulation.user_models.personas import Persona
 from collabllm.simulation.user_models.rule_based import RuleBasedUser
 from collabllm.tasks import Task
-from collabllm.tasks.matching import check_matcher
+from collabllm.tasks.matching import check_matcher, facts_told
 
 UserFactory = Callable[[Task, int], UserModel]
 """Makes the user of one conversation from its task and a seed."""
@@ -166,6 +167,7 @@ def openai_users(
             max_tokens=max_tokens,
             client=client,
             persona=persona,
+            opening=_told_opening(task),
         )
 
     return make_user
@@ -203,4 +205,15 @@ def native_users(
         terminal_signal=end_token,
         top_p=top_p,
         client=client,
+        opening=_told_opening(task),
     )
+
+
+def _told_opening(task: Task) -> str:
+    """Return the opening where it tells facts already, as `num_told` chose it; else "".
+
+    Who plays the user then begins with it; without one a model begins by itself.
+    """
+    is_written = any(opening.text == task.opening for opening in task.told_openings)
+    message: Message = {"role": "user", "content": task.first_message}
+    return task.first_message if is_written or facts_told(task.facts, [message]) else ""

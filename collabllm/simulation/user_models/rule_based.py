@@ -43,13 +43,20 @@ _ASKS_GOAL = re.compile(
 )
 
 
+_GOAL_CUES = tuple(
+    "article code exercise function goal help instruction need problem question request statement "
+    "task title topic want".split()
+)
+
+
 class RuleBasedUser(UserModel):
     """Plays a user by rules; free, reproducible, and the same for every assistant.
 
     It opens vaguely, answers a question about a fact it knows, says again what it has said when
     asked for nothing but that, says that it has no preference when asked for anything else, and
     ends when a reply without a question is a result (`tasks.results`:
-    more than its own words) and contains every required value, or when patience runs out.
+    more than its own words) and contains every required value (once all is told, where no fact has
+    a value), or when patience runs out.
 
     Args:
         shards: The facts of the task.
@@ -101,7 +108,8 @@ class RuleBasedUser(UserModel):
     ) -> "RuleBasedUser":
         """Make the user of a task.
 
-        Without facts the whole goal is one, told when asked, unless the opening says it already.
+        Without facts the whole goal is one, told when asked for anything, unless the opening says
+        it already.
 
         Args:
             task: What the user wants.
@@ -111,7 +119,7 @@ class RuleBasedUser(UserModel):
         """
         facts = task.facts
         if not facts and task.opening != task.single_turn_prompt:
-            facts = (Fact("goal", task.single_turn_prompt),)
+            facts = (Fact("goal", task.single_turn_prompt, _GOAL_CUES),)
         return cls(
             facts,
             task.first_message,
@@ -150,12 +158,16 @@ class RuleBasedUser(UserModel):
         """Answer a reply, or end."""
         if not questions and self.is_finished(reply, spoken):
             return UserTurnResult("Thanks, that's it.", is_terminal=True)
-        if self._stalled_turns(spoken) >= self.patience:
-            return UserTurnResult("I give up.", is_terminal=True, gave_up=True)
         asked = questions if self.answers_several else questions[:1]
-        known = self.facts_told(spoken)
+        known = self.facts_told(spoken) if questions else set()
         if told := self.facts_asked_for(asked, known):
             return UserTurnResult(_say(told))
+        if questions and self._knows_only_the_goal() and not known:
+            return UserTurnResult(_say(self.shards))
+        if self._stalled_turns(spoken) >= self.patience:
+            return UserTurnResult("I give up.", is_terminal=True, gave_up=True)
+        if self._knows_only_the_goal() and any(map(_ASKS_GOAL.search, questions)):
+            return UserTurnResult(f"{AS_I_SAID}{_say(self.shards)}")
         if any(map(_ASKS_GOAL.search, questions)):
             return UserTurnResult(f"{AS_I_SAID}{self.opening}")
         again = self.facts_asked_for(asked, {fact.name for fact in self.shards} - known)
@@ -166,7 +178,7 @@ class RuleBasedUser(UserModel):
 
     def facts_told(self, messages: Sequence[Message]) -> set[str]:
         """Return the names of the facts that the user has told in a conversation."""
-        return facts_told(self.shards, messages)
+        return facts_told(self.shards, messages, self.matcher)
 
     def is_finished(self, reply: str, messages: Sequence[Message] = ()) -> bool:
         """Tell whether a reply has every required value, and is more than what the user has said.
@@ -175,6 +187,10 @@ class RuleBasedUser(UserModel):
             reply: A reply of the assistant.
             messages: The conversation before it.
         """
+        if not self.required and not any(fact.value for fact in self.shards):
+            told = self.facts_told(messages)  # no value says whether the reply is the wanted one
+            if any(fact.name not in told for fact in self.shards):
+                return False
         return self._has_values(reply) and is_result(
             reply,
             user_words(messages),
@@ -182,6 +198,9 @@ class RuleBasedUser(UserModel):
             reference=self.reference,
             goal=self.single_turn_prompt,
         )
+
+    def _knows_only_the_goal(self) -> bool:
+        return [fact.cues for fact in self.shards] == [_GOAL_CUES]
 
     def _has_values(self, reply: str) -> bool:
         return all(contains_value(reply, value) for value in self.required)

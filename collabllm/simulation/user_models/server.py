@@ -46,6 +46,7 @@ class ServerUserModel(UserModel):
         terminal_signal: Text by which the user ends the conversation; `default_terminal_signal`
             where none is given.
         client: A client to share; by default one per server.
+        opening: The first message; the model's own where none is given.
     """
 
     reminder: str = ""
@@ -64,12 +65,14 @@ class ServerUserModel(UserModel):
         terminal_signal: str | None = None,
         *,
         client: OpenAIClient | None = None,
+        opening: str = "",
     ) -> None:
         signal = terminal_signal or self.default_terminal_signal
         super().__init__(task_desc, single_turn_prompt, signal)
         self.name = self.model = model or self.default_model
         self.temperature = temperature
         self.max_tokens = max_tokens
+        self.opening = opening
         self.client = client or shared_client(base_url, api_key)
 
     def build_request(self, messages: Sequence[Message]) -> list[Message]:
@@ -88,6 +91,8 @@ class ServerUserModel(UserModel):
         self, messages: Sequence[Message], *, seed: int | None = None
     ) -> UserTurnResult:
         """Ask the server; an unreadable or cut answer is asked for again, at most three times."""
+        if self.opening and all(message["role"] == "system" for message in messages):
+            return UserTurnResult(self.opening)
         request, max_tokens, num_cut = self.build_request(messages), self.max_tokens, 0
         for attempt in range(MAX_PARSE_RETRIES + 1):
             settings = self.request_settings()

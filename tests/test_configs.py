@@ -71,7 +71,7 @@ def test_the_arms_of_a_file_are_all_taken_unless_the_command_line_names_some():
     from_file = read("loop_evaluate.yaml")
     given = read("loop_evaluate.yaml", "--arm", "name=x")
 
-    assert [arm.name for arm in from_file.arms] == ["base", "proactive base", "SFT"]
+    assert [arm.name for arm in from_file.arms] == ["base", "proactive base", "SFT", "corrected"]
     assert [arm.name for arm in given.arms] == ["x"]
     assert from_file.told == [0, "some", "all"]
 

@@ -24,7 +24,7 @@ _NUMBER_WORD = re.compile(rf"\b({'|'.join(_NUMBERS)})\b", re.IGNORECASE)
 _SPACES = re.compile(r"[^\S\n]+")
 _LINE_STARTS = re.compile(r"\n\s*")
 _LIST_MARK = re.compile(r"^\s*\(?\d{1,2}[.)]\s", re.MULTILINE)
-_DASHES = re.compile(r"(?<=\S)\s{0,2}[\u2010-\u2015]\s{0,2}|(?<=\d)\s+-\s+(?=\d)")
+_DASHES = re.compile(r"(?<=[\w%])\s{0,2}[\u2010-\u2015]\s{0,2}|(?<=\d)\s+-\s+(?=\d)")
 # "The red one please" has no number; "only one", "at one", "for one guest" and "One." have.
 _PRONOUN = re.compile(
     r"\b(?!(?:only|just|exactly|around|about|at|by|until|till|before|after|for|from|to|than|is|are|"
@@ -105,8 +105,8 @@ def singular(word: str) -> str:
 
 
 # Nothing of the same number or clock time, and no minus; but "at 10:00" is "at 10".
-_BEGINS_NUMBER = r"(?<!\d[.,])(?<!\b\d:)(?<!\b\d\d:)(?<!(?<!\w)[.-])"
-_ENDS_NUMBER = r"(?![.,]\d|:(?!00)[0-5]\d(?!\d))"
+_BEGINS_NUMBER = r"(?<!\d\.)(?<!\d,(?=\d{3}(?!\d)))(?<!\b\d:)(?<!\b\d\d:)(?<!(?<!\w)[.-])"
+_ENDS_NUMBER = r"(?!\.\d|,\d{3}(?!\d)|:(?!00)[0-5]\d(?!\d))"
 
 
 @lru_cache(maxsize=10_000)

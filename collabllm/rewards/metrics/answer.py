@@ -98,7 +98,9 @@ def _readings(answer: str) -> set[str]:
     """Return a marked answer, its option letter alone, what is without it, and without reasons."""
     option = _OPTION.match(answer)
     texts = [answer, option[1], answer[option.end() :]] if option else [answer]
-    return {_normalize(part) for text in texts for part in (text, _REASON.split(text)[0])}
+    return {
+        _normalize(part) for text in texts for part in (text, _REASON.split(text, maxsplit=1)[0])
+    }
 
 
 def _states(replies: Sequence[str], expected: str) -> bool | None:

@@ -25,6 +25,7 @@ _POLL_S = 0.2
 _STOP_TIMEOUT_S = 20.0
 _TAIL_LINES = 20
 _PORTS = range(20_000, 32_768)  # below those that systems give to whoever asks for any
+_MAX_PORTS_TRIED = 100
 _ERROR = re.compile(r"\w(Error|Exception): ")
 # Runs the command, and ends its whole process group when the input ends, which happens however
 # this process ends: first by SIGTERM, after a while by SIGKILL.
@@ -40,12 +41,17 @@ exit $status
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens at, for a server that starts later."""
-    while True:
-        port = random.choice(_PORTS)
+    """Return a port of this machine that nobody listens at, for a server that starts later.
+
+    Raises:
+        OSError: If no port can be had.
+    """
+    # Not by the global seed, which trainers set: runs side by side would choose alike.
+    for port in random.SystemRandom().sample(_PORTS, _MAX_PORTS_TRIED):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise OSError(f"None of {_MAX_PORTS_TRIED} ports of 127.0.0.1 could be bound.")
 
 
 class ServerProcess:

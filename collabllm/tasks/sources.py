@@ -281,12 +281,11 @@ def _from_abg_coqa(row: Row) -> Row | str:
 
 def _without_repeats(texts: Sequence[str], start: int) -> list[tuple[int, str]]:
     """Number texts, and leave out what one says again."""
-    first = {text: idx for idx, text in reversed([*enumerate(texts, start)])}
-    kept = [(idx, text) for idx, text in enumerate(texts, start) if first[text] == idx]
-    if len(kept) < len(texts):
-        again = next(text for idx, text in enumerate(texts, start) if first[text] != idx)
-        logger.warning("A task says one fact twice, which counts once: %s.", shorten(again))
-    return kept
+    first: dict[str, int] = {}
+    for idx, text in enumerate(texts, start):
+        if first.setdefault(text, idx) != idx:
+            logger.warning("A task says one fact twice, which counts once: %s.", shorten(text))
+    return [(idx, text) for text, idx in first.items()]
 
 
 def _numbered(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:

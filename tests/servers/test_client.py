@@ -4,6 +4,7 @@ import asyncio
 import email.utils
 import json
 import logging
+import random
 import subprocess
 import sys
 import threading
@@ -453,3 +454,28 @@ def test_a_forked_child_gets_an_answer():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
 
     assert done.stdout == "7\n", done.stderr
+
+
+def test_a_free_port_is_not_that_of_another_run_with_the_same_seed(monkeypatch):
+    ports = set()
+    for _ in range(8):
+        random.seed(0)
+        ports.add(free_port())
+
+    assert len(ports) > 1
+    monkeypatch.setattr("collabllm.servers.process.socket.socket", Occupied)
+    with pytest.raises(OSError, match="could be bound"):
+        free_port()
+
+
+class Occupied:
+    """A socket that can be bound nowhere."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def bind(self, address):
+        raise OSError("in use")

@@ -22,7 +22,7 @@ demo: setup ## LoRA of the bundled model on the bundled data, two talks at the e
 	$(UV) run python scripts/compare_chats.py --config configs/demo_compare.yaml
 
 chat: setup ## Talk with the base model and the one that `make demo` trained, in a browser
-	$(UV) run python scripts/chat.py --arm name=base --arm name=trained,lora_path=outputs/demo_sft
+	$(UV) run python scripts/chat.py --arm name=base --arm name=trained,lora_path=outputs/demo_sft --no_repeat_ngram_size 4
 
 loop: setup ## SFT, corrections of its own questions, and what they do on kinds of tasks never seen, with a report: up to 25 minutes
 	$(UV) run python scripts/train_sft.py --config configs/demo.yaml --max_steps 400 --output_dir outputs/loop_sft

@@ -38,6 +38,8 @@ class LocalAssistant(Assistant):
         top_p: Sample from the likeliest tokens with this much probability.
         top_k: Number of likeliest tokens to sample from, as many as in transformers by default; 0
             is all of them.
+        no_repeat_ngram_size: Never write a run of this many tokens that it wrote before in the
+            conversation; 0 lets it. What the user said it may take up. Needs padded batches.
         batching: `continuous` (transformers' continuous batching), `padded` (padded batches with a
             reused cache), or `auto`: continuous on a GPU where the model supports it, else padded,
             which is faster on a CPU.
@@ -74,6 +76,7 @@ class LocalAssistant(Assistant):
         *,
         top_p: float = 1.0,
         top_k: int = 50,
+        no_repeat_ngram_size: int = 0,
         batching: str = "auto",
         max_context: int | None = None,
         memory_share: float | None = None,
@@ -88,6 +91,8 @@ class LocalAssistant(Assistant):
             raise ValueError(f"batching must be auto, continuous or padded, got {batching!r}.")
         if dtype not in ("auto", "float32", "bfloat16", "float16"):
             raise ValueError(f"dtype must be auto, float32, bfloat16 or float16, got {dtype!r}.")
+        if no_repeat_ngram_size and batching == "continuous":
+            raise ValueError("no_repeat_ngram_size needs padded batches, got batching=continuous.")
         self.name = lora_path or model_path
         self.max_new_tokens = max_new_tokens
         self.tokenizer: Any = tokenizer or load_tokenizer(model_path, adapter=lora_path)
@@ -118,6 +123,9 @@ class LocalAssistant(Assistant):
             "memory_share": memory_share,
             "own_temperatures": own_temperatures,
         }
+        self._no_repeat = no_repeat_ngram_size
+        if no_repeat_ngram_size:
+            batching, sampling["no_repeat_ngram_size"] = "padded", no_repeat_ngram_size
         self._engine = self._start_engine(batching, sampling)
 
     def _start_engine(self, batching: str, sampling: dict[str, Any]) -> Engine:
@@ -161,15 +169,26 @@ class LocalAssistant(Assistant):
             seed: For sampling, in padded batches.
             temperature: In place of the assistant's own.
         """
-        reply, _ = await self.answer(self.tokenize(messages), seed, temperature=temperature)
+        reply, _ = await self.answer(
+            self.tokenize(messages), seed, temperature=temperature, earlier=self._earlier(messages)
+        )
         return reply
 
     async def astream(
         self, messages: Sequence[Message], on_reply: OnReply, *, seed: int | None = None
     ) -> AssistantReply:
         """Do as `agenerate` does, and show the reply token by token."""
-        reply, _ = await self.answer(self.tokenize(messages), seed, on_reply)
+        reply, _ = await self.answer(
+            self.tokenize(messages), seed, on_reply, earlier=self._earlier(messages)
+        )
         return reply
+
+    def _earlier(self, messages: Sequence[Message]) -> list[list[int]]:
+        """Tokenize its earlier replies, where it must not repeat them."""
+        if not self._no_repeat:
+            return []
+        own = [message["content"] for message in messages if message["role"] == "assistant"]
+        return [self.tokenizer(text, add_special_tokens=False).input_ids for text in own]
 
     async def answer(
         self,
@@ -177,6 +196,7 @@ class LocalAssistant(Assistant):
         seed: int | None = None,
         on_reply: OnReply | None = None,
         temperature: float | None = None,
+        earlier: Sequence[list[int]] = (),
     ) -> tuple[AssistantReply, list[int]]:
         """Do as `agenerate` does after exact token ids; return the reply's own ids, too.
 
@@ -185,6 +205,7 @@ class LocalAssistant(Assistant):
             seed: For sampling.
             on_reply: Called with the reply so far, token by token.
             temperature: In place of the assistant's own.
+            earlier: Ids of its earlier replies, for `no_repeat_ngram_size`.
 
         Raises:
             ContextFullError: If no token fits after the prompt.
@@ -201,7 +222,7 @@ class LocalAssistant(Assistant):
                 on_reply(self._read(prompt_ids, so_far))
 
         ids, stopped = await self._engine.generate(
-            prompt_ids, limit, seed, on_reply and show, temperature
+            prompt_ids, limit, seed, on_reply and show, temperature, earlier
         )
         return self._read(prompt_ids, ids, "stop" if stopped else "length"), ids
 

@@ -98,6 +98,7 @@ def local_options(settings: "ModelSettings") -> dict[str, Any]:
         "temperature": settings.temperature,
         "do_sample": settings.temperature > 0,
         "top_p": 1.0 if settings.top_p is None else settings.top_p,
+        "no_repeat_ngram_size": settings.no_repeat_ngram_size,
         "enable_thinking": settings.enable_thinking,
         "reasoning_effort": settings.reasoning_effort,
         "memory_share": settings.memory_share,
@@ -117,7 +118,17 @@ def openai_assistant(settings: "AssistantSettings", session: "Session") -> Assis
 
 
 def server_options(settings: "ModelSettings") -> dict[str, Any]:
-    """Return what an assistant behind a server is made with, of the settings."""
+    """Return what an assistant behind a server is made with, of the settings.
+
+    Raises:
+        ValueError: If they hold what only a local assistant can do.
+    """
+    if settings.no_repeat_ngram_size:
+        raise ValueError(
+            "--no_repeat_ngram_size is for a local assistant; no server bans runs of tokens. "
+            'Leave it out, or ask for what the server has: --extra_body \'{"repetition_penalty": '
+            "1.1}'."
+        )
     return {
         "temperature": settings.temperature,
         "max_tokens": settings.max_new_tokens,

@@ -45,6 +45,12 @@ class ModelSettings(ServedSettings):
         least=0,
         most=1,
     )
+    no_repeat_ngram_size: int = setting(
+        0,
+        "local assistant: never write a run of this many tokens that it wrote before in the "
+        "conversation; 0 lets it",
+        least=0,
+    )
     reasoning_effort: str | None = setting(
         None, "reasoning model: how much it thinks (low, medium, high, ...)", metavar="EFFORT"
     )

@@ -1,7 +1,7 @@
 """What every engine of a local assistant offers, how a reply ends, and which settings count."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from transformers import GenerationConfig
@@ -25,6 +25,7 @@ class Engine(Protocol):
         seed: int | None = None,
         on_ids: OnIds | None = None,
         temperature: float | None = None,
+        earlier: Sequence[list[int]] = (),
     ) -> tuple[list[int], bool]:
         """Return the new ids, and whether the model ended by itself.
 
@@ -36,6 +37,7 @@ class Engine(Protocol):
             seed: For sampling, where the engine honours one.
             on_ids: Called whenever there are more ids.
             temperature: In place of the engine's own; 0 takes the likeliest tokens.
+            earlier: Ids of the assistant's earlier replies, for an engine that repeats none.
 
         Raises:
             RuntimeError: If the engine fails, or has stopped.

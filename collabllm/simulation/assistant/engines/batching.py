@@ -34,6 +34,7 @@ class Request:
     seed: int | None
     on_ids: OnIds | None
     temperature: float
+    earlier: Sequence[list[int]]
     done: "asyncio.Future[tuple[list[int], bool]]"
 
     def settle(self, outcome: Outcome) -> None:
@@ -91,11 +92,12 @@ class BatchingEngine(ABC):
         seed: int | None = None,
         on_ids: OnIds | None = None,
         temperature: float | None = None,
+        earlier: Sequence[list[int]] = (),
     ) -> tuple[list[int], bool]:
         """Wait for company until nobody else has come for a moment, then generate with it."""
         done = asyncio.get_running_loop().create_future()
         chosen = self._temperature if temperature is None else temperature
-        request = Request(prompt_ids, max_new_tokens, seed, on_ids, chosen, done)
+        request = Request(prompt_ids, max_new_tokens, seed, on_ids, chosen, earlier, done)
         with self._changed:
             if self._closed or not self._thread.is_alive():  # a forked child has no such thread
                 raise RuntimeError(STOPPED)

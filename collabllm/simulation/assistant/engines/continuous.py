@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -117,6 +118,7 @@ class ContinuousEngine:
         seed: int | None = None,
         on_ids: OnIds | None = None,
         temperature: float | None = None,
+        earlier: Sequence[list[int]] = (),
     ) -> tuple[list[int], bool]:
         """Queue the prompt and wait for its end; a cancelled call leaves the batch.
 

@@ -12,6 +12,7 @@ from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteria
 from collabllm.simulation.assistant.engines.base import end_ids
 from collabllm.simulation.assistant.engines.batching import BatchingEngine, Request
 from collabllm.simulation.assistant.engines.cpu_attention import use_grouped_attention
+from collabllm.simulation.assistant.engines.no_repeat import NoRepeat
 from collabllm.simulation.assistant.engines.prefix_store import Layers, PrefixStore, build_cache
 from collabllm.simulation.assistant.engines.seeded_sampling import SeededSampling
 
@@ -38,6 +39,7 @@ class PaddedEngine(BatchingEngine):
         self.prompt_tokens_encoded = 0
         self._model, self._sampling = model, dict(sampling)
         own = self._sampling.pop("temperature", 1.0)
+        self._no_repeat = self._sampling.pop("no_repeat_ngram_size", 0)
         use_grouped_attention(model)
         self._store = PrefixStore()
         temperature = own if self._sampling.pop("do_sample") else 0.0
@@ -65,7 +67,7 @@ class PaddedEngine(BatchingEngine):
                 pad_token_id=self._eos[0],
                 return_dict_in_generate=True,
                 do_sample=False,
-                logits_processor=self._sampler(batch),
+                logits_processor=self._processors(batch, ids.shape[1]),
                 stopping_criteria=StoppingCriteriaList([_Watch(batch, ids.shape[1])]),
             )
         replies = output.sequences[:, ids.shape[1] :].tolist()
@@ -101,14 +103,17 @@ class PaddedEngine(BatchingEngine):
         device = self._model.device
         return torch.tensor(rows, device=device), torch.tensor(mask, device=device), max(cached)
 
-    def _sampler(self, batch: Sequence[Request]) -> LogitsProcessorList:
+    def _processors(self, batch: Sequence[Request], width: int) -> LogitsProcessorList:
+        found = LogitsProcessorList()
+        if self._no_repeat:
+            earlier = [request.earlier for request in batch]
+            found.append(NoRepeat(earlier, self._no_repeat, width))
         temperatures = [request.temperature for request in batch]
-        if not any(temperatures):
-            return LogitsProcessorList()
-        seeds = [request.seed for request in batch]
-        device = self._model.device
-        sampling = SeededSampling(seeds, temperatures=temperatures, device=device, **self._sampling)
-        return LogitsProcessorList([sampling])
+        if any(temperatures):
+            seeds = [request.seed for request in batch]
+            options = {"device": self._model.device, **self._sampling}
+            found.append(SeededSampling(seeds, temperatures=temperatures, **options))
+        return found
 
     def _clear(self) -> None:
         self._store.clear()

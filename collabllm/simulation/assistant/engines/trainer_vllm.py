@@ -36,6 +36,7 @@ class TrainerVLLMEngine(BatchingEngine):
         seed: int | None = None,
         on_ids: OnIds | None = None,
         temperature: float | None = None,
+        earlier: Sequence[list[int]] = (),
     ) -> tuple[list[int], bool]:
         """Generate in a batch with whoever else is waiting.
 

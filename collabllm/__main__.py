@@ -25,7 +25,7 @@ def main() -> None:
     print("usage: python -m collabllm SCRIPT [--help] [--flag VALUE ...]\n")
     for name, path in scripts.items():
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        print(f"  {name:<16} {text.splitlines()[0]}")
+        print(f"  {name:<17} {text.splitlines()[0]}")
     if len(sys.argv) > 1 and sys.argv[1] not in ("-h", "--help"):
         print(f"\nThere is no script {sys.argv[1]!r}.", file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,6 @@
 """Compare models on the same tasks with the same simulated users, and write a report.
 
-uv run python scripts/evaluate.py --arm name=base --arm name=sft,lora_path=outputs/demo_sft
+uv run python scripts/evaluate.py --arm name=base --arm name=sft,lora_path=RUN --held_out_of RUN
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Let people judge models: one link per person, hidden arms in balanced order, grades, reasons.
 
-uv run python scripts/study.py --arm name=base --arm name=new,lora_path=outputs/demo_sft
+uv run python scripts/study.py --arm name=base --arm name=new,lora_path=RUN --held_out_of RUN
 """
 
 from collections.abc import Sequence

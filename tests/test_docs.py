@@ -30,6 +30,9 @@ def shell_lines():
         without_blocks = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
         inline = re.findall(r"`([^`]+)`", without_blocks)
         yield from ((page.name, line) for line in [*blocks.splitlines(), *inline])
+    for script in sorted((ROOT / "scripts").glob("*.py")):
+        text = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+        yield from ((script.name, line) for line in text.splitlines()[1:])
 
 
 def script_calls():
@@ -66,6 +69,12 @@ def settings_class(name):
     return only
 
 
+def all_settings():
+    """Give the fields of the settings of all scripts."""
+    for path in sorted((ROOT / "scripts").glob("*.py")):
+        yield from dataclasses.fields(settings_class(path.stem))
+
+
 def test_the_pages_call_scripts():
     assert {"train_sft", "train_dpo", "build_dataset", "evaluate", "simulate_chats"} <= {
         name for _, name, _ in CALLS
@@ -85,6 +94,66 @@ def test_a_printed_command_is_one_that_its_script_takes(page, name, words, monke
     known = {field.name for field in dataclasses.fields(trainer_config)}
     _, rest = parse_settings_and_rest(settings_class(name), lambda: known, words)
     assert set(rest) <= known, f"{page}: {name} has no flags {sorted(set(rest) - known)}"
+
+
+def test_printed_comparisons_take_tasks_that_no_arm_was_trained_on():
+    """Others are refused; `demo` has the kinds that the demo trains on."""
+    calls = [call for call in CALLS if call[1] in ("evaluate", "study")]
+    compared = [
+        (page, words, settings)
+        for page, name, words in calls
+        if "--help" not in words and "--study" not in words
+        for settings in [parse_settings(settings_class(name), words)]
+        if any(arm.lora_path for arm in settings.arms)
+    ]
+
+    assert len(compared) > 8
+    trained_on = [(page, words) for page, words, s in compared if not _leaves_out_training(s)]
+    assert trained_on == []
+
+
+def _leaves_out_training(settings):
+    return settings.held_out_of or settings.tasks not in ("demo", "demo_train")
+
+
+OF_OTHERS = set(  # flags of uv, pip, accelerate, vLLM and its router
+    "config_file num_processes data-parallel-size enable-lora extra generation-config "
+    "gpu-memory-utilization logprobs-mode max-lora-rank max-num-batched-tokens no-deps no-sync "
+    "policy reinstall torch-backend weight-transfer-config worker-urls".split()
+)
+
+
+def test_every_flag_that_a_page_names_is_there():
+    known = {field.name for field in all_settings()}
+    known |= {alias[2:] for field in all_settings() for alias in field.metadata.get("aliases", ())}
+    for name in TRAINER_CONFIGS.values():
+        known |= {f.name for f in dataclasses.fields(getattr(importlib.import_module("trl"), name))}
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        known |= set(re.findall(r'"--(\w+)"', path.read_text(encoding="utf-8")))
+    named = {
+        (page, flag)
+        for page, line in shell_lines()
+        for flag in re.findall(r"(?<![\w-])--([a-z][\w-]+)", line)
+    }
+
+    assert len(named) > 100
+    assert {(p, f) for p, f in named if f not in known | OF_OTHERS | {"config", "help"}} == set()
+
+
+def test_no_switch_is_printed_with_on_or_off():
+    """These are YAML's; a flag takes true and false."""
+    switches = {field.name for field in all_settings() if field.type in (bool, "bool")}
+    for page, line in shell_lines():
+        for name, word in re.findall(r"--(\w+) (\w+)", line):
+            assert name not in switches or word not in ("on", "off"), f"{page}: --{name} {word}"
+
+
+def test_a_printed_launch_says_how_many_processes():
+    """accelerate refuses our files without."""
+    launches = [line for _, line in shell_lines() if "accelerate launch" in line]
+
+    assert len(launches) > 1
+    assert [line for line in launches if "--num_processes" not in line] == []
 
 
 def test_printed_evaluations_by_a_preset_write_into_folders_of_their_own():

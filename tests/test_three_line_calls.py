@@ -83,5 +83,13 @@ def test_shown_arguments_are_settings(page, call):
     to_settings(settings, None, {name: _value(node) for name, node in given.items()})
 
 
+def test_shown_evaluations_take_tasks_that_no_arm_was_trained_on():
+    calls = [call for _, call in shown_calls() if call.func.id == "evaluate"]
+
+    assert len(calls) > 1
+    for call in calls:
+        assert {"held_out_of", "tasks"} & {word.arg for word in call.keywords}
+
+
 def _value(node):
     return ast.literal_eval(node) if not isinstance(node, ast.Call) else "outputs/run"

@@ -3,7 +3,11 @@
 In a notebook:
 
     from collabllm.evaluation import evaluate
-    results = evaluate(arm=["name=base", "name=SFT,lora_path=outputs/demo_sft"], num_tasks=8)
+    results = evaluate(
+        arm=["name=base", "name=SFT,lora_path=outputs/demo_sft"],
+        tasks="demo_development",
+        num_tasks=8,
+    )
     [(d.arm, d.metric, d.mean, d.low, d.high, d.verdict) for d in results.primary_differences()]
 """
 

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 def evaluate(settings: EvaluationSettings | None = None, **arguments: Any) -> Results:
     """Let every arm meet every user on the same tasks, and write results and report.
 
-    `evaluate(arm=["name=base", "name=sft,lora_path=outputs/run"], num_tasks=8)`
+    `evaluate(arm=["name=base", "name=sft,lora_path=outputs/run"], held_out_of="outputs/run")`
 
     Args:
         settings: All of them; the defaults where None.

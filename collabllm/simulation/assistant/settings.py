@@ -61,7 +61,7 @@ class ModelSettings(ServedSettings):
         None, 'assistant behind a server: more fields of each request: {"top_k": 20}'
     )
     seeds: bool = setting(
-        True, "assistant behind a server: send each reply's seed; off where that slows the server"
+        True, "assistant behind a server: send each reply's seed; false where that slows the server"
     )
     system_prompt: str = setting(
         DEFAULT_SYSTEM_PROMPT, 'system message of the assistant; "" for none', metavar="TEXT"

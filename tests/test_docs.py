@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 from collections import Counter
@@ -13,6 +14,8 @@ import pytest
 import yaml
 
 from collabllm.settings import parse_settings, parse_settings_and_rest
+from collabllm.tasks import Fact, Task, to_task
+from collabllm.tasks.matching import facts_told
 from tests.printed import code_blocks
 
 ROOT = Path(__file__).parents[1]
@@ -193,6 +196,27 @@ def test_python_on_the_pages_imports_what_exists(page):
                 module = importlib.import_module(node.module)
                 for alias in node.names:
                     assert hasattr(module, alias.name), f"{page.name}: {node.module}.{alias.name}"
+
+
+def test_the_columns_of_a_task_are_read_as_the_page_says():
+    text = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    table = text.partition("## Tasks of your own")[2].partition("\n## ")[0]
+    columns = re.findall(r"(?m)^\| `(\w+)`", table)
+    examples = dict(re.findall(r"(?m)^\| `(facts|told_openings)` .*?`(\{.*?\})`", table))
+    row = {"single_turn_prompt": "A party.", **{k: [json.loads(examples[k])] for k in examples}}
+
+    task = to_task(row)
+
+    assert task.facts == (
+        Fact("guests", "We are 12.", ("many", "guests"), "12", "How many guests?", 2),
+    )
+    assert [facts_told(task.facts, [user(o.text)]) for o in task.told_openings] == [{"guests"}]
+    fields = {f.name for f in dataclasses.fields(Task)} - {"metadata"} | {"single_turn_metadata"}
+    assert set(columns) == fields
+
+
+def user(text):
+    return {"role": "user", "content": text}
 
 
 def sections_with_figures():

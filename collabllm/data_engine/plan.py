@@ -13,8 +13,8 @@ class Assumptions:
     """What a plan takes for granted; a short run's figures make it better.
 
     `turns` is how many turns a conversation lasts, `future_share` the share of a future's window
-    that is used before the user ends it. Tokens are counted per call;
-    `calls_per_s` is what each side does.
+    that is used before the user ends it. Tokens are counted per call; `assistant_tokens_per_s` is
+    for a local assistant, `server_calls_per_s` for whoever stands behind a server.
     """
 
     turns: float

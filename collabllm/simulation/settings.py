@@ -81,7 +81,7 @@ class RunSettings(Settings):
         None, 'dollars for a million tokens: {"model": [prompt, completion]}', decides=False
     )
     tokens_per_minute: int | None = setting(
-        None, "rate limit of each server", least=1, decides=False
+        None, "most tokens a minute of each server", least=1, decides=False
     )
     timeout_s: float = setting(
         120.0, "seconds until a request to a server counts as failed", least=0.1, decides=False

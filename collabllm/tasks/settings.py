@@ -18,7 +18,7 @@ class TaskSettings(Settings):
         DEMO_TASKS, "task file, dataset (Hub id or folder), or demo", metavar="TASKS"
     )
     dataset_split: str = setting(
-        "train", "split of a Hub dataset", metavar="SPLIT", aliases=("--tasks_split",)
+        "train", "split of a Hub dataset or a folder", metavar="SPLIT", aliases=("--tasks_split",)
     )
     dataset_config: str | None = setting(None, "configuration of a Hub dataset", metavar="NAME")
     task_columns: dict[str, str] | None = setting(

@@ -78,6 +78,18 @@ def test_saved_folders_and_parquet_files_load_and_the_limit_stops_early(tmp_path
     assert len(load_tasks(tmp_path / "saved", split="test")) == 9
 
 
+def test_paths_that_hold_no_tasks_are_refused_as_those_of_datasets_are(tmp_path):
+    (tmp_path / "tasks.csv").write_text("single_turn_prompt\nx\n")
+
+    for path, kind, text in (
+        (tmp_path / "tasks.csv", ValueError, "unknown file type; use .jsonl, .json or .parquet"),
+        (tmp_path / "no", FileNotFoundError, "there is no such file or folder"),
+        (tmp_path, FileNotFoundError, "there is no train.jsonl, .json or .parquet in this folder"),
+    ):
+        with pytest.raises(kind, match=text):
+            load_tasks(path)
+
+
 def test_a_column_map_names_the_columns_of_any_dataset(tmp_path):
     file = write(tmp_path / "qa.jsonl", [{"question": "Why?", "answer": "Because."}])
     columns = {"single_turn_prompt": "question", "single_turn_completion": "answer"}

@@ -177,11 +177,11 @@ def _from_sharded(row: Row) -> Row:
         {"name": f"shard {idx}", "answer": shard, "value": "", "question": shard}
         for idx, shard in _without_repeats(shards[1:], start=2)
     ]
-    answer = row.get("answer")
+    answer = row.get("answer")  # of some tasks no text
     return {
         "task_id": row.get("task_id"),
         "single_turn_prompt": " ".join(shards),
-        "single_turn_completion": answer if isinstance(answer, str) else "",
+        "single_turn_completion": str(answer) if isinstance(answer, (str, int, float)) else "",
         "task_desc": str(row.get("task") or ""),
         "opening": shards[0],
         "facts": facts,

@@ -225,6 +225,7 @@ MEDIQ = {"question": "What is it?", "context": ["A fever."], "options": {}, "fac
         ({**MATH[1], "problem": ["1+1?"]}, "problem must be a non-empty text, got"),
         ({**BIGCODEBENCH[0], "canonical_solution": None}, "canonical_solution must be a non-empty"),
         ({"single_turn_prompt": "g", "single_turn_completion": ["a"]}, "completion must be a non-"),
+        ({"single_turn_prompt": "g", "task_id": [1]}, "task_id must be a non-empty text, got"),
         ({"single_turn_prompt": "g", "single_turn_metadata": "a"}, "must be an object, got 'a'"),
         ({"single_turn_prompt": "g", "single_turn_metadata": [1]}, r"an object, got \[1\]"),
         (
@@ -261,6 +262,15 @@ def test_lost_in_conversation_opens_with_its_first_shard(tmp_path, key, column):
 
     assert (task.opening, task.single_turn_prompt) == ("part 0", "part 0 part 1 part 2")
     assert [fact.answer for fact in task.facts] == ["part 1", "part 2"]
+
+
+@pytest.mark.parametrize(("answer", "reference"), [("7", "7"), (7, "7"), (["a"], ""), (None, "")])
+def test_the_answer_of_a_sharded_task_may_be_a_number(tmp_path, answer, reference):
+    row = {"task_id": 0, "shards": ["How many?", "There are 7."], "answer": answer}
+
+    (task,) = load_tasks(write(tmp_path / "lic.jsonl", [row]))
+
+    assert (task.task_id, task.single_turn_completion) == ("0", reference)
 
 
 def test_numbers_are_texts_where_texts_belong_and_metadata_may_be_json(tmp_path):

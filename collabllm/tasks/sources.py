@@ -27,6 +27,7 @@ _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
 _MEDIUM = ("title", "text")
 _NO_WISH = re.compile(r"(no|none|not|any|yes|all)\b", re.IGNORECASE)  # no result quotes these
+_THOUSANDS = re.compile(r"\d{3}(?!\d)")
 _EXAMPLES = re.compile(r"\s*\([^()]*\)$")
 _HARDEST = "Level 5"
 _IN3 = ("task", "missing_details")
@@ -156,12 +157,19 @@ def _from_in3(row: Row) -> Row | str:
     }
 
 
-def _whole(options: Sequence[str]) -> list[str]:
-    """Join what was cut at the commas of "(e.g., S, M)"; return the options without spaces."""
+def _whole(options: Sequence[Any]) -> list[str]:
+    """Join what was cut at the commas of "(e.g., S, M)" and "$1,000, $5,000"; strip the options.
+
+    Where a list was cut, options begin with the space after their comma; numbers do not.
+    """
+    texts = [read_optional_text({"an option": option}, "an option") for option in options]
+    was_cut = any(text.startswith(" ") for text in texts)
     whole: list[str] = []
-    for option in map(str, (option for option in options if option is not None)):
+    for option in filter(str.strip, texts):
         if whole and whole[-1].count("(") > whole[-1].count(")"):
             whole[-1] += f", {option.strip()}"
+        elif whole and was_cut and whole[-1][-1].isdigit() and _THOUSANDS.match(option):
+            whole[-1] += f",{option.strip()}"
         else:
             whole.append(option.strip())
     return whole

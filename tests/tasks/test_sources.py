@@ -155,6 +155,9 @@ def test_the_details_of_a_clear_in3_row_are_not_read(tmp_path):
         (["Fruit (e.g., apples, pears)"], "Budget: Fruit (e.g., apples, pears).", "Fruit"),
         (["size (e.g.", " S", " M)"], "Budget: size (e.g., S, M).", "size"),
         ([" medium"], "Budget: medium.", "medium"),
+        (["$5", "000 a year", " $5", "000 a year"], "Budget: $5,000 a year.", "$5,000 a year"),
+        (["100", "100"], "Budget: 100.", "100"),
+        ([None, " ", 7], "Budget: 7.", "7"),
     ],
 )
 def test_in3_options_are_told_whole_and_no_wish_is_no_value(tmp_path, options, answer, value):
@@ -213,6 +216,7 @@ MEDIQ = {"question": "What is it?", "context": ["A fever."], "options": {}, "fac
         ({**IN3[0], "missing_details": ["Budget"]}, "must be a list of objects, got 'Budget' in"),
         ({**IN3[0], "missing_details": [{"options": []}]}, "description must be a non-empty text"),
         ({**IN3[0], "missing_details": [{**DETAIL, "options": "small"}]}, "options must be a list"),
+        ({**IN3[0], "missing_details": [{**DETAIL, "options": [{"a": 1}]}]}, "an option must be a"),
         *(
             ({**IN3[0], "missing_details": [{**DETAIL, "importance": weight}]}, "a number above 0")
             for weight in ("0", "nan", -1, "high")

@@ -517,6 +517,13 @@ def test_a_value_is_found_where_no_spaces_separate_words(text, value):
     assert contains_value(text, value)
 
 
+def test_an_answer_is_told_without_its_full_stop_in_any_script():
+    facts = [Fact("budget", "预算是 五百 欧元。")]
+
+    for said in ("预算是 五百 欧元", "预算是 五百 欧元。"):
+        assert facts_told(facts, [{"role": "user", "content": said}]) == {"budget"}
+
+
 def test_chinese_marks_end_sentences():
     assert find_questions("\u6211\u63a8\u8350\u5df4\u9ece\u3002\u51e0\u4f4d\uff1f") == [
         "\u51e0\u4f4d\uff1f"

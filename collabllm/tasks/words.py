@@ -99,6 +99,11 @@ def is_unspaced(text: str) -> bool:
     return _IS_UNSPACED.search(text) is not None
 
 
+def space_out(text: str) -> str:
+    """Put spaces around the letters of such a script: each can be a word."""
+    return _IS_UNSPACED.sub(r" \g<0> ", text)
+
+
 def singular(word: str) -> str:
     """Take a plural's s off, so that a guest count asks for guests."""
     return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word

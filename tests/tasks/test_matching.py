@@ -41,7 +41,20 @@ def test_the_bundled_weights_are_the_published_ones():
 @pytest.mark.parametrize(
     "run",
     [
-        *(" ", "\n", "\t\n", "a.", "is it? ", "`", "- ", "e.g. ", "\n1. ", "dear a,\n", "thanks\n"),
+        *(
+            " ",
+            "\n",
+            "\t\n",
+            "a.",
+            "is it? ",
+            "`",
+            "_",
+            "- ",
+            "e.g. ",
+            "\n1. ",
+            "dear a,\n",
+            "thanks\n",
+        ),
         *("let me know when ", "if you ", "two questions me ", "please share "),
     ],
 )
@@ -320,6 +333,13 @@ def test_a_user_speaks_of_the_patient_as_of_himself():
     assert told(facts, "What is it?", "My mother is well.") == set()
 
 
+def test_the_numbers_of_an_answer_are_told_in_either_spelling():
+    facts = (Fact("shard 2", "The baker made 1,200 loaves in thirty days."),)
+
+    assert told(facts, "A baker.", "He made 1200 loaves in 30 days, this baker.") == {"shard 2"}
+    assert told(facts, "A baker.", "He made 200 loaves in 30 days, this baker.") == set()
+
+
 def test_an_opening_tells_such_a_fact_by_its_whole_answer_alone():
     assert told(SHARDS, "Six loaves a day are what the baker gives away.") == set()
     assert told(SHARDS, "The baker gives away six loaves a day, what remains?") == {"shard 2"}
@@ -365,6 +385,14 @@ def test_a_value_in_another_facts_answer_is_not_told_by_it():
         ("am 24. Dezember", "12. Dezember"),
         ("1. Cut it.\n2. Fry it.", "1"),
         ("in 2012\u5e74", "12"),
+        ("costs 1,200 euros", "200"),
+        ("half of it, 1/2 cup", "2 cup"),
+        ("half of it, 1/2 cup", "1"),
+        ("twenty-five guests", "5 guests"),
+        ("15 km", "5km"),
+        ("snake_case", "case"),
+        ("snake__case", "snake_case"),
+        ("in \u5317\u4eac", "___"),
     ],
 )
 def test_a_value_is_not_a_part_of_a_number_nor_a_pronoun(text, value):
@@ -394,6 +422,18 @@ def test_a_value_is_not_a_part_of_a_number_nor_a_pronoun(text, value):
         ("the red one please", "the red one"),
         ("am 12. Dezember", "12. Dezember"),
         ("12. On Friday.", "12"),
+        ("It costs $1,200.", "1200"),
+        ("It costs 1200 dollars.", "1,200"),
+        ("1,234,567 people", "1234567"),
+        ("It takes thirty minutes.", "30 minutes"),
+        ("twenty-five guests", "25 guests"),
+        ("12km", "12 km"),
+        ("12 km", "12km"),
+        ("50 % off", "50%"),
+        ("500 \u5143", "500\u5143"),
+        ("a _vegan_ menu", "vegan"),
+        ("__12__ guests", "12"),
+        ("Ko\u0308ln", "K\u00f6ln"),
     ],
 )
 def test_a_value_is_found_beside_marks_and_in_either_spelling(text, value):

@@ -197,7 +197,7 @@ def _asks(sentence: str, is_advice: bool = False) -> bool:
 
 def has_question_mark(sentence: str) -> bool:
     """Tell whether a sentence ends in a question mark, whatever quotes or brackets follow."""
-    return sentence.rstrip(" \r\n\"')*_.!").endswith(tuple(_MARKS))
+    return sentence.rstrip(" \r\n\"')*_.!\u3002\uff01").endswith(tuple(_MARKS))
 
 
 def _is_header(sentence: str, line: str) -> bool:

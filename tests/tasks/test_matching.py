@@ -569,6 +569,7 @@ def test_chinese_marks_end_sentences():
         "\u51e0\u4f4d\uff1f"
     ]
     assert find_questions("\u597d\uff01\u51e0\u4f4d\uff1f") == ["\u51e0\u4f4d\uff1f"]
+    assert find_questions("\u51e0\u4f4d\uff1f\uff01") == ["\u51e0\u4f4d\uff1f\uff01"]
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,8 @@ def test_a_reply_that_asks_is_found(reply):
         "Any questions?",
         "Do you have any questions?",
         "Is there anything else?",
+        "How can I assist you today?",
+        "Hello! How may I help you?",
         "Need anything else?",
         "Let me know when to stop.",
         "Let me know when you arrive safely.",

@@ -16,6 +16,7 @@ from collabllm.data_processing.row_checks import (
     REQUIRED_COLUMNS,
     check_rows,
     describe_missing_columns,
+    fill_turn_ids,
     find_row_error,
     report_skipped,
 )
@@ -134,11 +135,7 @@ def _from_dataset(dataset: Dataset, name: str, skip_bad_rows: bool = False) -> D
         dataset = _take_good_rows(dataset, name)
     for _ in check_rows(_iter_dataset(dataset), name):
         pass
-    if "turn_id" not in dataset.column_names or None in dataset.unique("turn_id"):
-        dataset = dataset.map(
-            lambda row: {"turn_id": len(row["prompt"])}, desc="Filling in turn_id"
-        )
-    return dataset
+    return fill_turn_ids(dataset)
 
 
 def _take_good_rows(dataset: Dataset, name: str) -> Dataset:

@@ -4,6 +4,7 @@ import copy
 import random
 
 import pytest
+from datasets import Dataset, DatasetDict
 
 from collabllm.data_processing import (
     DEFAULT_SYSTEM_PROMPT,
@@ -263,6 +264,30 @@ def test_replies_to_different_prompts_are_no_candidates_of_one_turn(make_row, co
 
     with pytest.raises(ValueError, match=r"row 3 and row 1 .*conv_id 0.*different prompts"):
         convert(rows)
+
+
+CONVERSIONS = [multiturn_dataset_to_sft, multiturn_dataset_to_dpo, multiturn_dataset_to_prompts]
+
+
+@pytest.mark.parametrize("convert", CONVERSIONS)
+def test_a_table_of_another_source_needs_no_turn_id(make_row, convert):
+    rows = [make_row(score=1.0), make_row(score=0.0, completion="worse")]
+    table = Dataset.from_list([{k: v for k, v in row.items() if k != "turn_id"} for row in rows])
+
+    assert convert(table)["train"]["turn_id"][:] == [1]
+
+
+@pytest.mark.parametrize("convert", CONVERSIONS)
+def test_what_is_no_rows_is_refused(make_row, convert):
+    chats = Dataset.from_list([{"messages": [{"role": "user", "content": "hi"}]}])
+
+    for dataset, text in (
+        (DatasetDict({"train": chats, "test": chats}), "has splits, train, test: give the rows"),
+        (chats, "missing 'completion', 'conv_id', 'prompt'; it has 'messages'"),
+        ("train.jsonl", "row 1: must be an object with the columns .*, got 't'"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            convert(dataset)
 
 
 def test_confidence_without_sampled_rewards_is_refused(make_row):

@@ -224,6 +224,8 @@ MEDIQ = {"question": "What is it?", "context": ["A fever."], "options": {}, "fac
         ({"sharded_instructions": []}, "sharded_instructions is empty"),
         ({"shards": [{"shard": None}]}, "shard must be a non-empty text, got None"),
         ({**MEDIQ, "facts": "He was abroad."}, "facts must be a list, got 'He was abroad.'"),
+        ({**MEDIQ, "facts": [{"fact": "Abroad."}]}, "a fact must be a non-empty text, got {'fact'"),
+        ({**MEDIQ, "context": [["A fever."]]}, "a sentence of context must be a non-empty text"),
         ({**MEDIQ, "options": "flu"}, "options must be a list, got 'flu'"),
         ({"title": None, "text": None}, "title must be a non-empty text, got None"),
         ({**MATH[1], "problem": ["1+1?"]}, "problem must be a non-empty text, got"),
@@ -347,6 +349,17 @@ def test_mediq_facts_are_told_when_asked(tmp_path, facts, context):
     )
     assert [fact.answer for fact in task.facts] == ["He was abroad."]
     assert task.single_turn_completion == "malaria"
+
+
+@pytest.mark.parametrize("facts", [["\u53d1\u70e7\u3002"], ["He is ok."]])
+def test_mediq_facts_of_short_words_alone_are_facts(tmp_path, facts):
+    row = {**CASE, "facts": facts}
+    told = {**row, "context": [f"A man. {facts[0]}"]}
+
+    task, without = load_tasks(write(tmp_path / "mediq.jsonl", [row, {**told, "id": 8}]))
+
+    assert [fact.answer for fact in task.facts] == facts
+    assert without.facts == ()
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,17 @@ def test_replies_to_different_prompts_are_no_candidates_of_one_turn(make_row, co
         convert(rows)
 
 
+def test_a_reply_is_no_better_than_the_same_words(make_row, caplog):
+    rows = [make_row(score=score, completion="a") for score in (1.0, 0.0)]
+    rows += [make_row(conv_id=1, score=score, completion=str(score)) for score in (1.0, 0.0)]
+
+    with caplog.at_level("INFO"):
+        (pair,) = multiturn_dataset_to_dpo(rows)["train"]
+
+    assert (pair["conv_id"], pair["rejected"][0]["content"]) == (1, "0.0")
+    assert "1 preference pairs from 2 turns; left out: 1 ties, equal or single" in caplog.text
+
+
 CONVERSIONS = [multiturn_dataset_to_sft, multiturn_dataset_to_dpo, multiturn_dataset_to_prompts]
 
 

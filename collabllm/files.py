@@ -152,3 +152,32 @@ def find_split_file(folder: Path, split: str) -> Path | None:
     """Find a split's file in a folder, as `build_dataset.py` leaves it, or None."""
     files = [folder / f"{split}{suffix}" for suffix in (".jsonl", ".json", ".parquet")]
     return next((file for file in files if file.is_file()), None)
+
+
+def refuse_unreadable(path: str | Path, split: str) -> None:
+    """Refuse what is here but holds no rows, or must be here and is not; the Hub may have others.
+
+    Args:
+        path: Neither a file of rows nor a folder of `save_to_disk` or with a file of the split.
+        split: Split that was looked for.
+
+    Raises:
+        FileNotFoundError: If it is a folder, or looks like a file and is not there.
+        ValueError: If it is a file of another type.
+    """
+    file = Path(path).expanduser()
+    if file.is_file():
+        raise ValueError(f"{path}: unknown file type; use .jsonl, .json or .parquet.")
+    if file.is_dir():
+        found = ", ".join(sorted(item.name for item in file.iterdir())[:5]) or "nothing"
+        raise FileNotFoundError(
+            f"{path}: there is no {split}.jsonl, .json or .parquet in this folder, and it is none "
+            f"of save_to_disk; it holds {found}."
+        )
+    if file.is_absolute() or str(path).startswith("."):
+        raise FileNotFoundError(f"{path}: there is no such file or folder.")
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Tell whether a folder was written by the `save_to_disk` of `datasets`."""
+    return any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))

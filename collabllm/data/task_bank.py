@@ -53,6 +53,13 @@ def _draw(kind: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
+SENTENCE_ENDS = ".?!\u2026\u3002\uff0e\uff01\uff1f\u061f\u06d4\u0964"
+"""Also of Chinese, Arabic, Urdu and Hindi."""
+
+
 def end_sentence(text: str) -> str:
-    """Add a full stop where people left it out, so that another sentence can follow."""
-    return text if text[-1] in ".?!" else f"{text}."
+    """Add a full stop where people left it out, so that another sentence can follow.
+
+    A block of code has none.
+    """
+    return text if text.endswith((*SENTENCE_ENDS, "```")) else f"{text}."

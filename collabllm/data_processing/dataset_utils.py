@@ -96,9 +96,10 @@ def multiturn_dataset_to_dpo(
 ) -> DatasetDict:
     """Pair the best with the worst reply of every turn that has at least two scores.
 
-    Ties, and pairs whose gap is under `min_score_gap`, are left out and counted in the log. With
-    `min_confidence` the rewards of the sampled futures decide instead of the gap. The split is
-    that of `multiturn_dataset_to_sft`, so a held-out SFT task is never trained on here.
+    Ties, pairs of equal texts, and those whose gap is under `min_score_gap`, are left out and
+    counted in the log. With `min_confidence` the rewards of the sampled futures decide instead of
+    the gap. The split is that of `multiturn_dataset_to_sft`, so a held-out SFT task is never
+    trained on here.
 
     Args:
         dataset: Rows in the dataset format; unchanged.
@@ -128,7 +129,13 @@ def multiturn_dataset_to_dpo(
     check_split_column(table, split_by)
     selection = select_replies(table, score_column, None, None, split_by)
     best = [reply for conversation in selection.conversations for reply in conversation]
-    pairs = [reply for reply in best if reply.score > reply.worst_score]
+    completions = table.select_columns("completion")
+    pairs = [
+        reply
+        for reply in best
+        if reply.score > reply.worst_score
+        and completions[reply.row_idx] != completions[reply.worst_row_idx]
+    ]
     num_ties = len(best) - len(pairs)
     if min_confidence is None:
         pairs = [reply for reply in pairs if reply.score - reply.worst_score >= min_score_gap]
@@ -140,14 +147,17 @@ def multiturn_dataset_to_dpo(
     rows = [(reply, _to_pair(table, reply, system_prompt)) for reply in pairs]
     num_unsure = len(best) - num_ties - len(pairs)
     logger.info(
-        "%d preference pairs from %d turns; left out: %d ties or single replies, %d with %s.",
+        "%d preference pairs from %d turns; left out: %d ties, equal or single replies, %d with "
+        "%s.",
         len(pairs),
         len(best),
         num_ties,
         num_unsure,
         rule,
     )
-    why = f"of {len(best)} turns, {num_ties} have no two scores and {num_unsure} have {rule}"
+    why = (
+        f"of {len(best)} turns, {num_ties} have no two scores or texts and {num_unsure} have {rule}"
+    )
     scores = {"chosen_score": Value("float64"), "rejected_score": Value("float64")}
     texts = dict.fromkeys(("prompt", "chosen", "rejected"), _MESSAGES)
     return _split(rows, table, _shared_columns(table), {**texts, **scores}, eval_ratio, why)

@@ -66,7 +66,7 @@ def convert_rows(rows: Rows, name: str) -> Rows:
             converted = known.convert(row)
             rest.setdefault("single_turn_prompt", _user_words(converted))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            yield where, {"prompt": None, "error": f"is no row of {known.name} ({error})."}
+            yield where, {"prompt": None, "error": _describe(error, known)}
             continue
         for one in converted:
             yield where, {**rest, **one}
@@ -95,7 +95,12 @@ def to_goal(row: Mapping[str, Any]) -> dict[str, Any] | None:
             "opening": users[0],
         }
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"is no row of {known.name} ({error}).") from error
+        raise ValueError(_describe(error, known)) from error
+
+
+def _describe(error: Exception, known: Format) -> str:
+    why = f"it lacks {error}" if isinstance(error, KeyError) else error
+    return f"is no row of {known.name} ({why})."
 
 
 def _user_words(converted: list[dict[str, Any]]) -> str:
@@ -116,22 +121,31 @@ def _from_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
             "content": _text(m["content"]),
             "weight": m.get("weight"),
         }
-        for m in row["messages"]
+        for m in _talk(row, "messages")
     ]
     return _to_replies(messages)
 
 
 def _from_sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
-    talk = row["conversations"]
-    begins = talk[0]["from"] if talk else None
+    talk = _talk(row, "conversations")
+    who, says = ("from", "value") if not talk or "from" in talk[0] else ("role", "content")
+    begins = talk[0][who] if talk else None
     system = None if begins == "system" else row.get("system")
     messages = [{"role": "system", "content": system}] if system else []
     for message in talk:
-        if message["from"] not in _SHAREGPT_ROLES:
-            raise ValueError(f"unknown speaker {message['from']!r}")
-        content = _text(message["value"])
-        messages.append({"role": _SHAREGPT_ROLES[message["from"]], "content": content})
+        if message[who] not in _SHAREGPT_ROLES:
+            raise ValueError(f"unknown speaker {message[who]!r}")
+        content = _text(message[says])
+        messages.append({"role": _SHAREGPT_ROLES[message[who]], "content": content})
     return _to_replies(messages)
+
+
+def _talk(row: dict[str, Any], name: str) -> list[Any]:
+    """Return the messages of a row."""
+    talk = row[name]
+    if not isinstance(talk, list) or not all(isinstance(message, Mapping) for message in talk):
+        raise ValueError(f"{name} must be a list of messages, got {shorten(talk)}")
+    return talk
 
 
 def _to_replies(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

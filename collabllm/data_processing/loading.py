@@ -16,12 +16,13 @@ from collabllm.data_processing.row_checks import (
     REQUIRED_COLUMNS,
     check_rows,
     describe_missing_columns,
+    fill_turn_ids,
     find_row_error,
     report_skipped,
 )
-from collabllm.files import find_split_file
+from collabllm.files import find_split_file, is_saved_dataset, refuse_unreadable
 from collabllm.hub import check_reachable
-from collabllm.messages import shorten
+from collabllm.messages import shorten, to_valid_text
 
 BUNDLED_DATASET = "demo"
 
@@ -65,29 +66,21 @@ def load_multiturn_dataset(
         data_files = str(_existing(file))
         table = load_dataset("parquet", data_files=data_files, split="train")
         return _from_dataset(table, file.name, skip_bad_rows)
-    if file.is_dir() and any((file / name).exists() for name in _SAVED_BY_DATASETS):
+    if is_saved_dataset(file):
         saved = _take_split(load_from_disk(str(file)), split, str(path))
         return _from_dataset(saved, str(path), skip_bad_rows)
     inside = find_split_file(file, split)
     if inside:
         return load_multiturn_dataset(inside, split, skip_bad_rows=skip_bad_rows)
-    if file.is_file():
-        raise ValueError(f"{path}: unknown file type; use .jsonl, .json or .parquet.")
-    if file.is_dir():
-        found = ", ".join(sorted(item.name for item in file.iterdir())[:5]) or "nothing"
-        raise FileNotFoundError(
-            f"{path}: there is no {split}.jsonl, .json or .parquet in this folder, and it is none "
-            f"of save_to_disk; it holds {found}."
-        )
-    if file.is_absolute() or str(path).startswith("."):
-        raise FileNotFoundError(f"{path}: there is no such file or folder.")
+    refuse_unreadable(path, split)
     check_reachable(str(path), "dataset")
     table = load_dataset(str(path), config_name, split=split)
     return _from_dataset(table, f"{path}[{split}]", skip_bad_rows)
 
 
 _WRAPPED = re.compile(r'\s*\{\s*("\w+"\s*:\s*("(?:[^"\\]|\\.)*"|[\w.+-]+)\s*,\s*)*"data"\s*:\s*\[')
-_SAVED_BY_DATASETS = ("dataset_info.json", "dataset_dict.json")
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def _read_bundled(fingerprint: str) -> Iterator[dict[str, Any]]:
@@ -142,11 +135,7 @@ def _from_dataset(dataset: Dataset, name: str, skip_bad_rows: bool = False) -> D
         dataset = _take_good_rows(dataset, name)
     for _ in check_rows(_iter_dataset(dataset), name):
         pass
-    if "turn_id" not in dataset.column_names or None in dataset.unique("turn_id"):
-        dataset = dataset.map(
-            lambda row: {"turn_id": len(row["prompt"])}, desc="Filling in turn_id"
-        )
-    return dataset
+    return fill_turn_ids(dataset)
 
 
 def _take_good_rows(dataset: Dataset, name: str) -> Dataset:
@@ -168,15 +157,18 @@ def _iter_dataset(dataset: Dataset) -> Rows:
 def iter_json(file: Path) -> Rows:
     """Yield the objects of a JSON Lines file or of one JSON list, holding one at a time.
 
-    The list may be the one under `data` in an object, as in the SQuAD family.
+    The list may be the one under `data` in an object, as in the SQuAD family. Half of a surrogate
+    pair, as a text that was cut in an emoji ends with, becomes a question mark.
+
+    Raises:
+        ValueError: If the file is not UTF-8 or not JSON.
     """
-    with file.open(encoding="utf-8-sig") as stream:
-        if file.suffix == ".jsonl":
-            for idx, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield f"row {idx}", _parse(partial(json.loads, line), file, idx)
-            return
-        text = stream.read()
+    if file.suffix == ".jsonl":
+        for idx, line in enumerate(_read_lines(file), start=1):
+            if line.strip():
+                yield f"row {idx}", _mend(_parse(partial(json.loads, line), file, idx), line)
+        return
+    text = "".join(_read_lines(file))
     decoder, position, idx = json.JSONDecoder(), len(text) - len(text.lstrip()), 0
     if wrapped := _WRAPPED.match(text):
         position = wrapped.end() - 1
@@ -188,7 +180,9 @@ def iter_json(file: Path) -> Rows:
     position = _skip(text, position + 1, " \n\r\t")
     while text[position : position + 1] != "]":
         idx += 1
+        begin = position
         row, position = _parse(partial(decoder.raw_decode, text, position), file, idx)
+        row = _mend(row, text[begin:position])
         position = _skip(text, position, " \n\r\t")
         if text[position : position + 1] not in (",", "]"):
             raise ValueError(f"{file.name} row {idx}: expected ',' or ']' after the row.")
@@ -196,11 +190,28 @@ def iter_json(file: Path) -> Rows:
         yield f"row {idx}", row
 
 
+def _read_lines(file: Path) -> Iterator[str]:
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            yield from stream
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file.name}: is not UTF-8 ({error.reason}); save it as UTF-8."
+        ) from error
+
+
 def _parse(parse: Callable[[], Any], file: Path, idx: int) -> Any:
     try:
         return parse()
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError also of numbers with 5,000 digits
         raise ValueError(f"{file.name} row {idx}: not valid JSON ({error}).") from error
+
+
+def _mend(row: Any, text: str) -> Any:
+    """Return a row that a file takes, too, whatever halves of surrogate pairs its text has."""
+    if not _SURROGATE.search(text):
+        return row
+    return json.loads(to_valid_text(json.dumps(row, ensure_ascii=False)))
 
 
 def _skip(text: str, position: int, characters: str) -> int:

@@ -4,10 +4,13 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from collabllm.data_processing.formats import Rows
 from collabllm.messages import find_prompt_error, shorten
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,13 @@ def check_rows(rows: Rows, name: str, skip_bad_rows: bool = False) -> Iterator[d
     report_skipped(name, errors)
     if not count:
         raise ValueError(f"{name}: has no{' good' if errors else ''} rows.")
+
+
+def fill_turn_ids(dataset: "Dataset") -> "Dataset":
+    """Return a checked table, with `turn_id` where it has none."""
+    if "turn_id" in dataset.column_names and None not in dataset.unique("turn_id"):
+        return dataset
+    return dataset.map(lambda row: {"turn_id": len(row["prompt"])}, desc="Filling in turn_id")
 
 
 _SKIP = "(--skip_bad_rows goes on without such rows.)"

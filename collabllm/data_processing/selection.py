@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from collabllm.data_processing.row_checks import check_rows, report_skipped
+from collabllm.data_processing.row_checks import (
+    REQUIRED_COLUMNS,
+    check_rows,
+    describe_missing_columns,
+    fill_turn_ids,
+    report_skipped,
+)
 from collabllm.data_processing.splitting import get_column, task_key
 from collabllm.messages import shorten
 
@@ -70,10 +76,24 @@ class Selection:
 
 
 def to_table(dataset: Dataset | Iterable[Mapping[str, Any]]) -> Dataset:
-    """Return a `Dataset` as it is, and make a checked one of any other rows."""
+    """Return a `Dataset` with `turn_id` filled in, and make a checked one of any other rows.
+
+    Raises:
+        ValueError: If it is a dict of splits, or has not the columns or rows of the dataset format.
+    """
+    if isinstance(dataset, Mapping):
+        raise ValueError(
+            f"The dataset has splits, {', '.join(map(str, dataset))}: give the rows of one of them."
+        )
     if isinstance(dataset, Dataset):
-        return dataset
-    rows = ((f"row {idx}", dict(row)) for idx, row in enumerate(dataset, start=1))
+        needed = set(REQUIRED_COLUMNS) - {"score"}  # another column may hold it
+        if missing := sorted(needed - set(dataset.column_names)):
+            raise ValueError(f"dataset: {describe_missing_columns(missing, dataset.column_names)}")
+        return fill_turn_ids(dataset)
+    rows = (
+        (f"row {idx}", dict(row) if isinstance(row, Mapping) else row)
+        for idx, row in enumerate(dataset, start=1)
+    )
     return Dataset.from_list(list(check_rows(rows, "dataset")), on_mixed_types="use_json")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from collabllm.data_processing.splitting import check_split_column, is_eval_task, task_key
-from collabllm.files import find_split_file
+from collabllm.files import find_split_file, is_saved_dataset, refuse_unreadable
 from collabllm.hub import check_reachable
 from collabllm.tasks.demo import DemoSide, demo_tasks
 from collabllm.tasks.fields import Row
@@ -52,9 +52,9 @@ def load_tasks(
         config: Configuration of a Hub dataset.
 
     Raises:
-        FileNotFoundError: If a file is not there.
-        ValueError: If a row has no goal, a column is missing, two goals have one id, or there is no
-            task.
+        FileNotFoundError: If a file or folder is not there.
+        ValueError: If a file cannot be read, a row has no goal, a column is missing, two goals have
+            one id, or there is no task.
     """
     if str(path) in _DEMO_SIDES:
         return demo_tasks(_DEMO_SIDES[str(path)])[:limit]
@@ -133,12 +133,13 @@ def _iter_rows(
         return
     if file.suffix == ".parquet":
         rows = load_dataset("parquet", data_files=str(file), split="train", streaming=True)
-    elif file.is_dir():
+    elif is_saved_dataset(file):
         saved = load_from_disk(str(file))
         if not isinstance(saved, Dataset) and split not in saved:
             raise ValueError(f"{path} has no split {split!r}; it has {', '.join(saved)}.")
         rows = saved if isinstance(saved, Dataset) else saved[split]
     else:
+        refuse_unreadable(path, split)
         check_reachable(str(path), "dataset")
         rows = load_dataset(str(path), config, split=split, streaming=True)
     for idx, row in enumerate(rows, start=1):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
+from collabllm.data.task_bank import SENTENCE_ENDS
 from collabllm.messages import Message
 from collabllm.tasks.embeddings import (
     BUNDLED_ENCODER,
@@ -166,7 +167,7 @@ def _bare_answer(fact: Fact) -> str:
     """Return the answer without its full stop, which a word alone needs where no value tells it."""
     if not fact.value and len(fact.answer.split()) < _MIN_SENTENCE:
         return fact.answer
-    return fact.answer.rstrip(" .!?") or fact.answer
+    return fact.answer.rstrip(f" {SENTENCE_ENDS}") or fact.answer
 
 
 def _tells_most(text: str, fact: Fact) -> bool:

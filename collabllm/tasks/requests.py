@@ -85,7 +85,7 @@ _OFFER = re.compile(
     r"how does (this|that|it) (look|sound)(?!,)|"
     r"what do you think(?=( (of|about) (this|that|these|the|it)( \w+)?)?\W*$)|"
     r"how are you(?=( doing| today)*\W*$)|"
-    r"\u4f60\u597d\u5417|how can i help|"
+    r"\u4f60\u597d\u5417|how (can|may|could) i (help|assist)|"
     rf"((would you like|do you want|want) me to|shall i|should i) {_ADAPT}|"
     rf"(would you like|do you want|want) to {_ADAPT}"
     r"(?= (it|this|that|these|the|anything|something|any)\b|\W*$)|"
@@ -197,7 +197,7 @@ def _asks(sentence: str, is_advice: bool = False) -> bool:
 
 def has_question_mark(sentence: str) -> bool:
     """Tell whether a sentence ends in a question mark, whatever quotes or brackets follow."""
-    return sentence.rstrip(" \r\n\"')*_.!").endswith(tuple(_MARKS))
+    return sentence.rstrip(" \r\n\"')*_.!\u3002\uff01").endswith(tuple(_MARKS))
 
 
 def _is_header(sentence: str, line: str) -> bool:

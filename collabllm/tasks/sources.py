@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from collabllm.data.task_bank import end_sentence
+from collabllm.data.task_bank import SENTENCE_ENDS, end_sentence
 from collabllm.data_processing.formats import to_goal
 from collabllm.messages import shorten
 from collabllm.tasks.fields import (
@@ -19,7 +19,7 @@ from collabllm.tasks.fields import (
     read_text,
 )
 from collabllm.tasks.requests import split_sentences
-from collabllm.tasks.words import DENIAL, PERSON_WORDS, content_words
+from collabllm.tasks.words import DENIAL, PERSON_WORDS, contains_value, content_words
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
 _MEDIUM = ("title", "text")
 _NO_WISH = re.compile(r"(no|none|not|any|yes|all)\b", re.IGNORECASE)  # no result quotes these
+_THOUSANDS = re.compile(r"\d{3}(?!\d)")
 _EXAMPLES = re.compile(r"\s*\([^()]*\)$")
 _HARDEST = "Level 5"
 _IN3 = ("task", "missing_details")
@@ -156,12 +157,19 @@ def _from_in3(row: Row) -> Row | str:
     }
 
 
-def _whole(options: Sequence[str]) -> list[str]:
-    """Join what was cut at the commas of "(e.g., S, M)"; return the options without spaces."""
+def _whole(options: Sequence[Any]) -> list[str]:
+    """Join what was cut at the commas of "(e.g., S, M)" and "$1,000, $5,000"; strip the options.
+
+    Where a list was cut, options begin with the space after their comma; numbers do not.
+    """
+    texts = [read_optional_text({"an option": option}, "an option") for option in options]
+    was_cut = any(text.startswith(" ") for text in texts)
     whole: list[str] = []
-    for option in map(str, (option for option in options if option is not None)):
+    for option in filter(str.strip, texts):
         if whole and whole[-1].count("(") > whole[-1].count(")"):
             whole[-1] += f", {option.strip()}"
+        elif whole and was_cut and whole[-1][-1].isdigit() and _THOUSANDS.match(option):
+            whole[-1] += f",{option.strip()}"
         else:
             whole.append(option.strip())
     return whole
@@ -177,11 +185,11 @@ def _from_sharded(row: Row) -> Row:
         {"name": f"shard {idx}", "answer": shard, "value": "", "question": shard}
         for idx, shard in _without_repeats(shards[1:], start=2)
     ]
-    answer = row.get("answer")
+    answer = row.get("answer")  # of some tasks no text
     return {
         "task_id": row.get("task_id"),
         "single_turn_prompt": " ".join(shards),
-        "single_turn_completion": answer if isinstance(answer, str) else "",
+        "single_turn_completion": str(answer) if isinstance(answer, (str, int, float)) else "",
         "task_desc": str(row.get("task") or ""),
         "opening": shards[0],
         "facts": facts,
@@ -210,10 +218,10 @@ def _from_mediq(row: Row) -> Row:
     choices = " ".join(f"{letter}: {text}" for letter, text in letters if text is not None)
     context = row["context"]
     case = split_sentences(context) if isinstance(context, str) else read_list(row, "context")
-    case = [end_sentence(str(sentence).strip()) for sentence in case if str(sentence or "").strip()]
+    case = [end_sentence(sentence) for sentence in _read_texts(case, "a sentence of context")]
     first = case[0] if case else ""
     listed = read_list(row, "facts") or read_list(row, "atomic_facts") or case[1:]
-    known = [_NUMBER.sub("", str(fact)).strip() for fact in listed if fact]
+    known = [_NUMBER.sub("", fact).strip() for fact in _read_texts(listed, "a fact")]
     facts = [
         {"name": f"fact {idx}", "answer": fact, "value": "", "question": fact}
         for idx, fact in _without_repeats(known, start=1)
@@ -230,6 +238,12 @@ def _from_mediq(row: Row) -> Row:
     }
 
 
+def _read_texts(texts: Sequence[Any], name: str) -> list[str]:
+    """Return the texts of a list without spaces around them; blank ones are left out."""
+    read = (read_optional_text({name: text}, name).strip() for text in texts)
+    return [text for text in read if text]
+
+
 def _is_in(fact: str, sentence: str) -> bool:
     """Tell whether a sentence has all words of a fact, whatever it calls the patient."""
     if DENIAL.search(fact) and not DENIAL.search(sentence):
@@ -237,6 +251,8 @@ def _is_in(fact: str, sentence: str) -> bool:
     words, known = (
         {_SEXES.get(word, word) for word in content_words(text)} for text in (fact, sentence)
     )
+    if not words:  # such as two Chinese letters
+        return contains_value(sentence, fact.rstrip(SENTENCE_ENDS))
     return words <= known | (PERSON_WORDS - set(_SEXES.values()))
 
 

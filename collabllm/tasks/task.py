@@ -84,7 +84,7 @@ def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
     try:
         facts = _to_facts(row)
         return Task(
-            str(row.get("task_id") or hashlib.sha256(goal.encode()).hexdigest()[:12]),
+            read_optional_text(row, "task_id") or hashlib.sha256(goal.encode()).hexdigest()[:12],
             goal,
             read_optional_text(row, "single_turn_completion"),
             read_optional_text(row, "task_desc"),

@@ -1,6 +1,7 @@
 """Words of a text: which carry meaning, which are new, and whether a value stands among them."""
 
 import re
+import unicodedata
 from functools import lru_cache
 
 PERSON_WORDS = frozenset("patient man woman boy girl male female she her his him".split())
@@ -12,15 +13,21 @@ DENIAL = re.compile(
 )
 """Words that deny what stands in their sentence."""
 _SHORT = 3  # letters of a value that must have the same case: "Go" is no "go"
-_NUMBERS = dict(
-    zip(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen twenty".split(),
-        map(str, range(21)),
-        strict=True,
-    )
+_TEENS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NUMBERS = {word: number for number, word in enumerate(_TEENS)} | {
+    word: number for number, word in zip(range(20, 100, 10), _TENS, strict=True)
+}
+_NUMBER_WORD = re.compile(
+    rf"\b(?:({'|'.join(_TENS)})[ -]({'|'.join(_TEENS[1:10])})|({'|'.join(_NUMBERS)}))\b",
+    re.IGNORECASE,
 )
-_NUMBER_WORD = re.compile(rf"\b({'|'.join(_NUMBERS)})\b", re.IGNORECASE)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_EMPHASIS = re.compile(r"(?<!\w)_+|(?<!_)_++(?!\w)")  # of Markdown; not within snake_case
+_BEFORE_UNIT = re.compile(r"(?<=\d)\s*(?=[^\W\d_]|[%\u00b0$\u00a3\u00a5\u20ac\u200b])")
 _SPACES = re.compile(r"[^\S\n]+")
 _LINE_STARTS = re.compile(r"\n\s*")
 _LIST_MARK = re.compile(r"^\s*\(?\d{1,2}[.)]\s", re.MULTILINE)
@@ -67,7 +74,7 @@ _EMPTY = frozenset(
 
 def content_words(text: str) -> set[str]:
     """Return the words that carry meaning, in lower case and the singular; numbers as digits."""
-    words = re.findall(r"[^\W_]+", _NUMBER_WORD.sub(_to_digits, text.lower()))
+    words = re.findall(r"[^\W_]+", _with_digits(text.lower()))
     return {
         singular(word)
         for word in words
@@ -77,14 +84,15 @@ def content_words(text: str) -> set[str]:
 
 def find_numbers(text: str) -> set[str]:
     """Return the numbers of a text as digits; "12.50" is one."""
-    return set(re.findall(r"\d+(?:[.,]\d+)*", _NUMBER_WORD.sub(_to_digits, text)))
+    return set(re.findall(r"\d+(?:[.,]\d+)*", _with_digits(text)))
 
 
 def contains_value(text: str, value: str) -> bool:
     """Tell whether a value stands in a text, as whole words, whatever the case and spacing.
 
-    A value of up to three letters with a capital keeps its case. "Ten days" is "10 days"; the
-    number of an item in a list is no value, nor is a part of a number: "3" is not in "3.5".
+    A value of up to three letters with a capital keeps its case. "Ten days" is "10 days", "1,200"
+    is "1200", "5 km" is "5km"; the number of an item in a list is no value, nor is a part of a
+    number: "3" is not in "3.5".
     """
     return _value_pattern(value).search(_where_to_find(value, text)) is not None
 
@@ -99,21 +107,27 @@ def is_unspaced(text: str) -> bool:
     return _IS_UNSPACED.search(text) is not None
 
 
+def space_out(text: str) -> str:
+    """Put spaces around the letters of such a script: each can be a word."""
+    return _IS_UNSPACED.sub(r" \g<0> ", text)
+
+
 def singular(word: str) -> str:
     """Take a plural's s off, so that a guest count asks for guests."""
     return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word
 
 
-# Nothing of the same number or clock time, and no minus; but "at 10:00" is "at 10".
-_BEGINS_NUMBER = r"(?<!\d\.)(?<!\d,(?=\d{3}(?!\d)))(?<!\b\d:)(?<!\b\d\d:)(?<!(?<!\w)[.-])"
-_ENDS_NUMBER = r"(?!\.\d|,\d{3}(?!\d)|:(?!00)[0-5]\d(?!\d))"
+# Nothing of the same number, fraction or clock time, and no minus; but "at 10:00" is "at 10".
+_BEGINS_NUMBER = r"(?<!\d[./])(?<!\b\d:)(?<!\b\d\d:)(?<!(?<!\w)[.-])"
+_ENDS_NUMBER = r"(?![./]\d|:(?!00)[0-5]\d(?!\d))"
 
 
 @lru_cache(maxsize=10_000)
 def _value_pattern(value: str) -> re.Pattern[str]:
     exact = len(value) <= _SHORT and value != value.lower()
-    parts = _normalise(_comparable(value)).split()
-    words = r"\s+".join(map(re.escape, parts))
+    parts = _normalise(_comparable(value)).split() or value.split()
+    pieces = _BEFORE_UNIT.split(" ".join(parts))
+    words = r"\s*".join(r"\s+".join(map(re.escape, piece.split(" "))) for piece in pieces)
     first, last = (parts[0][0], parts[-1][-1]) if parts else ("", "")
     before = r"(?<!\w)" * (first != _GAP) + _BEGINS_NUMBER * first.isdigit()
     after = r"(?!\w)" * (last != _GAP) + _ENDS_NUMBER * last.isdigit()
@@ -139,9 +153,15 @@ def _is_list(text: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _normalise(text: str) -> str:
-    text = _IS_UNSPACED.sub(rf"{_GAP}\g<0>{_GAP}", text.replace(_GAP, ""))
-    return _NUMBER_WORD.sub(_to_digits, _DASHES.sub("-", _SPACES.sub(" ", text)))
+    text = unicodedata.normalize("NFC", text.replace(_GAP, ""))
+    text = _EMPHASIS.sub("", _IS_UNSPACED.sub(rf"{_GAP}\g<0>{_GAP}", text))
+    return _with_digits(_DASHES.sub("-", _SPACES.sub(" ", text)))
 
 
-def _to_digits(word: re.Match[str]) -> str:
-    return _NUMBERS[word[0].lower()]
+def _with_digits(text: str) -> str:
+    """Write all numbers in one way: "twenty-five" as 25, "1,200" as 1200."""
+    return _THOUSANDS.sub("", _NUMBER_WORD.sub(_to_digits, text))
+
+
+def _to_digits(words: re.Match[str]) -> str:
+    return str(sum(_NUMBERS[word.lower()] for word in words.groups() if word))

@@ -4,6 +4,7 @@ import copy
 import random
 
 import pytest
+from datasets import Dataset, DatasetDict
 
 from collabllm.data_processing import (
     DEFAULT_SYSTEM_PROMPT,
@@ -263,6 +264,41 @@ def test_replies_to_different_prompts_are_no_candidates_of_one_turn(make_row, co
 
     with pytest.raises(ValueError, match=r"row 3 and row 1 .*conv_id 0.*different prompts"):
         convert(rows)
+
+
+def test_a_reply_is_no_better_than_the_same_words(make_row, caplog):
+    rows = [make_row(score=score, completion="a") for score in (1.0, 0.0)]
+    rows += [make_row(conv_id=1, score=score, completion=str(score)) for score in (1.0, 0.0)]
+
+    with caplog.at_level("INFO"):
+        (pair,) = multiturn_dataset_to_dpo(rows)["train"]
+
+    assert (pair["conv_id"], pair["rejected"][0]["content"]) == (1, "0.0")
+    assert "1 preference pairs from 2 turns; left out: 1 ties, equal or single" in caplog.text
+
+
+CONVERSIONS = [multiturn_dataset_to_sft, multiturn_dataset_to_dpo, multiturn_dataset_to_prompts]
+
+
+@pytest.mark.parametrize("convert", CONVERSIONS)
+def test_a_table_of_another_source_needs_no_turn_id(make_row, convert):
+    rows = [make_row(score=1.0), make_row(score=0.0, completion="worse")]
+    table = Dataset.from_list([{k: v for k, v in row.items() if k != "turn_id"} for row in rows])
+
+    assert convert(table)["train"]["turn_id"][:] == [1]
+
+
+@pytest.mark.parametrize("convert", CONVERSIONS)
+def test_what_is_no_rows_is_refused(make_row, convert):
+    chats = Dataset.from_list([{"messages": [{"role": "user", "content": "hi"}]}])
+
+    for dataset, text in (
+        (DatasetDict({"train": chats, "test": chats}), "has splits, train, test: give the rows"),
+        (chats, "missing 'completion', 'conv_id', 'prompt'; it has 'messages'"),
+        ("train.jsonl", "row 1: must be an object with the columns .*, got 't'"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            convert(dataset)
 
 
 def test_confidence_without_sampled_rewards_is_refused(make_row):

@@ -64,6 +64,31 @@ def test_a_system_prompt_is_found_in_a_column_and_under_openais_new_name(tmp_pat
         load_multiturn_dataset(write(tmp_path / "s.jsonl", [{**column, "conversations": []}]))
 
 
+def test_sharegpt_rows_may_call_speakers_roles(tmp_path):
+    (read,) = load_multiturn_dataset(
+        write(tmp_path / "s.jsonl", [{"conversations": [USER, REPLY]}])
+    )
+
+    assert (read["prompt"], read["completion"]) == ([USER], "hello")
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"messages": [{"role": "user"}]}, "it lacks 'content'"),
+        ({"messages": json.dumps([USER, REPLY])}, "messages must be a list of messages, got '"),
+        ({"conversations": [{"from": "human", "text": "hi"}]}, "it lacks 'value'"),
+        ({"conversations": ["hi", "hello"]}, "conversations must be a list of messages, got"),
+    ],
+)
+def test_what_a_row_of_a_format_lacks_is_said(tmp_path, row, why):
+    path = write(tmp_path / "s.jsonl", [row])
+
+    for load in (load_multiturn_dataset, load_tasks):
+        with pytest.raises(ValueError, match=rf"row 1: is no row of .*\({why}"):
+            load(path)
+
+
 @pytest.mark.parametrize(
     "row",
     [

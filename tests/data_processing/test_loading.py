@@ -160,6 +160,33 @@ def test_files_that_do_not_exist_or_are_empty_are_refused(tmp_path):
         load_multiturn_dataset(tmp_path / "data.csv")
 
 
+def test_a_file_that_is_not_utf_8_is_named(tmp_path, make_row):
+    for name in ("data.jsonl", "data.json"):
+        path = write(tmp_path, [make_row()], name)
+        path.write_bytes(path.read_bytes().replace(b"hi", "hü".encode("latin-1")))
+
+        with pytest.raises(ValueError, match=f"{name}: is not UTF-8 .*; save it as UTF-8"):
+            load_multiturn_dataset(path)
+
+
+def test_what_json_cannot_hold_names_the_row(tmp_path, make_row):
+    path = write(tmp_path, [make_row()])
+    for value in ("9" * 5000, "[" * 100_000 + "]" * 100_000):
+        path.write_text(f'{path.read_text().splitlines()[0]}\n{{"a": {value}}}\n')
+
+        with pytest.raises(ValueError, match=r"data\.jsonl row 2: not valid JSON"):
+            load_multiturn_dataset(path)
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.json"])
+def test_half_an_emoji_becomes_a_question_mark_and_whole_ones_stay(tmp_path, make_row, name):
+    rows = [make_row(completion="cut \ud83d"), make_row(conv_id=1, completion="whole \U0001f600")]
+
+    loaded = load_multiturn_dataset(write(tmp_path, rows, name))
+
+    assert loaded["completion"][:] == ["cut ?", "whole \U0001f600"]
+
+
 def test_a_configuration_is_refused_where_there_are_none(tmp_path, make_row):
     file = write(tmp_path, [make_row()], "train.jsonl")
 

@@ -203,6 +203,56 @@ def test_accuracy_reads_yes_and_no_options_and_reasons(expected, reply, value):
     assert score("accuracy", talk("q", reply), reference(expected)).value == value
 
 
+@pytest.mark.parametrize(
+    ("expected", "reply", "value"),
+    [
+        ("He has 9 x 2 = <<9*2=18>>18 eggs.\n#### 18", "He has 18 eggs.", 1.0),
+        ("He has 9 x 2 = <<9*2=18>>18 eggs.\n#### 18", "The answer is 9.", 0.0),
+        ("#### 1,200", "That makes $1200.", 1.0),
+        ("#### Tea\nTea is warm.", "The answer is: Tea. Tea is warm.", 0.0),
+        ("3.5 hours", "It takes 3.5 hours.", 1.0),
+        ("3.5 hours", "The answer is 3.5 hours.", 1.0),
+        ("5 hours", "It takes 3.5 hours.", 0.0),
+        ("5 degrees", "It is -5 degrees.", 0.0),
+        ("1,200 euros", "It costs 1200 euros.", 1.0),
+        ("1200 euros", "It costs 1,200 euros.", 1.0),
+        ("200 euros", "It costs 1,200 euros.", 0.0),
+        ("10:30", "The train leaves at 10:30.", 1.0),
+        ("10:30 am", "The train leaves at 10:45 am.", 0.0),
+        ("2024-05-01", "It is on 2024-05-01.", 1.0),
+        ("2024-05-01", "It is on 2024-04-02.", 0.0),
+        ("x^2+1", "The answer is x^2 + 1.", 1.0),
+        ("x^2+1", "The answer is x^2 + 2.", 0.0),
+        ("(1,2)", "The answer is (1, 2).", 1.0),
+        ("[1, 2, 3]", "The answer is [1, 2, 3].", 1.0),
+        ("[1, 2, 3]", "The answer is [1, 2, 4].", 0.0),
+    ],
+)
+def test_accuracy_reads_solutions_units_dates_and_formulas_in_sentences(expected, reply, value):
+    assert score("accuracy", talk("q", reply), reference(expected)).value == value
+
+
+@pytest.mark.parametrize(
+    ("expected", "reply", "value"),
+    [
+        ("东京", "首都是东京。", 1.0),
+        ("东京", "首都是北京。", 0.0),
+        ("东京", "首都不是东京。", 0.0),
+        ("东京", "是东京还是大阪。", 0.0),
+        ("东京", "首都是东京。首都是大阪。", 0.0),
+        ("東京", "日本の首都は東京です。", 1.0),
+        ("東京", "首都は東京ではありません。", 0.0),
+        ("是", "是的。", 1.0),
+        ("是", "不是。", 0.0),
+        ("กรุงเทพ", "เมืองหลวงคือกรุงเทพ", 1.0),
+        ("Köln", "Es ist Köln.", 1.0),
+        ("القاهرة", "عاصمة مصر هي القاهرة.", 1.0),
+    ],
+)
+def test_accuracy_finds_words_between_which_no_spaces_stand(expected, reply, value):
+    assert score("accuracy", talk("q", reply), reference(expected)).value == value
+
+
 def test_saying_that_one_is_sure_takes_no_answer_back():
     sure = talk("Did he?", "No, he did not.", "sure?", "Yes, I am sure.")
     changed = talk("Did he?", "No, he did not.", "sure?", "Yes, he did, after all.")

@@ -420,3 +420,19 @@ def test_demo_tasks_are_distinct_and_read_back(tmp_path):
     path.write_text('{"task_desc": "x"}\n')
     with pytest.raises(ValueError, match="row 1: 'single_turn_prompt' must be a non-empty text"):
         load_tasks(path)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("预算五百欧元。", "预算五百欧元。"),
+        ("كم؟", "كم؟"),
+        ("```\nx = 1\n```", "```\nx = 1\n```"),
+        ("We are 12", "We are 12."),
+    ],
+)
+def test_a_full_stop_is_added_only_where_there_is_none_in_any_script(answer, said):
+    user = RuleBasedUser([Fact("budget", answer, cues=("budget",))], "Plan it.")
+    talk = [{"role": "user", "content": "Plan it."}, {"role": "assistant", "content": "Budget?"}]
+
+    assert user.generate(talk).response == said

@@ -41,7 +41,20 @@ def test_the_bundled_weights_are_the_published_ones():
 @pytest.mark.parametrize(
     "run",
     [
-        *(" ", "\n", "\t\n", "a.", "is it? ", "`", "- ", "e.g. ", "\n1. ", "dear a,\n", "thanks\n"),
+        *(
+            " ",
+            "\n",
+            "\t\n",
+            "a.",
+            "is it? ",
+            "`",
+            "_",
+            "- ",
+            "e.g. ",
+            "\n1. ",
+            "dear a,\n",
+            "thanks\n",
+        ),
         *("let me know when ", "if you ", "two questions me ", "please share "),
     ],
 )
@@ -146,6 +159,8 @@ def test_a_reply_that_asks_is_found(reply):
         "Any questions?",
         "Do you have any questions?",
         "Is there anything else?",
+        "How can I assist you today?",
+        "Hello! How may I help you?",
         "Need anything else?",
         "Let me know when to stop.",
         "Let me know when you arrive safely.",
@@ -320,6 +335,13 @@ def test_a_user_speaks_of_the_patient_as_of_himself():
     assert told(facts, "What is it?", "My mother is well.") == set()
 
 
+def test_the_numbers_of_an_answer_are_told_in_either_spelling():
+    facts = (Fact("shard 2", "The baker made 1,200 loaves in thirty days."),)
+
+    assert told(facts, "A baker.", "He made 1200 loaves in 30 days, this baker.") == {"shard 2"}
+    assert told(facts, "A baker.", "He made 200 loaves in 30 days, this baker.") == set()
+
+
 def test_an_opening_tells_such_a_fact_by_its_whole_answer_alone():
     assert told(SHARDS, "Six loaves a day are what the baker gives away.") == set()
     assert told(SHARDS, "The baker gives away six loaves a day, what remains?") == {"shard 2"}
@@ -365,6 +387,14 @@ def test_a_value_in_another_facts_answer_is_not_told_by_it():
         ("am 24. Dezember", "12. Dezember"),
         ("1. Cut it.\n2. Fry it.", "1"),
         ("in 2012\u5e74", "12"),
+        ("costs 1,200 euros", "200"),
+        ("half of it, 1/2 cup", "2 cup"),
+        ("half of it, 1/2 cup", "1"),
+        ("twenty-five guests", "5 guests"),
+        ("15 km", "5km"),
+        ("snake_case", "case"),
+        ("snake__case", "snake_case"),
+        ("in \u5317\u4eac", "___"),
     ],
 )
 def test_a_value_is_not_a_part_of_a_number_nor_a_pronoun(text, value):
@@ -394,6 +424,18 @@ def test_a_value_is_not_a_part_of_a_number_nor_a_pronoun(text, value):
         ("the red one please", "the red one"),
         ("am 12. Dezember", "12. Dezember"),
         ("12. On Friday.", "12"),
+        ("It costs $1,200.", "1200"),
+        ("It costs 1200 dollars.", "1,200"),
+        ("1,234,567 people", "1234567"),
+        ("It takes thirty minutes.", "30 minutes"),
+        ("twenty-five guests", "25 guests"),
+        ("12km", "12 km"),
+        ("12 km", "12km"),
+        ("50 % off", "50%"),
+        ("500 \u5143", "500\u5143"),
+        ("a _vegan_ menu", "vegan"),
+        ("__12__ guests", "12"),
+        ("Ko\u0308ln", "K\u00f6ln"),
     ],
 )
 def test_a_value_is_found_beside_marks_and_in_either_spelling(text, value):
@@ -517,11 +559,19 @@ def test_a_value_is_found_where_no_spaces_separate_words(text, value):
     assert contains_value(text, value)
 
 
+def test_an_answer_is_told_without_its_full_stop_in_any_script():
+    facts = [Fact("budget", "预算是 五百 欧元。")]
+
+    for said in ("预算是 五百 欧元", "预算是 五百 欧元。"):
+        assert facts_told(facts, [{"role": "user", "content": said}]) == {"budget"}
+
+
 def test_chinese_marks_end_sentences():
     assert find_questions("\u6211\u63a8\u8350\u5df4\u9ece\u3002\u51e0\u4f4d\uff1f") == [
         "\u51e0\u4f4d\uff1f"
     ]
     assert find_questions("\u597d\uff01\u51e0\u4f4d\uff1f") == ["\u51e0\u4f4d\uff1f"]
+    assert find_questions("\u51e0\u4f4d\uff1f\uff01") == ["\u51e0\u4f4d\uff1f\uff01"]
 
 
 @pytest.mark.parametrize(

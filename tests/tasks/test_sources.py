@@ -78,6 +78,18 @@ def test_saved_folders_and_parquet_files_load_and_the_limit_stops_early(tmp_path
     assert len(load_tasks(tmp_path / "saved", split="test")) == 9
 
 
+def test_paths_that_hold_no_tasks_are_refused_as_those_of_datasets_are(tmp_path):
+    (tmp_path / "tasks.csv").write_text("single_turn_prompt\nx\n")
+
+    for path, kind, text in (
+        (tmp_path / "tasks.csv", ValueError, "unknown file type; use .jsonl, .json or .parquet"),
+        (tmp_path / "no", FileNotFoundError, "there is no such file or folder"),
+        (tmp_path, FileNotFoundError, "there is no train.jsonl, .json or .parquet in this folder"),
+    ):
+        with pytest.raises(kind, match=text):
+            load_tasks(path)
+
+
 def test_a_column_map_names_the_columns_of_any_dataset(tmp_path):
     file = write(tmp_path / "qa.jsonl", [{"question": "Why?", "answer": "Because."}])
     columns = {"single_turn_prompt": "question", "single_turn_completion": "answer"}
@@ -143,6 +155,9 @@ def test_the_details_of_a_clear_in3_row_are_not_read(tmp_path):
         (["Fruit (e.g., apples, pears)"], "Budget: Fruit (e.g., apples, pears).", "Fruit"),
         (["size (e.g.", " S", " M)"], "Budget: size (e.g., S, M).", "size"),
         ([" medium"], "Budget: medium.", "medium"),
+        (["$5", "000 a year", " $5", "000 a year"], "Budget: $5,000 a year.", "$5,000 a year"),
+        (["100", "100"], "Budget: 100.", "100"),
+        ([None, " ", 7], "Budget: 7.", "7"),
     ],
 )
 def test_in3_options_are_told_whole_and_no_wish_is_no_value(tmp_path, options, answer, value):
@@ -201,6 +216,7 @@ MEDIQ = {"question": "What is it?", "context": ["A fever."], "options": {}, "fac
         ({**IN3[0], "missing_details": ["Budget"]}, "must be a list of objects, got 'Budget' in"),
         ({**IN3[0], "missing_details": [{"options": []}]}, "description must be a non-empty text"),
         ({**IN3[0], "missing_details": [{**DETAIL, "options": "small"}]}, "options must be a list"),
+        ({**IN3[0], "missing_details": [{**DETAIL, "options": [{"a": 1}]}]}, "an option must be a"),
         *(
             ({**IN3[0], "missing_details": [{**DETAIL, "importance": weight}]}, "a number above 0")
             for weight in ("0", "nan", -1, "high")
@@ -208,11 +224,14 @@ MEDIQ = {"question": "What is it?", "context": ["A fever."], "options": {}, "fac
         ({"sharded_instructions": []}, "sharded_instructions is empty"),
         ({"shards": [{"shard": None}]}, "shard must be a non-empty text, got None"),
         ({**MEDIQ, "facts": "He was abroad."}, "facts must be a list, got 'He was abroad.'"),
+        ({**MEDIQ, "facts": [{"fact": "Abroad."}]}, "a fact must be a non-empty text, got {'fact'"),
+        ({**MEDIQ, "context": [["A fever."]]}, "a sentence of context must be a non-empty text"),
         ({**MEDIQ, "options": "flu"}, "options must be a list, got 'flu'"),
         ({"title": None, "text": None}, "title must be a non-empty text, got None"),
         ({**MATH[1], "problem": ["1+1?"]}, "problem must be a non-empty text, got"),
         ({**BIGCODEBENCH[0], "canonical_solution": None}, "canonical_solution must be a non-empty"),
         ({"single_turn_prompt": "g", "single_turn_completion": ["a"]}, "completion must be a non-"),
+        ({"single_turn_prompt": "g", "task_id": [1]}, "task_id must be a non-empty text, got"),
         ({"single_turn_prompt": "g", "single_turn_metadata": "a"}, "must be an object, got 'a'"),
         ({"single_turn_prompt": "g", "single_turn_metadata": [1]}, r"an object, got \[1\]"),
         (
@@ -249,6 +268,15 @@ def test_lost_in_conversation_opens_with_its_first_shard(tmp_path, key, column):
 
     assert (task.opening, task.single_turn_prompt) == ("part 0", "part 0 part 1 part 2")
     assert [fact.answer for fact in task.facts] == ["part 1", "part 2"]
+
+
+@pytest.mark.parametrize(("answer", "reference"), [("7", "7"), (7, "7"), (["a"], ""), (None, "")])
+def test_the_answer_of_a_sharded_task_may_be_a_number(tmp_path, answer, reference):
+    row = {"task_id": 0, "shards": ["How many?", "There are 7."], "answer": answer}
+
+    (task,) = load_tasks(write(tmp_path / "lic.jsonl", [row]))
+
+    assert (task.task_id, task.single_turn_completion) == ("0", reference)
 
 
 def test_numbers_are_texts_where_texts_belong_and_metadata_may_be_json(tmp_path):
@@ -321,6 +349,17 @@ def test_mediq_facts_are_told_when_asked(tmp_path, facts, context):
     )
     assert [fact.answer for fact in task.facts] == ["He was abroad."]
     assert task.single_turn_completion == "malaria"
+
+
+@pytest.mark.parametrize("facts", [["\u53d1\u70e7\u3002"], ["He is ok."]])
+def test_mediq_facts_of_short_words_alone_are_facts(tmp_path, facts):
+    row = {**CASE, "facts": facts}
+    told = {**row, "context": [f"A man. {facts[0]}"]}
+
+    task, without = load_tasks(write(tmp_path / "mediq.jsonl", [row, {**told, "id": 8}]))
+
+    assert [fact.answer for fact in task.facts] == facts
+    assert without.facts == ()
 
 
 @pytest.mark.parametrize(

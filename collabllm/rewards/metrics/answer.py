@@ -14,12 +14,21 @@ from collabllm.rewards.registry import (
     metric,
 )
 from collabllm.tasks import Task
-from collabllm.tasks.words import content_words
+from collabllm.tasks.words import content_words, is_unspaced, space_out
 
-_SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
+_ENDS = ".!?\u3002\uff01\uff1f"  # also the Chinese ones
+_SENTENCE = re.compile(rf"(?:[^{_ENDS}\n]|(?<=\d)\.(?=\d))+[{_ENDS}]*")
+# "Is not" and "or" of Chinese and Japanese, with spaces between letters as `space_out` puts them.
+_NOT, _OR = (
+    "|".join(r"\s+".join(word) for word in words.split())
+    for words in (
+        "\u4e0d\u662f \u4e0d\u4f1a \u5e76\u975e \u3067\u306f\u306a \u3067\u306f\u3042\u308a",
+        "\u6216 \u8fd8\u662f \u307e\u305f\u306f",
+    )
+)
 _NEGATION = re.compile(
     r"\b(?:not|no|never|neither|nor|without|cannot|isn't|wasn't|aren't|can't|doesn't|don't|won't|"
-    r"wouldn't|instead of|rather than|rule[sd]? out|wrong)\b|n't\b",
+    r"wouldn't|instead of|rather than|rule[sd]? out|wrong)\b|n't\b|" + _NOT,
     re.IGNORECASE,
 )
 _GUESS = re.compile(
@@ -29,7 +38,8 @@ _GUESS = re.compile(
 )
 _ANSWER = "ANSWER"  # stands for the expected words in a sentence
 _LIST = re.compile(
-    rf"(?:\b\w+\b[^,;.!?]*[,;]\s*){{2,}}|\bor\b|\beither\b|{_ANSWER}\s*[/|]|[/|]\s*{_ANSWER}",
+    rf"(?:\b\w+\b[^,;.!?]*[,;]\s*){{2,}}|\bor\b|\beither\b|{_ANSWER}\s*[/|]|[/|]\s*{_ANSWER}|"
+    + _OR,
     re.IGNORECASE,
 )
 _OPTION = re.compile(r"\W*([A-Z])\s*[:.)\]]\W*")
@@ -41,6 +51,14 @@ _YES_OR_NO = re.compile(
 )
 _LETTER_A = re.compile(r"(?<=\w\s)A\b|\bA\b(?!\s+\w)")  # not the article of "A dog barks."
 
+_LAST_LINE = re.compile(r"(?:^|\n)####[ \t]*([-+$]?[\d.,/]+%?)\s*$")  # of a solution in GSM8K
+_DATE_OR_TIME = re.compile(
+    r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE
+)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+# But the point of a number and its minus.
+_PUNCTUATION = re.compile(r"(?!(?<=\d)\.(?=\d)|(?<!\w)-(?=\d))[^\w\s]")
+
 
 @metric("accuracy")
 async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
@@ -49,8 +67,9 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
     The last answer is that of the last reply with a marked one ("the answer is ...", `\boxed{}`);
     where none is marked, it is looked for in the last reply that has one of its kind.
 
-    A mathematical reference (numbers, formulas, `\boxed{}`) is compared by math-verify. Any other
-    one is compared as text, without case, punctuation and articles: a marked answer must equal it;
+    A mathematical reference (numbers, formulas, `\boxed{}`, the last line "#### 18" of GSM8K's
+    solutions) is compared by math-verify. Any other one, also a date or a time, is compared as
+    text, without case, punctuation and articles: a marked answer must equal it;
     else a sentence must state it as whole words, not negated and not as one of several guesses. A
     marked answer may have an option's letter before it ("B: ") and a reason after it. Yes and no
     count at the beginning of the marked answer, or else of a sentence.
@@ -58,22 +77,29 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
     reference = task.single_turn_completion.strip()
     if not reference:
         raise NotApplicableError("the task has no reference (single_turn_completion)")
+    if last_line := _LAST_LINE.search(reference):
+        reference = last_line[1]
     replies = [m["content"] for m in conversation if m["role"] == "assistant"]
     if not replies:
         raise MetricMissingError("the assistant said nothing")
     marked = next((reply for reply in reversed(replies) if find_answer(reply)), None)
     if is_mathematical(reference):
         reply = marked or next((r for r in reversed(replies) if re.search(r"\d", r)), replies[-1])
-        boxed = find_boxed(reply)
-        answer = f"\\boxed{{{boxed}}}" if boxed is not None else reply
-        return float(await _verify(find_boxed(reference) or reference, answer))
+        given = find_boxed(reference) or reference
+        if find_boxed(reply) is None and await _verify(given, reply):
+            return 1.0
+        # math-verify finds no formula, pair or list without marks of its own in a sentence
+        return float(
+            marked is not None and await _verify(given, rf"\boxed{{{find_answer(marked)}}}")
+        )
     expected = _normalize(reference)
     if expected in ("yes", "no"):
         said = map(_yes_or_no, [marked or "", *reversed(replies)])
         return float(next(filter(None, said), "") == expected)
     if marked is not None:
         return float(expected in _readings(find_answer(marked) or ""))
-    told = (_states(replies[idx:], expected) for idx in reversed(range(len(replies))))
+    plain = [space_out(_THOUSANDS.sub("", reply)) for reply in replies]
+    told = (_states(plain[idx:], expected) for idx in reversed(range(len(plain))))
     return next((float(found) for found in told if found is not None), 0.0)
 
 
@@ -130,7 +156,10 @@ def _states(replies: Sequence[str], expected: str) -> bool | None:
 def _mentions(sentence: str, expected: str) -> bool:
     if expected == "a":
         return _LETTER_A.search(sentence) is not None
-    return f" {expected} " in f" {_normalize(sentence)} "
+    said = f" {_normalize(sentence)} "
+    if len(expected) == 1 and is_unspaced(expected):
+        return said.startswith(f" {expected} ")
+    return f" {expected} " in said
 
 
 def _fills(frame: list[str], words: list[str], expected: str) -> bool:
@@ -144,7 +173,7 @@ def _fills(frame: list[str], words: list[str], expected: str) -> bool:
         [*words[:start], _ANSWER, *words[end:]] == frame
         and len(other) == len(expected.split())
         and other != expected.split()
-        and (len(expected) == 1 or bool(content_words(" ".join(other))))  # options are letters
+        and (len(expected) == 1 or is_unspaced(expected) or bool(content_words(" ".join(other))))
     )
 
 
@@ -163,11 +192,14 @@ def is_mathematical(reference: str) -> bool:
     r"""Tell whether a reference is a number or a formula: `\boxed{}`, or no word of 3 letters."""
     if "\\boxed{" in reference:
         return True
+    if _DATE_OR_TIME.fullmatch(reference):  # the former is no difference, the latter no ratio
+        return False
     without_commands = re.sub(r"\\[a-zA-Z]+|\b(?:sin|cos|tan|log|sqrt|pi)\b", " ", reference)
     has_signs = re.search(r"[\d\\^=+*/]", reference) is not None
     return has_signs and re.search(r"[A-Za-z]{3,}", without_commands) is None
 
 
 def _normalize(text: str) -> str:
-    words = re.sub(r"[^\w\s]", " ", text.casefold()).split()
+    text = space_out(_THOUSANDS.sub("", text.casefold()))
+    words = _PUNCTUATION.sub(" ", text).split()
     return " ".join([word for word in words if word not in ("a", "an", "the")] or words)

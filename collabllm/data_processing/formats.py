@@ -143,6 +143,8 @@ def _from_sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
 def _talk(row: dict[str, Any], name: str) -> list[Any]:
     """Return the messages of a row."""
     talk = row[name]
+    if not isinstance(talk, str | Mapping | None):
+        talk = list(talk)  # pandas has arrays
     if not isinstance(talk, list) or not all(isinstance(message, Mapping) for message in talk):
         raise ValueError(f"{name} must be a list of messages, got {shorten(talk)}")
     return talk

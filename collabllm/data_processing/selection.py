@@ -81,6 +81,8 @@ def to_table(dataset: Dataset | Iterable[Mapping[str, Any]]) -> Dataset:
     Raises:
         ValueError: If it is a dict of splits, or has not the columns or rows of the dataset format.
     """
+    if isinstance(dataset, Mapping) and any(isinstance(rows, list) for rows in dataset.values()):
+        dataset = Dataset.from_dict(dict(dataset))
     if isinstance(dataset, Mapping):
         raise ValueError(
             f"The dataset has splits, {', '.join(map(str, dataset))}: give the rows of one of them."

@@ -31,6 +31,7 @@ from collabllm.prompts import prompt_hashes
 from collabllm.provenance import library_versions, refuse_changes
 from collabllm.rewards.metrics.text import signatures
 from collabllm.settings import deciding_values
+from collabllm.simulation.assistant.registry import server_options
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
 from collabllm.tasks import Task
 from collabllm.tasks.held_out import read_trainings
@@ -98,6 +99,8 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     users = users or [UserSpec("sharded")]
     if not arms:
         raise ValueError("An evaluation needs an --arm, as in --arm name=base.")
+    if settings.assistant_kind == "vllm" or any(arm.model for arm in arms):
+        server_options(settings)  # refuses what no server can do
     infos = [arm.to_info(settings.hf_model_path) for arm in arms]
     check_names(
         [info.name for info in infos],

@@ -289,6 +289,14 @@ def test_a_table_of_another_source_needs_no_turn_id(make_row, convert):
 
 
 @pytest.mark.parametrize("convert", CONVERSIONS)
+def test_columns_are_rows(make_row, convert):
+    rows = [make_row(score=1.0), make_row(score=0.0, completion="worse")]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+
+    assert convert(columns)["train"][:] == convert(rows)["train"][:]
+
+
+@pytest.mark.parametrize("convert", CONVERSIONS)
 def test_what_is_no_rows_is_refused(make_row, convert):
     chats = Dataset.from_list([{"messages": [{"role": "user", "content": "hi"}]}])
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
@@ -10,6 +11,7 @@ from collabllm.data_processing import (
     multiturn_dataset_to_dpo,
     multiturn_dataset_to_sft,
 )
+from collabllm.data_processing.formats import to_goal
 from collabllm.data_processing.splitting import task_key
 from collabllm.evaluation.report.view import view
 from collabllm.tasks import load_tasks
@@ -62,6 +64,13 @@ def test_a_system_prompt_is_found_in_a_column_and_under_openais_new_name(tmp_pat
         assert read["prompt"] == [{"role": "system", "content": "be brief"}, USER]
     with pytest.raises(ValueError, match="row 1: .*no reply"):
         load_multiturn_dataset(write(tmp_path / "s.jsonl", [{**column, "conversations": []}]))
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array])
+def test_messages_may_be_any_sequence(kind):
+    row = {"messages": kind([USER, REPLY])}
+
+    assert to_goal(row) == to_goal({"messages": [USER, REPLY]})
 
 
 def test_sharegpt_rows_may_call_speakers_roles(tmp_path):

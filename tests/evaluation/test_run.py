@@ -346,6 +346,15 @@ def test_an_arm_whose_server_fails_is_incomplete_and_runs_again(tmp_path):
     assert read_results(tmp_path).complete
 
 
+def test_what_no_server_can_do_is_refused_before_any_arm_has_talked(tmp_path):
+    with FakeServer(answer) as server:
+        words = [*flags(server, tmp_path, arms=("talker",)), "--arm", "name=base"]
+        with pytest.raises(ValueError, match="--no_repeat_ngram_size is for a local assistant"):
+            main([*words, "--no_repeat_ngram_size", "4"])
+        assert server.requests == []
+    assert not (tmp_path / "plan.json").exists()
+
+
 @pytest.mark.parametrize("refused", ["talker", "user", "judge"])
 def test_a_server_that_refuses_ends_an_evaluation_before_work(tmp_path, refused):
     with FakeServer(answer) as server:

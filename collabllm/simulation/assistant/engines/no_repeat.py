@@ -36,11 +36,11 @@ class NoRepeat(LogitsProcessor):
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return scores, shape [rows, vocabulary], with -inf for what would repeat."""
         allowed = scores.clone()
-        for row, after in enumerate(self._next):
-            reply = input_ids[row, self._width :].tolist()
-            if len(reply) >= self._size:
-                self._add(after, reply[-self._size :])
-            if len(reply) >= self._size - 1:
-                start = tuple(reply[len(reply) - self._size + 1 :])
-                allowed[row, list(after.get(start, ()))] = -torch.inf
+        last = input_ids[:, self._width :][:, -self._size :].tolist()
+        for row, (after, run) in enumerate(zip(self._next, last, strict=True)):
+            if len(run) == self._size:
+                self._add(after, run)
+                run = run[1:]
+            if len(run) == self._size - 1:
+                allowed[row, list(after.get(tuple(run), ()))] = -torch.inf
         return cast("torch.FloatTensor", allowed)

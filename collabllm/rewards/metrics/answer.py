@@ -55,6 +55,9 @@ _LAST_LINE = re.compile(r"(?:^|\n)####[ \t]*([-+$]?[\d.,/]+%?)\s*$")  # of a sol
 _DATE_OR_TIME = re.compile(
     r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE
 )
+# A point that ends a sentence, too, stays.
+_AM_OR_PM = re.compile(r"(?<=\d)[^\S\n]*([apAP])\.?\s?[mM]\b(?:\.(?!\s+[A-Z](?![A-Z])))?")
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 # But the point of a number and its minus.
 _PUNCTUATION = re.compile(r"(?!(?<=\d)\.(?=\d)|(?<!\w)-(?=\d))[^\w\s]")
@@ -92,13 +95,13 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
         return float(
             marked is not None and await _verify(given, rf"\boxed{{{find_answer(marked)}}}")
         )
-    expected = _normalize(reference)
+    expected = _normalize(_plain(reference))
     if expected in ("yes", "no"):
         said = map(_yes_or_no, [marked or "", *reversed(replies)])
         return float(next(filter(None, said), "") == expected)
     if marked is not None:
-        return float(expected in _readings(find_answer(marked) or ""))
-    plain = [space_out(_THOUSANDS.sub("", reply)) for reply in replies]
+        return float(expected in _readings(find_answer(_plain(marked)) or ""))
+    plain = [_plain(reply) for reply in replies]
     told = (_states(plain[idx:], expected) for idx in reversed(range(len(plain))))
     return next((float(found) for found in told if found is not None), 0.0)
 
@@ -121,12 +124,15 @@ def _yes_or_no(reply: str) -> str:
 
 
 def _readings(answer: str) -> set[str]:
-    """Return a marked answer, its option letter alone, what is without it, and without reasons."""
+    """Return a marked answer, its option letter alone, what is without it, and without reasons.
+
+    A time is also one without its a.m. or p.m.
+    """
     option = _OPTION.match(answer)
     texts = [answer, option[1], answer[option.end() :]] if option else [answer]
-    return {
-        _normalize(part) for text in texts for part in (text, _REASON.split(text, maxsplit=1)[0])
-    }
+    parts = [part for text in texts for part in (text, _REASON.split(text, maxsplit=1)[0])]
+    found = {_normalize(part) for part in parts}
+    return found | {re.sub(r"(?<=\d) [ap]m$", "", words) for words in found}
 
 
 def _states(replies: Sequence[str], expected: str) -> bool | None:
@@ -199,7 +205,13 @@ def is_mathematical(reference: str) -> bool:
     return has_signs and re.search(r"[A-Za-z]{3,}", without_commands) is None
 
 
+def _plain(text: str) -> str:
+    """Write numbers, times and unspaced words in one way; sentences stay what they are."""
+    text = _AM_OR_PM.sub(r" \1m", _TEXT.sub(r"\1", text))
+    return space_out(_THOUSANDS.sub("", text))
+
+
 def _normalize(text: str) -> str:
-    text = space_out(_THOUSANDS.sub("", text.casefold()))
-    words = _PUNCTUATION.sub(" ", text).split()
+    """Return the words of a plain text in lower case, without punctuation and articles."""
+    words = _PUNCTUATION.sub(" ", text.casefold()).split()
     return " ".join([word for word in words if word not in ("a", "an", "the")] or words)

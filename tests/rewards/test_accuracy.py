@@ -38,3 +38,46 @@ def accuracy(expected, *replies):
 )
 def test_morning_and_afternoon_are_written_in_many_ways(expected, reply, value):
     assert accuracy(expected, reply) == value
+
+
+@pytest.mark.parametrize(
+    ("expected", "replies"),
+    [
+        (
+            "3.5 hours",
+            [
+                "The trip is 1.5 hours. The trip is 2.5 hours. The trip is 3.5 hours. "
+                "The trip is 4.5 hours."
+            ],
+        ),
+        ("3.5 hours", ["The trip is 3.5 hours.", "The trip is 4.5 hours."]),
+        ("3.5 hours", ["The trip is 2.5 hours 3.5 hours 4.5 hours."]),
+        ("-40 degrees", ["The temperature is -40 degrees. The temperature is -50 degrees."]),
+        ("-40 degrees", ["The temperature is -40 degrees / 50 degrees."]),
+        ("-40 degrees", ["The temperature is -40 degrees 50 degrees."]),
+        ("-40 degrees", ["The temperature is not -40 degrees."]),
+        ("24.12.2024", ["The date is 24.12.2024. The date is 25.12.2024."]),
+        ("24.12.2024", ["24.12.2024-25.12.2024"]),
+        ("2024-12-24", ["2024-12-24 2024-12-25 2024-12-26"]),
+        ("2024-12-24", ["2024-12-23 2024-12-24"]),
+        ("2024-12-24", ["It is on 2024-12-24. It is on 2024-12-25."]),
+        ("10:30", ["It starts at 10:30. It starts at 10:45."]),
+        ("10:30", ["10:15, 10:30"]),
+    ],
+)
+def test_guesses_that_contradict_the_answer_lose(expected, replies):
+    assert accuracy(expected, *replies) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("expected", "reply"),
+    [
+        ("-40 degrees", "The temperature is -40 degrees. Enjoy the snow!"),
+        ("2024-12-24", "It is on 2024-12-24 at 10:30."),
+        ("10:30", "It is on 24.12.2024 10:30."),
+        ("10:30", "The train leaves at 10:30 and arrives at 11:45."),
+        ("server 192.168.1.10", "It is the server 192.168.1.10."),
+    ],
+)
+def test_numbers_of_another_kind_contradict_no_answer(expected, reply):
+    assert accuracy(expected, reply) == 1.0

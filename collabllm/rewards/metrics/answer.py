@@ -59,8 +59,9 @@ _DATE_OR_TIME = re.compile(
 _AM_OR_PM = re.compile(r"(?<=\d)[^\S\n]*([apAP])\.?\s?[mM]\b(?:\.(?!\s+[A-Z](?![A-Z])))?")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-# But the point of a number and its minus.
-_PUNCTUATION = re.compile(r"(?!(?<=\d)\.(?=\d)|(?<!\w)-(?=\d))[^\w\s]")
+_DATE = re.compile(r"(?<!\d)(?<!\d[-/.])(\d{1,4})([-/.])(\d{1,2})\2(\d{1,4})(?!\2?\d)")
+# Also a number with its minus, a date (`_plain` writes it as 24.12.2024) and a time.
+_WORD = re.compile(r"(?:(?<!\w)-(?=\d))?\w+(?:(?<=\d)[.:](?=\d)\w+)*")
 
 
 @metric("accuracy")
@@ -149,7 +150,7 @@ def _states(replies: Sequence[str], expected: str) -> bool | None:
         return False
     for idx in found:
         text = _without_reference(sentences[idx], expected)
-        if _NEGATION.search(text) or _LIST.search(text):
+        if _NEGATION.search(text) or _LIST.search(text) or _is_beside_another(text, expected):
             continue
         frame = _words(text)
         is_bare = len(frame) == 1
@@ -184,14 +185,21 @@ def _fills(frame: list[str], words: list[str], expected: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    found = (word if word == _ANSWER else word.casefold() for word in re.findall(r"\w+", text))
+    found = (word if word == _ANSWER else word.casefold() for word in _WORD.findall(text))
     return ["a" if word == "an" else word for word in found]
 
 
 def _without_reference(sentence: str, expected: str) -> str:
     """Return a sentence whose expected words are one word, so that they neither negate nor list."""
     words = r"\W+(?:(?:a|an|the)\W+)*".join(map(re.escape, expected.split()))
-    return re.sub(rf"\b{words}\b", _ANSWER, sentence, flags=re.IGNORECASE)
+    return re.sub(rf"(?<!\w){words}(?!\w)", _ANSWER, sentence, flags=re.IGNORECASE)
+
+
+def _is_beside_another(text: str, expected: str) -> bool:
+    """Tell whether the answer stands beside one that differs from it in its numbers alone."""
+    other = re.sub(r"(?:\\-)?\d+", r"-?\\d+", re.escape(expected))
+    beside = rf"(?<!\w){other}\W+{_ANSWER}|{_ANSWER}\W+{other}(?!\w)"
+    return re.search(beside, text, re.IGNORECASE) is not None
 
 
 def is_mathematical(reference: str) -> bool:
@@ -207,11 +215,11 @@ def is_mathematical(reference: str) -> bool:
 
 def _plain(text: str) -> str:
     """Write numbers, times and unspaced words in one way; sentences stay what they are."""
-    text = _AM_OR_PM.sub(r" \1m", _TEXT.sub(r"\1", text))
+    text = _DATE.sub(r"\1.\3.\4", _AM_OR_PM.sub(r" \1m", _TEXT.sub(r"\1", text)))
     return space_out(_THOUSANDS.sub("", text))
 
 
 def _normalize(text: str) -> str:
     """Return the words of a plain text in lower case, without punctuation and articles."""
-    words = _PUNCTUATION.sub(" ", text.casefold()).split()
+    words = _WORD.findall(text.casefold())
     return " ".join([word for word in words if word not in ("a", "an", "the")] or words)

@@ -81,3 +81,28 @@ def test_guesses_that_contradict_the_answer_lose(expected, replies):
 )
 def test_numbers_of_another_kind_contradict_no_answer(expected, reply):
     assert accuracy(expected, reply) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("expected", "reply", "value"),
+    [
+        ("12", "The answer is 12.\nOr $15$.", 1.0),
+        ("15", "The answer is 12.\nOr $15$.", 0.0),
+        ("12", "The answer is 12. Check: $3 \\cdot 5 = 15$", 1.0),
+        ("15", "The answer is 12. Check: $3 \\cdot 5 = 15$", 0.0),
+        ("12", "As $3 \\cdot 5 = 15$, the answer is 12.", 1.0),
+        ("15", "As $3 \\cdot 5 = 15$, the answer is 12.", 0.0),
+        ("12", "The answer is $12$ or $15$.", 0.0),
+        ("15", "The answer is $12$ or $15$.", 0.0),
+        ("18", "The answer is 18 dollars.", 1.0),
+        ("18", "The answer is **$18$** dollars.", 1.0),
+        ("1,200", "The answer is $1,200.", 1.0),
+        ("\\frac{1}{2}", "The answer is $\\frac{1}{2}$.", 1.0),
+        ("12", "The answer is:\n\\[\n12\n\\]", 1.0),
+        ("12", "The answer is:\n$$\n12\n$$", 1.0),
+        ("12", "The answer is as follows: we get $12$.", 1.0),
+        ("12", "The answer is simple. Six and six is 12.", 1.0),
+    ],
+)
+def test_one_number_counts_and_it_is_the_marked_one(expected, reply, value):
+    assert accuracy(expected, reply) == value

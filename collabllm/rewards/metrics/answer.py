@@ -51,6 +51,7 @@ _YES_OR_NO = re.compile(
 )
 _LETTER_A = re.compile(r"(?<=\w\s)A\b|\bA\b(?!\s+\w)")  # not the article of "A dog barks."
 
+_HAS_MATHS = re.compile(r"\d|[\\^=+*/]\s*\w")
 _LAST_LINE = re.compile(r"(?:^|\n)####[ \t]*([-+$]?[\d.,/]+%?)\s*$")  # of a solution in GSM8K
 _DATE_OR_TIME = re.compile(
     r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE
@@ -89,13 +90,7 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
     marked = next((reply for reply in reversed(replies) if find_answer(reply)), None)
     if is_mathematical(reference):
         reply = marked or next((r for r in reversed(replies) if re.search(r"\d", r)), replies[-1])
-        given = find_boxed(reference) or reference
-        if find_boxed(reply) is None and await _verify(given, reply):
-            return 1.0
-        # math-verify finds no formula, pair or list without marks of its own in a sentence
-        return float(
-            marked is not None and await _verify(given, rf"\boxed{{{find_answer(marked)}}}")
-        )
+        return float(await _equals(find_boxed(reference) or reference, reply))
     expected = _normalize(_plain(reference))
     if expected in ("yes", "no"):
         said = map(_yes_or_no, [marked or "", *reversed(replies)])
@@ -105,6 +100,18 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
     plain = [_plain(reply) for reply in replies]
     told = (_states(plain[idx:], expected) for idx in reversed(range(len(plain))))
     return next((float(found) for found in told if found is not None), 0.0)
+
+
+async def _equals(expected: str, reply: str) -> bool:
+    """Compare mathematics with a reply's marked answer alone, or else with the reply."""
+    answer = find_answer(reply) or ""
+    if find_boxed(reply) is None:
+        if not _HAS_MATHS.search(answer):  # "The answer is as follows:"
+            return await _verify(expected, reply)
+        if await _verify(expected, f"The answer is {answer}"):
+            return True
+    # math-verify finds no formula, pair or list without marks of its own in a sentence
+    return await _verify(expected, rf"\boxed{{{answer}}}")
 
 
 async def _verify(expected: str, answer: str) -> bool:

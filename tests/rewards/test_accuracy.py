@@ -106,3 +106,48 @@ def test_numbers_of_another_kind_contradict_no_answer(expected, reply):
 )
 def test_one_number_counts_and_it_is_the_marked_one(expected, reply, value):
     assert accuracy(expected, reply) == value
+
+
+@pytest.mark.parametrize(
+    ("expected", "reply", "value"),
+    [
+        ("05/12/2024", "5/12/2024", 1.0),
+        ("05/12/2024", "The answer is 5.12.2024.", 1.0),
+        ("05/12/2024", "15/12/2024", 0.0),
+        ("2024-05-01", "It is on 2024-5-1.", 1.0),
+        ("10:30", "8:10:30", 0.0),
+        ("10:30", "10:30:15", 0.0),
+        ("10:30", "It took 8:10:30.", 0.0),
+        ("8:10:30", "It took 8:10:30.", 1.0),
+        ("10 dollars", "Price\n-10 dollars", 1.0),
+        ("10 dollars", "Price\n-10 dollars\n-20 dollars", 0.0),
+        ("-10 dollars", "Price\n-10 dollars", 1.0),
+        ("10 dollars", "It is -10 dollars.", 0.0),
+    ],
+)
+def test_zeros_of_dates_and_dashes_of_lists_change_no_number(expected, reply, value):
+    assert accuracy(expected, reply) == value
+
+
+@pytest.mark.parametrize(
+    ("expected", "reply", "value"),
+    [
+        ("三", "答案是\uff1a三。", 1.0),
+        ("三", "答案是三。", 1.0),
+        ("三", "答案为三。", 1.0),
+        ("三", "答案: 三", 1.0),
+        ("三", "答案是三十。", 0.0),
+        ("三", "答案不是三。", 0.0),
+        ("三", "答案是三还是四。", 0.0),
+        ("三", "答案是三。答案是四。", 0.0),
+        ("18", "答案是18。", 1.0),
+        ("18", "答案是19。", 0.0),
+    ],
+)
+def test_one_letter_and_numbers_are_found_in_chinese_sentences(expected, reply, value):
+    assert accuracy(expected, reply) == value
+
+
+@pytest.mark.parametrize("reply", ["The answer is not 18.", "The answer is **not** $18$."])
+def test_an_answer_that_is_denied_is_none(reply):
+    assert accuracy("18", reply) == 0.0

@@ -26,6 +26,7 @@ _NOT, _OR = (
         "\u6216 \u8fd8\u662f \u307e\u305f\u306f",
     )
 )
+_IS = ":\uff1a\u662f\u4e3a"  # a colon, also the Chinese one, and "is"
 _NEGATION = re.compile(
     r"\b(?:not|no|never|neither|nor|without|cannot|isn't|wasn't|aren't|can't|doesn't|don't|won't|"
     r"wouldn't|instead of|rather than|rule[sd]? out|wrong)\b|n't\b|" + _NOT,
@@ -61,6 +62,7 @@ _AM_OR_PM = re.compile(r"(?<=\d)[^\S\n]*([apAP])\.?\s?[mM]\b(?:\.(?!\s+[A-Z](?![
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _DATE = re.compile(r"(?<!\d)(?<!\d[-/.])(\d{1,4})([-/.])(\d{1,2})\2(\d{1,4})(?!\2?\d)")
+_LIST_DASH = re.compile(r"(?<=\n)([ \t]*)-(?=\d)")
 # Also a number with its minus, a date (`_plain` writes it as 24.12.2024) and a time.
 _WORD = re.compile(r"(?:(?<!\w)-(?=\d))?\w+(?:(?<=\d)[.:](?=\d)\w+)*")
 
@@ -97,6 +99,8 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
         return float(next(filter(None, said), "") == expected)
     if marked is not None:
         return float(expected in _readings(find_answer(_plain(marked)) or ""))
+    if "-" not in expected:  # else a dash before a number is its minus, wherever it stands
+        replies = [_LIST_DASH.sub(r"\1- ", reply) for reply in replies]
     plain = [_plain(reply) for reply in replies]
     told = (_states(plain[idx:], expected) for idx in reversed(range(len(plain))))
     return next((float(found) for found in told if found is not None), 0.0)
@@ -105,9 +109,11 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
 async def _equals(expected: str, reply: str) -> bool:
     """Compare mathematics with a reply's marked answer alone, or else with the reply."""
     answer = find_answer(reply) or ""
+    if _NEGATION.match(answer):  # "The answer is not 12."
+        return False
     if find_boxed(reply) is None:
         if not _HAS_MATHS.search(answer):  # "The answer is as follows:"
-            return await _verify(expected, reply)
+            return await _verify(expected, space_out(reply))
         if await _verify(expected, f"The answer is {answer}"):
             return True
     # math-verify finds no formula, pair or list without marks of its own in a sentence
@@ -172,7 +178,8 @@ def _mentions(sentence: str, expected: str) -> bool:
         return _LETTER_A.search(sentence) is not None
     said = f" {_normalize(sentence)} "
     if len(expected) == 1 and is_unspaced(expected):
-        return said.startswith(f" {expected} ")
+        after = rf"[{_IS}]\W*{expected}(?!\s*\w)"
+        return said.startswith(f" {expected} ") or re.search(after, sentence) is not None
     return f" {expected} " in said
 
 
@@ -222,8 +229,12 @@ def is_mathematical(reference: str) -> bool:
 
 def _plain(text: str) -> str:
     """Write numbers, times and unspaced words in one way; sentences stay what they are."""
-    text = _DATE.sub(r"\1.\3.\4", _AM_OR_PM.sub(r" \1m", _TEXT.sub(r"\1", text)))
+    text = _DATE.sub(_dotted, _AM_OR_PM.sub(r" \1m", _TEXT.sub(r"\1", text)))
     return space_out(_THOUSANDS.sub("", text))
+
+
+def _dotted(date: re.Match[str]) -> str:
+    return ".".join(str(int(part)) for part in date.group(1, 3, 4))
 
 
 def _normalize(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from collabllm.event_loop import run_blocking
 from collabllm.messages import Message
 from collabllm.rewards.extraction import find_answer, find_boxed
+from collabllm.rewards.metrics.answer_words import WORD, normalize, to_plain
 from collabllm.rewards.metrics.math_process import math_processes
 from collabllm.rewards.registry import (
     MetricMissingError,
@@ -57,14 +58,7 @@ _LAST_LINE = re.compile(r"(?:^|\n)####[ \t]*([-+$]?[\d.,/]+%?)\s*$")  # of a sol
 _DATE_OR_TIME = re.compile(
     r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE
 )
-# A point that ends a sentence, too, stays.
-_AM_OR_PM = re.compile(r"(?<=\d)[^\S\n]*([apAP])\.?\s?[mM]\b(?:\.(?!\s+[A-Z](?![A-Z])))?")
-_TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_DATE = re.compile(r"(?<!\d)(?<!\d[-/.])(\d{1,4})([-/.])(\d{1,2})\2(\d{1,4})(?!\2?\d)")
 _LIST_DASH = re.compile(r"(?<=\n)([ \t]*)-(?=\d)")
-# Also a number with its minus, a date (`_plain` writes it as 24.12.2024) and a time.
-_WORD = re.compile(r"(?:(?<!\w)-(?=\d))?\w+(?:(?<=\d)[.:](?=\d)\w+)*")
 
 
 @metric("accuracy")
@@ -93,17 +87,13 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
     if is_mathematical(reference):
         reply = marked or next((r for r in reversed(replies) if re.search(r"\d", r)), replies[-1])
         return float(await _equals(find_boxed(reference) or reference, reply))
-    expected = _normalize(_plain(reference))
+    expected = normalize(to_plain(reference))
     if expected in ("yes", "no"):
         said = map(_yes_or_no, [marked or "", *reversed(replies)])
         return float(next(filter(None, said), "") == expected)
     if marked is not None:
-        return float(expected in _readings(find_answer(_plain(marked)) or ""))
-    if "-" not in expected:  # else a dash before a number is its minus, wherever it stands
-        replies = [_LIST_DASH.sub(r"\1- ", reply) for reply in replies]
-    plain = [_plain(reply) for reply in replies]
-    told = (_states(plain[idx:], expected) for idx in reversed(range(len(plain))))
-    return next((float(found) for found in told if found is not None), 0.0)
+        return float(expected in _readings(find_answer(to_plain(marked)) or ""))
+    return float(_is_told(replies, expected))
 
 
 async def _equals(expected: str, reply: str) -> bool:
@@ -145,8 +135,17 @@ def _readings(answer: str) -> set[str]:
     option = _OPTION.match(answer)
     texts = [answer, option[1], answer[option.end() :]] if option else [answer]
     parts = [part for text in texts for part in (text, _REASON.split(text, maxsplit=1)[0])]
-    found = {_normalize(part) for part in parts}
+    found = {normalize(part) for part in parts}
     return found | {re.sub(r"(?<=\d) [ap]m$", "", words) for words in found}
+
+
+def _is_told(replies: Sequence[str], expected: str) -> bool:
+    """Tell whether the last reply that mentions the expected words states them."""
+    if "-" not in expected:  # else a dash before a number is its minus, wherever it stands
+        replies = [_LIST_DASH.sub(r"\1- ", reply) for reply in replies]
+    plain = [to_plain(reply) for reply in replies]
+    told = (_states(plain[idx:], expected) for idx in reversed(range(len(plain))))
+    return next((found for found in told if found is not None), False)
 
 
 def _states(replies: Sequence[str], expected: str) -> bool | None:
@@ -176,7 +175,7 @@ def _states(replies: Sequence[str], expected: str) -> bool | None:
 def _mentions(sentence: str, expected: str) -> bool:
     if expected == "a":
         return _LETTER_A.search(sentence) is not None
-    said = f" {_normalize(sentence)} "
+    said = f" {normalize(sentence)} "
     if len(expected) == 1 and is_unspaced(expected):
         after = rf"[{_IS}]\W*{expected}(?!\s*\w)"
         return said.startswith(f" {expected} ") or re.search(after, sentence) is not None
@@ -199,7 +198,7 @@ def _fills(frame: list[str], words: list[str], expected: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    found = (word if word == _ANSWER else word.casefold() for word in _WORD.findall(text))
+    found = (word if word == _ANSWER else word.casefold() for word in WORD.findall(text))
     return ["a" if word == "an" else word for word in found]
 
 
@@ -225,19 +224,3 @@ def is_mathematical(reference: str) -> bool:
     without_commands = re.sub(r"\\[a-zA-Z]+|\b(?:sin|cos|tan|log|sqrt|pi)\b", " ", reference)
     has_signs = re.search(r"[\d\\^=+*/]", reference) is not None
     return has_signs and re.search(r"[A-Za-z]{3,}", without_commands) is None
-
-
-def _plain(text: str) -> str:
-    """Write numbers, times and unspaced words in one way; sentences stay what they are."""
-    text = _DATE.sub(_dotted, _AM_OR_PM.sub(r" \1m", _TEXT.sub(r"\1", text)))
-    return space_out(_THOUSANDS.sub("", text))
-
-
-def _dotted(date: re.Match[str]) -> str:
-    return ".".join(str(int(part)) for part in date.group(1, 3, 4))
-
-
-def _normalize(text: str) -> str:
-    """Return the words of a plain text in lower case, without punctuation and articles."""
-    words = _WORD.findall(text.casefold())
-    return " ".join([word for word in words if word not in ("a", "an", "the")] or words)

@@ -17,6 +17,7 @@ _ANSWER_IS = re.compile(  # "the result is that ..." goes on telling; a number o
     r"\s*(?:is|:|=)\s*:?\s*(.+?)(?:\.\s|\.$|\n|$)",
     re.IGNORECASE,
 )
+_IN_DOLLARS = re.compile(r"^\$*([^$]*)\$*$")  # not "$1$ or $2$"
 
 
 def find_code(text: str, names: Collection[str] = ()) -> str | None:
@@ -54,7 +55,7 @@ def find_answer(text: str) -> str | None:
     if boxed is not None:
         return boxed
     found = _ANSWER_IS.findall(text)
-    return found[-1].strip(" *$") if found else None
+    return _IN_DOLLARS.sub(r"\1", found[-1].strip(" *")).strip(" *") if found else None
 
 
 def find_boxed(text: str) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from collabllm.event_loop import run_blocking
 from collabllm.messages import Message
 from collabllm.rewards.extraction import find_answer, find_boxed
+from collabllm.rewards.metrics.answer_words import WORD, normalize, to_plain
 from collabllm.rewards.metrics.math_process import math_processes
 from collabllm.rewards.registry import (
     MetricMissingError,
@@ -26,6 +27,7 @@ _NOT, _OR = (
         "\u6216 \u8fd8\u662f \u307e\u305f\u306f",
     )
 )
+_IS = ":\uff1a\u662f\u4e3a"  # a colon, also the Chinese one, and "is"
 _NEGATION = re.compile(
     r"\b(?:not|no|never|neither|nor|without|cannot|isn't|wasn't|aren't|can't|doesn't|don't|won't|"
     r"wouldn't|instead of|rather than|rule[sd]? out|wrong)\b|n't\b|" + _NOT,
@@ -51,13 +53,12 @@ _YES_OR_NO = re.compile(
 )
 _LETTER_A = re.compile(r"(?<=\w\s)A\b|\bA\b(?!\s+\w)")  # not the article of "A dog barks."
 
+_HAS_MATHS = re.compile(r"\d|[\\^=+*/]\s*\w")
 _LAST_LINE = re.compile(r"(?:^|\n)####[ \t]*([-+$]?[\d.,/]+%?)\s*$")  # of a solution in GSM8K
 _DATE_OR_TIME = re.compile(
     r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE
 )
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-# But the point of a number and its minus.
-_PUNCTUATION = re.compile(r"(?!(?<=\d)\.(?=\d)|(?<!\w)-(?=\d))[^\w\s]")
+_LIST_DASH = re.compile(r"(?<=\n)([ \t]*)-(?=\d)")
 
 
 @metric("accuracy")
@@ -85,22 +86,28 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
     marked = next((reply for reply in reversed(replies) if find_answer(reply)), None)
     if is_mathematical(reference):
         reply = marked or next((r for r in reversed(replies) if re.search(r"\d", r)), replies[-1])
-        given = find_boxed(reference) or reference
-        if find_boxed(reply) is None and await _verify(given, reply):
-            return 1.0
-        # math-verify finds no formula, pair or list without marks of its own in a sentence
-        return float(
-            marked is not None and await _verify(given, rf"\boxed{{{find_answer(marked)}}}")
-        )
-    expected = _normalize(reference)
+        return float(await _equals(find_boxed(reference) or reference, reply))
+    expected = normalize(to_plain(reference))
     if expected in ("yes", "no"):
         said = map(_yes_or_no, [marked or "", *reversed(replies)])
         return float(next(filter(None, said), "") == expected)
     if marked is not None:
-        return float(expected in _readings(find_answer(marked) or ""))
-    plain = [space_out(_THOUSANDS.sub("", reply)) for reply in replies]
-    told = (_states(plain[idx:], expected) for idx in reversed(range(len(plain))))
-    return next((float(found) for found in told if found is not None), 0.0)
+        return float(expected in _readings(find_answer(to_plain(marked)) or ""))
+    return float(_is_told(replies, expected))
+
+
+async def _equals(expected: str, reply: str) -> bool:
+    """Compare mathematics with a reply's marked answer alone, or else with the reply."""
+    answer = find_answer(reply) or ""
+    if _NEGATION.match(answer):  # "The answer is not 12."
+        return False
+    if find_boxed(reply) is None:
+        if not _HAS_MATHS.search(answer):  # "The answer is as follows:"
+            return await _verify(expected, space_out(reply))
+        if await _verify(expected, f"The answer is {answer}"):
+            return True
+    # math-verify finds no formula, pair or list without marks of its own in a sentence
+    return await _verify(expected, rf"\boxed{{{answer}}}")
 
 
 async def _verify(expected: str, answer: str) -> bool:
@@ -121,12 +128,24 @@ def _yes_or_no(reply: str) -> str:
 
 
 def _readings(answer: str) -> set[str]:
-    """Return a marked answer, its option letter alone, what is without it, and without reasons."""
+    """Return a marked answer, its option letter alone, what is without it, and without reasons.
+
+    A time is also one without its a.m. or p.m.
+    """
     option = _OPTION.match(answer)
     texts = [answer, option[1], answer[option.end() :]] if option else [answer]
-    return {
-        _normalize(part) for text in texts for part in (text, _REASON.split(text, maxsplit=1)[0])
-    }
+    parts = [part for text in texts for part in (text, _REASON.split(text, maxsplit=1)[0])]
+    found = {normalize(part) for part in parts}
+    return found | {re.sub(r"(?<=\d) [ap]m$", "", words) for words in found}
+
+
+def _is_told(replies: Sequence[str], expected: str) -> bool:
+    """Tell whether the last reply that mentions the expected words states them."""
+    if "-" not in expected:  # else a dash before a number is its minus, wherever it stands
+        replies = [_LIST_DASH.sub(r"\1- ", reply) for reply in replies]
+    plain = [to_plain(reply) for reply in replies]
+    told = (_states(plain[idx:], expected) for idx in reversed(range(len(plain))))
+    return next((found for found in told if found is not None), False)
 
 
 def _states(replies: Sequence[str], expected: str) -> bool | None:
@@ -143,7 +162,7 @@ def _states(replies: Sequence[str], expected: str) -> bool | None:
         return False
     for idx in found:
         text = _without_reference(sentences[idx], expected)
-        if _NEGATION.search(text) or _LIST.search(text):
+        if _NEGATION.search(text) or _LIST.search(text) or _is_beside_another(text, expected):
             continue
         frame = _words(text)
         is_bare = len(frame) == 1
@@ -156,9 +175,10 @@ def _states(replies: Sequence[str], expected: str) -> bool | None:
 def _mentions(sentence: str, expected: str) -> bool:
     if expected == "a":
         return _LETTER_A.search(sentence) is not None
-    said = f" {_normalize(sentence)} "
+    said = f" {normalize(sentence)} "
     if len(expected) == 1 and is_unspaced(expected):
-        return said.startswith(f" {expected} ")
+        after = rf"[{_IS}]\W*{expected}(?!\s*\w)"
+        return said.startswith(f" {expected} ") or re.search(after, sentence) is not None
     return f" {expected} " in said
 
 
@@ -178,14 +198,21 @@ def _fills(frame: list[str], words: list[str], expected: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    found = (word if word == _ANSWER else word.casefold() for word in re.findall(r"\w+", text))
+    found = (word if word == _ANSWER else word.casefold() for word in WORD.findall(text))
     return ["a" if word == "an" else word for word in found]
 
 
 def _without_reference(sentence: str, expected: str) -> str:
     """Return a sentence whose expected words are one word, so that they neither negate nor list."""
     words = r"\W+(?:(?:a|an|the)\W+)*".join(map(re.escape, expected.split()))
-    return re.sub(rf"\b{words}\b", _ANSWER, sentence, flags=re.IGNORECASE)
+    return re.sub(rf"(?<!\w){words}(?!\w)", _ANSWER, sentence, flags=re.IGNORECASE)
+
+
+def _is_beside_another(text: str, expected: str) -> bool:
+    """Tell whether the answer stands beside one that differs from it in its numbers alone."""
+    other = re.sub(r"(?:\\-)?\d+", r"-?\\d+", re.escape(expected))
+    beside = rf"(?<!\w){other}\W+{_ANSWER}|{_ANSWER}\W+{other}(?!\w)"
+    return re.search(beside, text, re.IGNORECASE) is not None
 
 
 def is_mathematical(reference: str) -> bool:
@@ -197,9 +224,3 @@ def is_mathematical(reference: str) -> bool:
     without_commands = re.sub(r"\\[a-zA-Z]+|\b(?:sin|cos|tan|log|sqrt|pi)\b", " ", reference)
     has_signs = re.search(r"[\d\\^=+*/]", reference) is not None
     return has_signs and re.search(r"[A-Za-z]{3,}", without_commands) is None
-
-
-def _normalize(text: str) -> str:
-    text = space_out(_THOUSANDS.sub("", text.casefold()))
-    words = _PUNCTUATION.sub(" ", text).split()
-    return " ".join([word for word in words if word not in ("a", "an", "the")] or words)

@@ -21,8 +21,9 @@ _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 _NUMBERS = {word: number for number, word in enumerate(_TEENS)} | {
     word: number for number, word in zip(range(20, 100, 10), _TENS, strict=True)
 }
-_NUMBER_WORD = re.compile(
-    rf"\b(?:({'|'.join(_TENS)})[ -]({'|'.join(_TEENS[1:10])})|({'|'.join(_NUMBERS)}))\b",
+_UNITS = "|".join(_TEENS[1:10])
+_NUMBER_WORD = re.compile(  # "twenty five", but "twenty five-star rooms" are 20
+    rf"\b(?:({'|'.join(_TENS)})(?:-({_UNITS})| ({_UNITS})(?!-\w))|({'|'.join(_NUMBERS)}))\b",
     re.IGNORECASE,
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -117,9 +118,14 @@ def singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word
 
 
-# Nothing of the same number, fraction or clock time, and no minus; but "at 10:00" is "at 10".
-_BEGINS_NUMBER = r"(?<!\d[./])(?<!\b\d:)(?<!\b\d\d:)(?<!(?<!\w)[.-])"
-_ENDS_NUMBER = r"(?![./]\d|:(?!00)[0-5]\d(?!\d))"
+# Nothing of the same number, fraction or clock time, and no minus; but "at 10:00" is "at 10", and
+# "12/05/2024" and "120/80" are no fractions.
+_BELOW = r"(?=\d\d?(?!\d|/\d))"  # what is below a fraction's line
+_BEGINS_NUMBER = (
+    rf"(?<!\d\.)(?<!(?<![\w/])\d/{_BELOW})(?<!(?<![\w/])\d\d/{_BELOW})"
+    r"(?<!\b\d:)(?<!\b\d\d:)(?<!(?<!\w)[.-])"
+)
+_ENDS_NUMBER = rf"(?!\.\d|:(?!00)[0-5]\d(?!\d)|(?:(?<=(?<![\w/])\d)|(?<=(?<![\w/])\d\d))/{_BELOW})"
 
 
 @lru_cache(maxsize=10_000)
@@ -164,4 +170,6 @@ def _with_digits(text: str) -> str:
 
 
 def _to_digits(words: re.Match[str]) -> str:
-    return str(sum(_NUMBERS[word.lower()] for word in words.groups() if word))
+    numbers = [_NUMBERS.get(word.lower()) for word in words.groups() if word]
+    known = [number for number in numbers if number is not None]  # "n\u0131ne" is none
+    return str(sum(known)) if len(known) == len(numbers) else words[0]

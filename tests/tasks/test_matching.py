@@ -17,7 +17,7 @@ from collabllm.tasks.matching import (
     find_questions,
 )
 from collabllm.tasks.requests import split_question
-from collabllm.tasks.words import content_words
+from collabllm.tasks.words import content_words, find_numbers
 
 IN3 = Path(__file__).parents[3] / "shared/data/in3/train.jsonl"
 needs_encoder = pytest.mark.skipif(not has_bundled_encoder(), reason="no bundled encoder")
@@ -355,6 +355,18 @@ def test_the_numbers_of_an_answer_are_told_in_either_spelling():
     assert told(facts, "A baker.", "He made 200 loaves in 30 days, this baker.") == set()
 
 
+def test_tens_beside_a_compound_are_a_number_of_their_own():
+    facts = (Fact("rooms", "We need twenty five-star rooms."),)
+
+    assert told(facts, "Book it.", "We need 20 five-star rooms") == {"rooms"}
+
+
+@pytest.mark.parametrize("word", ["n\u0131ne", "F\u0130VE", "\u017fix"])
+def test_a_number_word_with_a_letter_of_another_alphabet_is_a_word(word):
+    assert find_numbers(f"{word} men") == set()
+    assert "men" in content_words(f"{word} men")
+
+
 def test_an_opening_tells_such_a_fact_by_its_whole_answer_alone():
     assert told(SHARDS, "Six loaves a day are what the baker gives away.") == set()
     assert told(SHARDS, "The baker gives away six loaves a day, what remains?") == {"shard 2"}
@@ -408,6 +420,11 @@ def test_a_value_in_another_facts_answer_is_not_told_by_it():
         ("snake_case", "case"),
         ("snake__case", "snake_case"),
         ("in \u5317\u4eac", "___"),
+        ("see 3/10", "10"),
+        ("12/05/2024", "05/20"),
+        ("thirty two-seaters", "32"),
+        ("f\u0131ve guests", "5"),
+        ("F\u0130VE guests", "5"),
     ],
 )
 def test_a_value_is_not_a_part_of_a_number_nor_a_pronoun(text, value):
@@ -449,6 +466,18 @@ def test_a_value_is_not_a_part_of_a_number_nor_a_pronoun(text, value):
         ("a _vegan_ menu", "vegan"),
         ("__12__ guests", "12"),
         ("Ko\u0308ln", "K\u00f6ln"),
+        ("It is on 12/05/2024.", "12/05"),
+        ("It is on 12/05/2024.", "2024"),
+        ("From 1/1/1999.", "1999"),
+        ("2024/05/03", "2024"),
+        ("My blood pressure is 120/80.", "120"),
+        ("My blood pressure is 120/80.", "80"),
+        ("half of it, 1/2 cup", "1/2 cup"),
+        ("thirty two-seaters", "30"),
+        ("thirty two-seaters", "2"),
+        ("twenty two-person tents", "20"),
+        ("twenty-two-person tents", "22"),
+        ("thirty two guests", "32"),
     ],
 )
 def test_a_value_is_found_beside_marks_and_in_either_spelling(text, value):

@@ -27,8 +27,13 @@ _NUMBER_WORD = re.compile(  # "twenty five", but "twenty five-star rooms" are 20
     re.IGNORECASE,
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_EMPHASIS = re.compile(r"(?<!\w)_+|(?<!_)_++(?!\w)")  # of Markdown; not within snake_case
-_BEFORE_UNIT = re.compile(r"(?<=\d)\s*(?=[^\W\d_]|[%\u00b0$\u00a3\u00a5\u20ac\u200b])")
+_EMPHASIS = re.compile(  # of Markdown, on both sides; not within snake_case
+    r"(?<!\w)(\*\*|_{1,3})(?=[^\s*_])((?:[^*_\n]|(?<=[^\W_])_+(?=[^\W_]))*+)(?<!\s)\1(?!\w)"
+)
+_BEFORE_UNIT = re.compile(
+    r"(?<=\d)\s*(?=[^\W\d_]{2}|[ghlms](?!\w)|[%\u00b0$\u00a3\u00a5\u20ac\u200b])"
+)
+_NO_CAPITAL = r"(?-i:(?![GHLMS](?!\w)))"  # "5 m" is no "5M"
 _SPACES = re.compile(r"[^\S\n]+")
 _LINE_STARTS = re.compile(r"\n\s*")
 _LIST_MARK = re.compile(r"^\s*\(?\d{1,2}[.)]\s", re.MULTILINE)
@@ -133,7 +138,9 @@ def _value_pattern(value: str) -> re.Pattern[str]:
     exact = len(value) <= _SHORT and value != value.lower()
     parts = _normalise(_comparable(value)).split() or value.split()
     pieces = _BEFORE_UNIT.split(" ".join(parts))
-    words = r"\s*".join(r"\s+".join(map(re.escape, piece.split(" "))) for piece in pieces)
+    words = rf"\s*{_NO_CAPITAL}".join(
+        r"\s+".join(map(re.escape, piece.split(" "))) for piece in pieces
+    )
     first, last = (parts[0][0], parts[-1][-1]) if parts else ("", "")
     before = r"(?<!\w)" * (first != _GAP) + _BEGINS_NUMBER * first.isdigit()
     after = r"(?!\w)" * (last != _GAP) + _ENDS_NUMBER * last.isdigit()
@@ -160,7 +167,7 @@ def _is_list(text: str) -> bool:
 @lru_cache(maxsize=256)
 def _normalise(text: str) -> str:
     text = unicodedata.normalize("NFC", text.replace(_GAP, ""))
-    text = _EMPHASIS.sub("", _IS_UNSPACED.sub(rf"{_GAP}\g<0>{_GAP}", text))
+    text = _EMPHASIS.sub(r"\2", _IS_UNSPACED.sub(rf"{_GAP}\g<0>{_GAP}", text))
     return _with_digits(_DASHES.sub("-", _SPACES.sub(" ", text)))
 
 

@@ -26,6 +26,11 @@ _NUMBER_WORD = re.compile(  # "twenty five", but "twenty five-star rooms" are 20
     rf"\b(?:({'|'.join(_TENS)})(?:-({_UNITS})| ({_UNITS})(?!-\w))|({'|'.join(_NUMBERS)}))\b",
     re.IGNORECASE,
 )
+_HUNDREDS = re.compile(  # not in "between one hundred and two hundred", "two hundred and five-star"
+    r"(?<![\d.,/])(\d{1,3}) (hundred|thousand)\b"
+    r"(?: and (\d\d?)\b(?![.,/:]\d|-\w| (?:hundred|thousand)\b))?",
+    re.IGNORECASE,
+)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _EMPHASIS = re.compile(  # of Markdown, on both sides; not within snake_case
     r"(?<!\w)(\*\*|_{1,3})(?=[^\s*_])((?:[^*_\n]|(?<=[^\W_])_+(?=[^\W_]))*+)(?<!\s)\1(?!\w)"
@@ -166,14 +171,20 @@ def _is_list(text: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _normalise(text: str) -> str:
-    text = unicodedata.normalize("NFC", text.replace(_GAP, ""))
+    text = unicodedata.normalize("NFC", text.replace(_GAP, "").replace("\u2212", "-"))
     text = _EMPHASIS.sub(r"\2", _IS_UNSPACED.sub(rf"{_GAP}\g<0>{_GAP}", text))
     return _with_digits(_DASHES.sub("-", _SPACES.sub(" ", text)))
 
 
 def _with_digits(text: str) -> str:
-    """Write all numbers in one way: "twenty-five" as 25, "1,200" as 1200."""
-    return _THOUSANDS.sub("", _NUMBER_WORD.sub(_to_digits, text))
+    """Write all numbers in one way: "twenty-five" as 25, "1,200" as 1200, "5 thousand" as 5000."""
+    text = _HUNDREDS.sub(_to_hundreds, _NUMBER_WORD.sub(_to_digits, text))
+    return _THOUSANDS.sub("", text)
+
+
+def _to_hundreds(words: re.Match[str]) -> str:
+    number, kind, rest = words.groups(default="0")
+    return str(int(number) * (100 if kind.lower() == "hundred" else 1000) + int(rest))
 
 
 def _to_digits(words: re.Match[str]) -> str:

@@ -27,7 +27,7 @@ _MATH = ("problem", "solution")
 _BIGCODEBENCH = ("instruct_prompt", "canonical_solution", "test", "entry_point")
 _MEDIUM = ("title", "text")
 _NO_WISH = re.compile(r"(no|none|not|any|yes|all)\b", re.IGNORECASE)  # no result quotes these
-_THOUSANDS = re.compile(r"\d{3}(?!\d)")
+_THOUSANDS = re.compile(r"\d{3}(?!\d|\s?[A-Z][a-z])")  # "101 Main St" is an address
 _EXAMPLES = re.compile(r"\s*\([^()]*\)$")
 _HARDEST = "Level 5"
 _IN3 = ("task", "missing_details")
@@ -166,10 +166,10 @@ def _whole(options: Sequence[Any]) -> list[str]:
     was_cut = any(text.startswith(" ") for text in texts)
     whole: list[str] = []
     for option in filter(str.strip, texts):
-        if whole and whole[-1].count("(") > whole[-1].count(")"):
-            whole[-1] += f", {option.strip()}"
-        elif whole and was_cut and whole[-1][-1].isdigit() and _THOUSANDS.match(option):
+        if whole and was_cut and whole[-1][-1].isdigit() and _THOUSANDS.match(option):
             whole[-1] += f",{option.strip()}"
+        elif whole and whole[-1].count("(") > whole[-1].count(")"):
+            whole[-1] += f", {option.strip()}"
         else:
             whole.append(option.strip())
     return whole

@@ -21,13 +21,24 @@ _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 _NUMBERS = {word: number for number, word in enumerate(_TEENS)} | {
     word: number for number, word in zip(range(20, 100, 10), _TENS, strict=True)
 }
-_NUMBER_WORD = re.compile(
-    rf"\b(?:({'|'.join(_TENS)})[ -]({'|'.join(_TEENS[1:10])})|({'|'.join(_NUMBERS)}))\b",
+_UNITS = "|".join(_TEENS[1:10])
+_NUMBER_WORD = re.compile(  # "twenty five", but "twenty five-star rooms" are 20
+    rf"\b(?:({'|'.join(_TENS)})(?:-({_UNITS})| ({_UNITS})(?!-\w))|({'|'.join(_NUMBERS)}))\b",
+    re.IGNORECASE,
+)
+_HUNDREDS = re.compile(  # not in "between one hundred and two hundred", "two hundred and five-star"
+    r"(?<![\d.,/])(\d{1,3}) (hundred|thousand)\b"
+    r"(?: and (\d\d?)\b(?![.,/:]\d|-\w| (?:hundred|thousand)\b))?",
     re.IGNORECASE,
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_EMPHASIS = re.compile(r"(?<!\w)_+|(?<!_)_++(?!\w)")  # of Markdown; not within snake_case
-_BEFORE_UNIT = re.compile(r"(?<=\d)\s*(?=[^\W\d_]|[%\u00b0$\u00a3\u00a5\u20ac\u200b])")
+_EMPHASIS = re.compile(  # of Markdown, on both sides; not within snake_case
+    r"(?<!\w)(\*\*|_{1,3})(?=[^\s*_])((?:[^*_\n]|(?<=[^\W_])_+(?=[^\W_]))*+)(?<!\s)\1(?!\w)"
+)
+_BEFORE_UNIT = re.compile(
+    r"(?<=\d)\s*(?=[^\W\d_]{2}|[ghlms](?!\w)|[%\u00b0$\u00a3\u00a5\u20ac\u200b])"
+)
+_NO_CAPITAL = r"(?-i:(?![GHLMS](?!\w)))"  # "5 m" is no "5M"
 _SPACES = re.compile(r"[^\S\n]+")
 _LINE_STARTS = re.compile(r"\n\s*")
 _LIST_MARK = re.compile(r"^\s*\(?\d{1,2}[.)]\s", re.MULTILINE)
@@ -117,9 +128,14 @@ def singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word
 
 
-# Nothing of the same number, fraction or clock time, and no minus; but "at 10:00" is "at 10".
-_BEGINS_NUMBER = r"(?<!\d[./])(?<!\b\d:)(?<!\b\d\d:)(?<!(?<!\w)[.-])"
-_ENDS_NUMBER = r"(?![./]\d|:(?!00)[0-5]\d(?!\d))"
+# Nothing of the same number, fraction or clock time, and no minus; but "at 10:00" is "at 10", and
+# "12/05/2024" and "120/80" are no fractions.
+_BELOW = r"(?=\d\d?(?!\d|/\d))"  # what is below a fraction's line
+_BEGINS_NUMBER = (
+    rf"(?<!\d\.)(?<!(?<![\w/])\d/{_BELOW})(?<!(?<![\w/])\d\d/{_BELOW})"
+    r"(?<!\b\d:)(?<!\b\d\d:)(?<!(?<!\w)[.-])"
+)
+_ENDS_NUMBER = rf"(?!\.\d|:(?!00)[0-5]\d(?!\d)|(?:(?<=(?<![\w/])\d)|(?<=(?<![\w/])\d\d))/{_BELOW})"
 
 
 @lru_cache(maxsize=10_000)
@@ -127,7 +143,9 @@ def _value_pattern(value: str) -> re.Pattern[str]:
     exact = len(value) <= _SHORT and value != value.lower()
     parts = _normalise(_comparable(value)).split() or value.split()
     pieces = _BEFORE_UNIT.split(" ".join(parts))
-    words = r"\s*".join(r"\s+".join(map(re.escape, piece.split(" "))) for piece in pieces)
+    words = rf"\s*{_NO_CAPITAL}".join(
+        r"\s+".join(map(re.escape, piece.split(" "))) for piece in pieces
+    )
     first, last = (parts[0][0], parts[-1][-1]) if parts else ("", "")
     before = r"(?<!\w)" * (first != _GAP) + _BEGINS_NUMBER * first.isdigit()
     after = r"(?!\w)" * (last != _GAP) + _ENDS_NUMBER * last.isdigit()
@@ -153,15 +171,23 @@ def _is_list(text: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _normalise(text: str) -> str:
-    text = unicodedata.normalize("NFC", text.replace(_GAP, ""))
-    text = _EMPHASIS.sub("", _IS_UNSPACED.sub(rf"{_GAP}\g<0>{_GAP}", text))
+    text = unicodedata.normalize("NFC", text.replace(_GAP, "").replace("\u2212", "-"))
+    text = _EMPHASIS.sub(r"\2", _IS_UNSPACED.sub(rf"{_GAP}\g<0>{_GAP}", text))
     return _with_digits(_DASHES.sub("-", _SPACES.sub(" ", text)))
 
 
 def _with_digits(text: str) -> str:
-    """Write all numbers in one way: "twenty-five" as 25, "1,200" as 1200."""
-    return _THOUSANDS.sub("", _NUMBER_WORD.sub(_to_digits, text))
+    """Write all numbers in one way: "twenty-five" as 25, "1,200" as 1200, "5 thousand" as 5000."""
+    text = _HUNDREDS.sub(_to_hundreds, _NUMBER_WORD.sub(_to_digits, text))
+    return _THOUSANDS.sub("", text)
+
+
+def _to_hundreds(words: re.Match[str]) -> str:
+    number, kind, rest = words.groups(default="0")
+    return str(int(number) * (100 if kind.lower() == "hundred" else 1000) + int(rest))
 
 
 def _to_digits(words: re.Match[str]) -> str:
-    return str(sum(_NUMBERS[word.lower()] for word in words.groups() if word))
+    numbers = [_NUMBERS.get(word.lower()) for word in words.groups() if word]
+    known = [number for number in numbers if number is not None]  # "n\u0131ne" is none
+    return str(sum(known)) if len(known) == len(numbers) else words[0]

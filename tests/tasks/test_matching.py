@@ -17,7 +17,7 @@ from collabllm.tasks.matching import (
     find_questions,
 )
 from collabllm.tasks.requests import split_question
-from collabllm.tasks.words import content_words
+from collabllm.tasks.words import content_words, find_numbers
 
 IN3 = Path(__file__).parents[3] / "shared/data/in3/train.jsonl"
 needs_encoder = pytest.mark.skipif(not has_bundled_encoder(), reason="no bundled encoder")
@@ -49,12 +49,14 @@ def test_the_bundled_weights_are_the_published_ones():
             "is it? ",
             "`",
             "_",
+            *("_a", " _a_a", "**", " **a", " **a**", "5 ", "1/", "twenty ", "one hundred and "),
             "- ",
             "e.g. ",
             "\n1. ",
             "dear a,\n",
             "thanks\n",
         ),
+        *("how can i help ", "how can i help, what ", "tell me "),
         *("let me know when ", "if you ", "two questions me ", "please share "),
     ],
 )
@@ -110,6 +112,14 @@ def test_long_runs_take_no_longer_than_other_texts(run):
         "I have a few more questions:\n- budget",
         "Do you have a budget or anything else?",
         "Let me know your thoughts on budget.",
+        "How can I assist you today, what is your budget?",
+        "How can I help you today, what is your budget?",
+        "How can I help you today and what is your budget?",
+        "How can I assist you with your trip - which city and what budget?",
+        "How can I assist you in planning this: do you prefer trains or planes?",
+        "What is your budget and how can I help you?",
+        "Please tell me your budget and how can I assist you best.",
+        "To know how could I help, tell me your budget.",
         "What's your budget?!",
         "What's your budget?...",
         "\u51e0\u4f4d\uff1f",
@@ -161,6 +171,10 @@ def test_a_reply_that_asks_is_found(reply):
         "Is there anything else?",
         "How can I assist you today?",
         "Hello! How may I help you?",
+        "How may I help you with your essay?",
+        "Hi Ann, how can I help you today, and with what?",
+        "Let me know how can I help.",
+        "How can I help you plan, write and do it?",
         "Need anything else?",
         "Let me know when to stop.",
         "Let me know when you arrive safely.",
@@ -342,6 +356,18 @@ def test_the_numbers_of_an_answer_are_told_in_either_spelling():
     assert told(facts, "A baker.", "He made 200 loaves in 30 days, this baker.") == set()
 
 
+def test_tens_beside_a_compound_are_a_number_of_their_own():
+    facts = (Fact("rooms", "We need twenty five-star rooms."),)
+
+    assert told(facts, "Book it.", "We need 20 five-star rooms") == {"rooms"}
+
+
+@pytest.mark.parametrize("word", ["n\u0131ne", "F\u0130VE", "\u017fix"])
+def test_a_number_word_with_a_letter_of_another_alphabet_is_a_word(word):
+    assert find_numbers(f"{word} men") == set()
+    assert "men" in content_words(f"{word} men")
+
+
 def test_an_opening_tells_such_a_fact_by_its_whole_answer_alone():
     assert told(SHARDS, "Six loaves a day are what the baker gives away.") == set()
     assert told(SHARDS, "The baker gives away six loaves a day, what remains?") == {"shard 2"}
@@ -395,6 +421,20 @@ def test_a_value_in_another_facts_answer_is_not_told_by_it():
         ("snake_case", "case"),
         ("snake__case", "snake_case"),
         ("in \u5317\u4eac", "___"),
+        ("at 7 a good idea", "7a"),
+        ("In seat 1 a window", "Seat 1A"),
+        ("costs 5M", "5 m"),
+        ("costs 5 M", "5m"),
+        ("it is private", "_private"),
+        ("one hundred and five guests", "5"),
+        ("one hundred and five guests", "1"),
+        ("five thousand guests", "5"),
+        ("\u22125 degrees", "5"),
+        ("see 3/10", "10"),
+        ("12/05/2024", "05/20"),
+        ("thirty two-seaters", "32"),
+        ("f\u0131ve guests", "5"),
+        ("F\u0130VE guests", "5"),
     ],
 )
 def test_a_value_is_not_a_part_of_a_number_nor_a_pronoun(text, value):
@@ -436,6 +476,37 @@ def test_a_value_is_not_a_part_of_a_number_nor_a_pronoun(text, value):
         ("a _vegan_ menu", "vegan"),
         ("__12__ guests", "12"),
         ("Ko\u0308ln", "K\u00f6ln"),
+        ("12 g of it", "12g"),
+        ("12g of it", "12 g"),
+        ("in Seat 1A", "seat 1a"),
+        ("call _private", "_private"),
+        ("_", "_"),
+        ("a _snake_case name_", "snake_case"),
+        ("**5** days", "5 days"),
+        ("__init__", "__init__"),
+        ("one hundred and five guests", "105"),
+        ("two hundred guests and five dogs", "200"),
+        ("between one hundred and two hundred guests", "100"),
+        ("between one hundred and two hundred guests", "200"),
+        ("between one hundred and 150 guests", "100"),
+        ("five thousand guests", "5000"),
+        ("five thousand guests", "5 thousand"),
+        ("1.5 thousand guests", "1.5 thousand"),
+        ("two hundred and five-star rooms", "200"),
+        ("It is \u22125 degrees", "-5"),
+        ("It is -5 degrees", "\u22125"),
+        ("It is on 12/05/2024.", "12/05"),
+        ("It is on 12/05/2024.", "2024"),
+        ("From 1/1/1999.", "1999"),
+        ("2024/05/03", "2024"),
+        ("My blood pressure is 120/80.", "120"),
+        ("My blood pressure is 120/80.", "80"),
+        ("half of it, 1/2 cup", "1/2 cup"),
+        ("thirty two-seaters", "30"),
+        ("thirty two-seaters", "2"),
+        ("twenty two-person tents", "20"),
+        ("twenty-two-person tents", "22"),
+        ("thirty two guests", "32"),
     ],
 )
 def test_a_value_is_found_beside_marks_and_in_either_spelling(text, value):

@@ -168,6 +168,22 @@ def test_in3_options_are_told_whole_and_no_wish_is_no_value(tmp_path, options, a
     assert (task.facts[0].answer, task.facts[0].value) == (answer, value)
 
 
+@pytest.mark.parametrize(
+    ("options", "question"),
+    [
+        (["(e.g., $1", "000)", " none"], "(e.g., $1,000), none"),
+        (["Room 1", " 2", "101 Main St"], "Room 1, 2, 101 Main St"),
+        (["$5", "000 USD", " $1", "000km"], "$5,000 USD, $1,000km"),
+    ],
+)
+def test_in3_options_are_joined_at_the_comma_of_a_thousand_alone(tmp_path, options, question):
+    row = {**IN3[0], "missing_details": [{"description": "Budget", "options": options}]}
+
+    (task,) = load_tasks(write(tmp_path / "in3.jsonl", [row]))
+
+    assert task.facts[0].question == question
+
+
 def test_intention_gym_has_no_flag_and_an_id(tmp_path):
     vague, clear = (
         {"id": idx, "task": row["task"], "missing_details": row["missing_details"]}

@@ -137,6 +137,7 @@ def prepared(tmp_path_factory):
             "demo-42",
             "sft-0",
             "online-0",
+            "online-1",
             "long-0",
             "corrected-0",
             "loop_sft",

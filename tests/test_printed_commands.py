@@ -136,6 +136,7 @@ def prepared(tmp_path_factory):
             "SFT_RUN",
             "demo-42",
             "sft-0",
+            "nf4-0",
             "online-0",
             "online-1",
             "long-0",

@@ -1,7 +1,7 @@
 """OpenAI chat, ShareGPT and TRL preference rows, turned into rows of the dataset format."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -143,7 +143,7 @@ def _from_sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
 def _talk(row: dict[str, Any], name: str) -> list[Any]:
     """Return the messages of a row."""
     talk = row[name]
-    if not isinstance(talk, str | Mapping | None):
+    if isinstance(talk, Iterable) and not isinstance(talk, str | Mapping):
         talk = list(talk)  # pandas has arrays
     if not isinstance(talk, list) or not all(isinstance(message, Mapping) for message in talk):
         raise ValueError(f"{name} must be a list of messages, got {shorten(talk)}")

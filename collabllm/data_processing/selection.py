@@ -81,7 +81,7 @@ def to_table(dataset: Dataset | Iterable[Mapping[str, Any]]) -> Dataset:
     Raises:
         ValueError: If it is a dict of splits, or has not the columns or rows of the dataset format.
     """
-    if isinstance(dataset, Mapping) and any(isinstance(rows, list) for rows in dataset.values()):
+    if isinstance(dataset, Mapping) and {"prompt", "completion"} <= set(dataset):
         dataset = Dataset.from_dict(dict(dataset))
     if isinstance(dataset, Mapping):
         raise ValueError(

@@ -85,21 +85,13 @@ _OFFER = re.compile(
     r"how does (this|that|it) (look|sound)(?!,)|"
     r"what do you think(?=( (of|about) (this|that|these|the|it)( \w+)?)?\W*$)|"
     r"how are you(?=( doing| today)*\W*$)|"
-    r"\u4f60\u597d\u5417|"
+    r"\u4f60\u597d\u5417|how (can|may|could) i (help|assist)|"
     rf"((would you like|do you want|want) me to|shall i|should i) {_ADAPT}|"
     rf"(would you like|do you want|want) to {_ADAPT}"
     r"(?= (it|this|that|these|the|anything|something|any)\b|\W*$)|"
     r"((would you like|do you want|want)( me)? to|shall i|should i) continue(?! \w+ing| by)|"
     r"(would you like|do you want|want) (to )?(anything else|any changes|any help|"
     r"help with anything))\b",
-    re.IGNORECASE,
-)
-_OFFER_OF_HELP = re.compile(
-    r"\b(?:(?:tell me|let me know) )?how (?:can|may|could) i (?:help|assist)\b", re.IGNORECASE
-)
-_BESIDE_OFFER = re.compile(
-    r"[,:;\u2013\u2014]\s|\s-+\s|\band (?=(?:what|which|who|when|where|how)(?: \w+){0,2} "
-    r"(?:is|are|do|does|will|would|should)\b)",
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[,;]\s+(?:and|but|also)\s+|;\s+", re.IGNORECASE)
@@ -191,7 +183,7 @@ def split_question(question: str) -> list[str]:
 
 def _asks(sentence: str, is_advice: bool = False) -> bool:
     clauses = _CLAUSE.split(sentence)
-    wanting = [clause for clause in clauses if not _is_offer(clause)]
+    wanting = [clause for clause in clauses if not _OFFER.search(clause)]
     if not wanting:
         return False
     if len(wanting) == len(clauses):
@@ -200,17 +192,6 @@ def _asks(sentence: str, is_advice: bool = False) -> bool:
     return any(
         _REQUEST.search(clause) or (has_question_mark(sentence) and _BEGINS_QUESTION.match(clause))
         for clause in wanting
-    )
-
-
-def _is_offer(clause: str) -> bool:
-    """Tell whether a clause offers, and asks nothing beside an offer of help."""
-    if _OFFER.search(clause):
-        return True
-    before, *after = _OFFER_OF_HELP.split(clause, maxsplit=1)
-    beside = [before, *_BESIDE_OFFER.split(after[0])[1:]] if after else [clause]
-    return bool(after) and not any(
-        _REQUEST.search(part) or _BEGINS_QUESTION.match(part) for part in beside
     )
 
 

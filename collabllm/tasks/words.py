@@ -22,8 +22,10 @@ _NUMBERS = {word: number for number, word in enumerate(_TEENS)} | {
     word: number for number, word in zip(range(20, 100, 10), _TENS, strict=True)
 }
 _UNITS = "|".join(_TEENS[1:10])
+_MEASURES = "(?:year|month|week|day|hour|minute|inch|foot|mile|page)"
 _NUMBER_WORD = re.compile(  # "twenty five", but "twenty five-star rooms" are 20
-    rf"\b(?:({'|'.join(_TENS)})(?:-({_UNITS})| ({_UNITS})(?!-\w))|({'|'.join(_NUMBERS)}))\b",
+    rf"\b(?:({'|'.join(_TENS)})(?:-({_UNITS})| ({_UNITS})(?!-(?!{_MEASURES})\w))|"
+    rf"({'|'.join(_NUMBERS)}))\b",
     re.IGNORECASE,
 )
 _HUNDREDS = re.compile(  # not in "between one hundred and two hundred", "two hundred and five-star"
@@ -36,9 +38,9 @@ _EMPHASIS = re.compile(  # of Markdown, on both sides; not within snake_case
     r"(?<!\w)(\*\*|_{1,3})(?=[^\s*_])((?:[^*_\n]|(?<=[^\W_])_+(?=[^\W_]))*+)(?<!\s)\1(?!\w)"
 )
 _BEFORE_UNIT = re.compile(
-    r"(?<=\d)\s*(?=[^\W\d_]{2}|[ghlms](?!\w)|[%\u00b0$\u00a3\u00a5\u20ac\u200b])"
+    r"(?<=\d)\s*(?=[^\W\d_]{2}|a\.m\b|(?![aAIM](?!\w))[^\W\d_](?!\w)|[%\u00b0$\u00a3\u00a5\u20ac\u200b])"
 )
-_NO_CAPITAL = r"(?-i:(?![GHLMS](?!\w)))"  # "5 m" is no "5M"
+_NO_CAPITAL = r"(?-i:(?!M(?!\w)))"  # "5 m" is no "5M"
 _SPACES = re.compile(r"[^\S\n]+")
 _LINE_STARTS = re.compile(r"\n\s*")
 _LIST_MARK = re.compile(r"^\s*\(?\d{1,2}[.)]\s", re.MULTILINE)
@@ -128,14 +130,12 @@ def singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word
 
 
-# Nothing of the same number, fraction or clock time, and no minus; but "at 10:00" is "at 10", and
-# "12/05/2024" and "120/80" are no fractions.
-_BELOW = r"(?=\d\d?(?!\d|/\d))"  # what is below a fraction's line
-_BEGINS_NUMBER = (
-    rf"(?<!\d\.)(?<!(?<![\w/])\d/{_BELOW})(?<!(?<![\w/])\d\d/{_BELOW})"
-    r"(?<!\b\d:)(?<!\b\d\d:)(?<!(?<!\w)[.-])"
-)
-_ENDS_NUMBER = rf"(?!\.\d|:(?!00)[0-5]\d(?!\d)|(?:(?<=(?<![\w/])\d)|(?<=(?<![\w/])\d\d))/{_BELOW})"
+# Nothing of the same number or clock time, and no minus; but "at 10:00" is "at 10".
+_BEGINS_NUMBER = r"(?<!\d\.)(?<!\b\d:)(?<!\b\d\d:)(?<!(?<!\w)[.-])"
+_ENDS_NUMBER = r"(?!\.\d|:(?!00)[0-5]\d(?!\d))"
+# Nor a part of a fraction or a day and month of a date, which have up to two digits.
+_BEGINS_SMALL = re.compile(r"\d\d?(?!\d)[^/]*$")
+_ENDS_SMALL = re.compile(r"(?:[^/]*[^\d/])?\d\d?$")
 
 
 @lru_cache(maxsize=10_000)
@@ -149,6 +149,8 @@ def _value_pattern(value: str) -> re.Pattern[str]:
     first, last = (parts[0][0], parts[-1][-1]) if parts else ("", "")
     before = r"(?<!\w)" * (first != _GAP) + _BEGINS_NUMBER * first.isdigit()
     after = r"(?!\w)" * (last != _GAP) + _ENDS_NUMBER * last.isdigit()
+    before += r"(?<!\b\d/)(?<!\b\d\d/)" * (_BEGINS_SMALL.match(" ".join(parts)) is not None)
+    after += r"(?!/\d)" * (_ENDS_SMALL.match(" ".join(parts)) is not None)
     return re.compile(rf"{before}{words}{after}", re.NOFLAG if exact else re.IGNORECASE)
 
 

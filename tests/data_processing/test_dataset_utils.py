@@ -302,6 +302,7 @@ def test_what_is_no_rows_is_refused(make_row, convert):
 
     for dataset, text in (
         (DatasetDict({"train": chats, "test": chats}), "has splits, train, test: give the rows"),
+        ({"train": [], "test": [{}]}, "has splits, train, test: give the rows"),
         (chats, "missing 'completion', 'conv_id', 'prompt'; it has 'messages'"),
         ("train.jsonl", "row 1: must be an object with the columns .*, got 't'"),
     ):

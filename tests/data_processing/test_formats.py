@@ -85,6 +85,7 @@ def test_sharegpt_rows_may_call_speakers_roles(tmp_path):
     ("row", "why"),
     [
         ({"messages": [{"role": "user"}]}, "it lacks 'content'"),
+        ({"messages": 5}, "messages must be a list of messages, got 5"),
         ({"messages": json.dumps([USER, REPLY])}, "messages must be a list of messages, got '"),
         ({"conversations": [{"from": "human", "text": "hi"}]}, "it lacks 'value'"),
         ({"conversations": ["hi", "hello"]}, "conversations must be a list of messages, got"),

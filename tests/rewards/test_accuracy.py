@@ -77,6 +77,9 @@ def test_guesses_that_contradict_the_answer_lose(expected, replies):
         ("10:30", "It is on 24.12.2024 10:30."),
         ("10:30", "The train leaves at 10:30 and arrives at 11:45."),
         ("server 192.168.1.10", "It is the server 192.168.1.10."),
+        ("5 apples", "3 apples + 2 apples = 5 apples."),
+        ("20 dollars", "She spent 20 dollars (10 dollars per day)."),
+        ("Python 3", "Python 2 -> Python 3"),
     ],
 )
 def test_numbers_of_another_kind_contradict_no_answer(expected, reply):
@@ -87,6 +90,10 @@ def test_numbers_of_another_kind_contradict_no_answer(expected, reply):
     ("expected", "reply", "value"),
     [
         ("12", "The answer is 12.\nOr $15$.", 1.0),
+        (r"\boxed{C}", "The answer is C.", 1.0),
+        (r"\boxed{C}", "The answer is D.", 0.0),
+        (r"\boxed{\text{even}}", "The answer is even.", 1.0),
+        (r"\boxed{x}", "The answer is x.", 1.0),
         ("15", "The answer is 12.\nOr $15$.", 0.0),
         ("12", "The answer is 12. Check: $3 \\cdot 5 = 15$", 1.0),
         ("15", "The answer is 12. Check: $3 \\cdot 5 = 15$", 0.0),

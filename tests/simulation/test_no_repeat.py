@@ -15,6 +15,7 @@ from collabllm.simulation.assistant.registry import local_options, server_option
 from tests.training.conftest import save_tiny_model
 
 SIZE = 3
+OPENING = "Count from 1 to 5, three times."
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def tiny(tmp_path_factory):
 def local():
     """The bundled model: what a random one writes is not the same ids again when tokenized."""
     options = {"dtype": "float32", "no_repeat_ngram_size": SIZE}
-    with LocalAssistant(BUNDLED_MODEL, max_new_tokens=24, do_sample=False, **options) as assistant:
+    with LocalAssistant(BUNDLED_MODEL, max_new_tokens=16, do_sample=False, **options) as assistant:
         yield assistant
 
 
@@ -68,25 +69,30 @@ def test_it_bans_what_a_plain_search_finds(size):
                 own.append(chance.randrange(3))
 
 
-def test_no_run_is_written_twice_in_a_conversation(local):
-    _, replies = conversation(local, "Count from 1 to 5, three times.")
+@pytest.fixture(scope="module")
+def talk(local):
+    return conversation(local, OPENING)
+
+
+def test_no_run_is_written_twice_in_a_conversation(local, talk):
+    _, replies = talk
     found = runs([local.tokenizer(text, add_special_tokens=False).input_ids for text in replies])
     assert len(set(found)) == len(found) > 20
 
     plain = LocalAssistant(
         BUNDLED_MODEL,
-        max_new_tokens=24,
+        max_new_tokens=16,
         do_sample=False,
         model=local.model,
         tokenizer=local.tokenizer,
     )
-    _, replies = conversation(plain, "Count from 1 to 5, three times.")
+    _, replies = conversation(plain, OPENING, turns=2)
     found = runs([local.tokenizer(text, add_special_tokens=False).input_ids for text in replies])
     assert len(set(found)) < len(found)
 
 
-def test_a_reply_is_the_same_alone_as_in_a_batch(local):
-    messages, replies = conversation(local, "Which day is it?")
+def test_a_reply_is_the_same_alone_as_in_a_batch(local, talk):
+    messages, replies = talk
     prompts = [messages[:1], [{"role": "user", "content": "x " * 30}], messages[:3], messages[:5]]
 
     async def together():

@@ -102,9 +102,9 @@ async def _equals(expected: str, reply: str) -> bool:
     if _NEGATION.match(answer):  # "The answer is not 12."
         return False
     if find_boxed(reply) is None:
-        if not _HAS_MATHS.search(answer):  # "The answer is as follows:"
-            return await _verify(expected, space_out(reply))
-        if await _verify(expected, f"The answer is {answer}"):
+        # "The answer is as follows:" has nothing to compare
+        text = f"The answer is {answer}" if _HAS_MATHS.search(answer) else space_out(reply)
+        if await _verify(expected, text):
             return True
     # math-verify finds no formula, pair or list without marks of its own in a sentence
     return await _verify(expected, rf"\boxed{{{answer}}}")
@@ -211,7 +211,7 @@ def _without_reference(sentence: str, expected: str) -> str:
 def _is_beside_another(text: str, expected: str) -> bool:
     """Tell whether the answer stands beside one that differs from it in its numbers alone."""
     other = re.sub(r"(?:\\-)?\d+", r"-?\\d+", re.escape(expected))
-    beside = rf"(?<!\w){other}\W+{_ANSWER}|{_ANSWER}\W+{other}(?!\w)"
+    beside = rf"(?<!\w){other}[\s,;/|-]+{_ANSWER}|{_ANSWER}[\s,;/|-]+{other}(?!\w)"
     return re.search(beside, text, re.IGNORECASE) is not None
 
 

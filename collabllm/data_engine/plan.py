@@ -29,7 +29,7 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """Predicted figures of a build."""
+    """Predicted figures of a build; the cost leaves out the models `without_price`."""
 
     num_tasks: int
     candidates: int
@@ -37,10 +37,13 @@ class Plan:
     prompt_tokens: dict[str, int]
     completion_tokens: dict[str, int]
     cost_usd: float
+    without_price: tuple[str, ...]
     seconds: float
 
     def to_text(self) -> str:
         """Write the plan as lines."""
+        names = ", ".join(self.without_price)
+        without = f", without {names}: no price is known (--prices)" if names else ""
         lines = [
             f"{self.num_tasks:,} tasks, {self.candidates:,} candidates",
             *(
@@ -48,7 +51,7 @@ class Plan:
                 f"{self.completion_tokens[role]:,} completion tokens"
                 for role in self.calls
             ),
-            f"cost: ${self.cost_usd:.2f}",
+            f"cost: ${self.cost_usd:.2f}{without}",
             f"time: about {_duration(self.seconds)}",
         ]
         return "\n".join(lines)
@@ -94,10 +97,13 @@ def plan_build(
         calls["judge"] = futures * len(judged)
         prompts["judge"] = assumptions.judge_prompt_tokens + judged_tokens
         outputs["judge"] = sum(spec.judge_output_tokens for spec in judged) / len(judged)
-    cost = 0.0
-    for role in calls:
-        price = find_price(models.get(role, ""), prices) or (0.0, 0.0)
-        cost += calls[role] * (prompts[role] * price[0] + outputs[role] * price[1]) / 1e6
+    cost, without_price = 0.0, []
+    for role in calls.keys() & models.keys():
+        price = find_price(models[role], prices)
+        if price is None:
+            without_price.append(models[role])
+        else:
+            cost += calls[role] * (prompts[role] * price[0] + outputs[role] * price[1]) / 1e6
     server_calls = sum(n for role, n in calls.items() if role in models)
     local_tokens = 0.0 if "assistant" in models else calls["assistant"] * max_new_tokens
     seconds = (
@@ -111,6 +117,7 @@ def plan_build(
         {role: round(n * prompts[role]) for role, n in calls.items()},
         {role: round(n * outputs[role]) for role, n in calls.items()},
         cost,
+        tuple(sorted(set(without_price))),
         seconds,
     )
 

@@ -115,6 +115,11 @@ def cut_value(text: str, value: str) -> str:
     return _value_pattern(value).sub(" . ", _where_to_find(value, text)).replace(_GAP, "")
 
 
+def join_thousands(text: str) -> str:
+    """Write "1,200" as "1200"."""
+    return _THOUSANDS.sub("", text)
+
+
 def is_unspaced(text: str) -> bool:
     """Tell whether a text has letters of a script that puts no spaces between words."""
     return _IS_UNSPACED.search(text) is not None
@@ -181,7 +186,7 @@ def _normalise(text: str) -> str:
 def _with_digits(text: str) -> str:
     """Write all numbers in one way: "twenty-five" as 25, "1,200" as 1200, "5 thousand" as 5000."""
     text = _HUNDREDS.sub(_to_hundreds, _NUMBER_WORD.sub(_to_digits, text))
-    return _THOUSANDS.sub("", text)
+    return join_thousands(text)
 
 
 def _to_hundreds(words: re.Match[str]) -> str:

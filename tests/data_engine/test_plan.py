@@ -45,6 +45,16 @@ def test_a_rule_based_user_costs_no_calls():
     assert plan.cost_usd == 0
 
 
+def test_a_model_without_a_price_is_named_where_the_cost_leaves_it_out():
+    settings = GrowthSettings(RewardSettings({"interactivity": 1.0}, window=0), num_candidates=1)
+    models = {"user": "my-own-model", "judge": "gpt-4o-mini"}
+
+    plan = plan_build(10, settings, 100, models, Assumptions(turns=1))
+
+    assert plan.cost_usd > 0
+    assert ", without my-own-model: no price is known (--prices)\n" in plan.to_text()
+
+
 def test_copying_a_document_takes_more_tokens_than_a_score():
     def judge_tokens(weights):
         settings = GrowthSettings(RewardSettings(weights, window=0), num_candidates=1)

@@ -2,7 +2,7 @@
 
 import re
 
-from collabllm.tasks.words import space_out
+from collabllm.tasks.words import join_thousands, space_out
 
 WORD = re.compile(r"(?:(?<!\w)-(?=\d))?\w+(?:(?<=\d)[.:](?=\d)\w+)*")
 """A word of a plain text; also a number with its minus and points, a date and a time."""
@@ -11,7 +11,6 @@ WORD = re.compile(r"(?:(?<!\w)-(?=\d))?\w+(?:(?<=\d)[.:](?=\d)\w+)*")
 _AM_OR_PM = re.compile(r"(?<=\d)[^\S\n]*([apAP])\.?\s?[mM]\b(?:\.(?!\s+[A-Z](?![A-Z])))?")
 _DATE = re.compile(r"(?<!\d)(?<!\d[-/.])(\d{1,4})([-/.])(\d{1,2})\2(\d{1,4})(?!\2?\d)")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _ZERO_OF_TIME = re.compile(r"(?<![\d:])0(?=\d:\d\d)")
 
 
@@ -22,7 +21,7 @@ def to_plain(text: str) -> str:
     """
     text = _AM_OR_PM.sub(r" \1m", _TEXT.sub(r"\1", text))
     text = _ZERO_OF_TIME.sub("", _DATE.sub(_dotted, text))
-    return space_out(_THOUSANDS.sub("", text))
+    return space_out(join_thousands(text))
 
 
 def normalize(text: str) -> str:

@@ -167,6 +167,12 @@ class SFTSettings(TrainingSettings):
         most=100,
     )
     turns: Turns = setting("merged", "merged: one row per conversation; every: one row per turn")
+    first_token_weight: float = setting(
+        1.0,
+        "weight in the loss of the first token of every reply, which often decides whether the "
+        "reply asks or answers",
+        least=0,
+    )
 
 
 @dataclass(kw_only=True)

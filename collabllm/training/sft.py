@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from datasets import Dataset, DatasetDict
 from trl import SFTConfig, SFTTrainer
 
@@ -60,7 +61,25 @@ def train_sft(settings: SFTSettings | None = None, **arguments: Any) -> Path:
 
 
 class _Trainer(KeepRandomState, SFTTrainer):
-    """TRL's trainer, with evaluation that leaves training untouched and a card of our own."""
+    """TRL's trainer, with weighted first tokens, untouched evaluation and a card of our own."""
+
+    first_token_weight = 1.0
+
+    def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Compute TRL's loss, in training from weighted log-probabilities."""
+        if not self.model.training:
+            return super().compute_loss(model, *args, **kwargs)
+        hook = self.model.register_forward_hook(self._weigh)
+        try:
+            return super().compute_loss(model, *args, **kwargs)
+        finally:
+            hook.remove()
+
+    def _weigh(self, _: Any, __: Any, outputs: Any) -> None:
+        """Weigh each reply's first token; the loss is still divided by the number of tokens."""
+        is_first = outputs.label_mask.clone()
+        is_first[:, 1:] &= ~outputs.label_mask[:, :-1]
+        outputs.log_probs = outputs.log_probs * torch.where(is_first, self.first_token_weight, 1.0)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write nothing: `card.write_card` does, when the run is over."""
@@ -78,6 +97,12 @@ class SFT(Method):
         self, settings: SFTSettings, tokenizer: "PreTrainedTokenizerBase", config: Any
     ) -> TrainingData:
         """Keep the best replies, tokenize them, and print the preflight report."""
+        if settings.first_token_weight != 1 and (
+            config.loss_type != "nll" or config.label_smoothing_factor
+        ):
+            raise ValueError(
+                "--first_token_weight needs --loss_type nll without --label_smoothing_factor."
+            )
         dataset = load_rows(settings)
         turns, rows, train, report = _tokenize(dataset, settings, tokenizer)
         report.notes += [_describe_scores(dataset, settings), describe_steps(len(train), config)]
@@ -104,6 +129,7 @@ class SFT(Method):
             train_dataset=data.train,
             eval_dataset=data.eval if len(data.eval) else None,
         )
+        trainer.first_token_weight = run.settings.first_token_weight
         if not run.sharding.kind:
             trainer.ranked_rows = data.ranked
         return trainer

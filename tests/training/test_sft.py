@@ -159,6 +159,36 @@ def test_the_gradient_of_a_merged_row_is_the_sum_over_its_turns(tiny_model, smal
     assert ((merged - every).norm() / every.norm()).item() < 1e-4
 
 
+def test_the_first_token_of_every_reply_counts_more_in_training_alone(sft_flags, start):
+    run, data = start(sft_flags(first_token_weight=5, dtype="float32"))
+    trainer = run.method.build_trainer(run, data)
+    batch = trainer.data_collator([data.train[0], data.train[1]])
+    with torch.no_grad():
+        logits = trainer.model(input_ids=batch["input_ids"]).logits
+    log_probs = logits.log_softmax(-1)
+    losses, weights = [], []
+    for row, labels in enumerate(batch["labels"].tolist()):
+        for place in range(1, len(labels)):
+            if labels[place] != IGNORE_INDEX:
+                losses.append(-log_probs[row, place - 1, labels[place]].item())
+                weights.append(5 if labels[place - 1] == IGNORE_INDEX else 1)
+    weighted = sum(loss * weight for loss, weight in zip(losses, weights, strict=True))
+
+    assert weights.count(5) == 4  # two conversations of two replies
+    trainer.model.train()
+    found = trainer.compute_loss(trainer.model, dict(batch))
+    assert found.item() == pytest.approx(weighted / len(losses), rel=1e-4)
+    trainer.model.eval()
+    found = trainer.compute_loss(trainer.model, dict(batch))
+    assert found.item() == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+
+
+@pytest.mark.parametrize("flags", [{"loss_type": "dft"}, {"label_smoothing_factor": 0.1}])
+def test_losses_that_the_first_tokens_weight_would_not_reach_are_refused(sft_flags, flags):
+    with pytest.raises(ValueError, match="--first_token_weight needs"):
+        main(sft_flags(first_token_weight=5, **flags))
+
+
 def test_the_command_that_users_know_works(tiny_model, small_dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

@@ -18,6 +18,11 @@ from collabllm.simulation.user_models.base import TOLD_WRONGLY, UserModel, UserT
 logger = logging.getLogger(__name__)
 
 _EMPTY_RETRIES = 1
+_NO_ROOM = {
+    "user": " It is the user model's: lower --user_max_tokens, or give it a larger context.",
+    "assistant": " There is no reply yet: lower --max_new_tokens, or give the assistant's model a "
+    "larger context.",
+}
 
 
 @dataclass(frozen=True)
@@ -255,10 +260,17 @@ class _Conversation:
         except SimulationError as error:
             if error.ends_run and self.stop is not None:
                 self.stop.set()
-            self.error = str(error)
-            raise _EndedError(TerminationReason(error.ending)) from error
+            reason, self.error = TerminationReason(error.ending), str(error)
+            if reason is TerminationReason.CONTEXT_FULL and not self._is_result(side):
+                reason = TerminationReason.SERVER_ERROR
+                self.error += _NO_ROOM[side]
+            raise _EndedError(reason) from error
         finally:
             self.timings[clock] += time.perf_counter() - started
+
+    def _is_result(self, side: Literal["user", "assistant"]) -> bool:
+        """Whether a full context on this side came of what the assistant has said."""
+        return side == "assistant" and any(m["role"] == "assistant" for m in self.messages)
 
     def result(self, reason: TerminationReason) -> RolloutResult:
         return RolloutResult(

@@ -178,7 +178,7 @@ def test_a_full_context_ends_only_its_own_conversation(tiny):
             )
 
         failed, fine = run(both())
-        prefix = user("x" * 200)
+        prefix = [*user("hi"), {"role": "assistant", "content": "x" * 200}, *user("more")]
         result = ChatSimulator(local, RuleBasedUser((), "x")).rollout(prefix, 1)
 
     assert isinstance(failed, ContextFullError)

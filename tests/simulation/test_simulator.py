@@ -7,16 +7,20 @@ from collections import deque
 import pytest
 
 from collabllm.errors import ContextFullError, ServerError, UnparseableError
+from collabllm.servers.client import OpenAIClient
 from collabllm.simulation import (
     Assistant,
     AssistantReply,
     ChatSimulator,
+    OpenAIAssistant,
+    OpenAIUserModel,
     TerminationReason,
     UserModel,
     UserTurnResult,
     audit_conversation,
 )
 from collabllm.simulation.simulator import derive_seed
+from tests.fake_server import FakeServer, user_json
 
 
 class QueueAssistant(Assistant):
@@ -109,7 +113,7 @@ def test_a_goodbye_is_kept_in_the_record_and_not_sent_on():
 @pytest.mark.parametrize(
     ("assistant", "user", "reason"),
     [
-        ([ContextFullError("full")], [], TerminationReason.CONTEXT_FULL),
+        (["a", ContextFullError("full")], [], TerminationReason.CONTEXT_FULL),
         ([ServerError("down")], [], TerminationReason.SERVER_ERROR),
         (["", " "], [], TerminationReason.ASSISTANT_EMPTY),
         ([], ["", ""], TerminationReason.USER_EMPTY),
@@ -120,6 +124,31 @@ def test_every_failure_ends_with_its_name(assistant, user, reason):
     result = ChatSimulator(QueueAssistant(*assistant), QueueUser(*user)).rollout([], 3)
 
     assert result.termination_reason is reason
+
+
+def test_a_full_context_is_a_result_only_of_what_the_assistant_has_said():
+    full = (400, {"error": {"code": "context_length_exceeded"}})
+    with FakeServer(lambda body: user_json("hi")) as server:
+        server.reject = lambda body: full if body["model"] == "full" else None
+        client = OpenAIClient(server.url, "key")
+        small = OpenAIAssistant("full", client=client)
+        user = OpenAIUserModel("chat", "goal", model="full", client=client)
+        ends = [
+            ChatSimulator(QueueAssistant(), user).rollout([], 2),
+            ChatSimulator(small, QueueUser()).rollout([], 2),
+            ChatSimulator(small, QueueUser()).rollout(
+                [*OPEN, {"role": "assistant", "content": "a long reply"}], 2
+            ),
+        ]
+
+    assert [end.termination_reason for end in ends] == [
+        "server_error",
+        "server_error",
+        "context_full",
+    ]
+    assert [bool(end.why_unscored) for end in ends] == [True, True, False]
+    assert "the user model's: lower --user_max_tokens" in ends[0].error
+    assert "There is no reply yet: lower --max_new_tokens" in ends[1].error
 
 
 def test_a_user_who_gives_up_is_not_content():

@@ -123,14 +123,15 @@ class Talks:
                 raise UserError(f"A conversation has at most {MAX_TURNS} turns, one after another.")
             if turn < len(places):
                 del side.messages[places[turn] :]
-            del side.replies[turn:]
+            del side.replies[sum(m["role"] == "assistant" for m in side.messages) :]
             side.messages.append({"role": "user", "content": text})
         self._save(talk)
 
     def write(self, key: str, side_idx: int) -> Writing:
         """Let an arm answer the last user message, anew if it has done so.
 
-        What is stopped in the middle stays as far as it was written.
+        What is stopped in the middle stays as far as it was written. A former reply stays until
+        there is another.
 
         Raises:
             UserError: If there is nothing to answer, or too much is under way.
@@ -139,10 +140,7 @@ class Talks:
         if not 0 <= side_idx < len(talk.sides):
             raise UserError("There is no such side.")
         side = talk.sides[side_idx]
-        if side.messages and side.messages[-1]["role"] == "assistant":
-            side.messages.pop()
-            side.replies.pop()
-        if not side.messages or side.messages[-1]["role"] != "user":
+        if all(message["role"] != "user" for message in side.messages):
             raise UserError("There is nothing to answer.")
         if self._num_replies >= self.max_replies:
             raise UserError(_BUSY, 503)
@@ -162,8 +160,10 @@ class Talks:
         side.num_tries += 1
         seed = derive_seed(talk.name, side.arm, side.num_tries)
         started = time.perf_counter()
-        messages = list(side.messages)
+        before = list(side.messages)
+        is_again = before[-1]["role"] == "assistant"
         try:
+            messages = before[:-1] if is_again else before
             reply = await self.desk.reply(side.arm, messages, seed, writing.show)
         except asyncio.CancelledError:
             if not writing.so_far.text:
@@ -171,8 +171,11 @@ class Talks:
             reply = replace(writing.so_far, finish_reason="stopped")
         except Exception as error:  # of a model or its server: the person may try again
             raise _explain(error) from error
-        if side.messages != messages:  # it was answered twice at once
+        if side.messages != before:  # it was answered twice at once
             raise asyncio.CancelledError
+        if is_again:
+            side.messages.pop()
+            side.replies.pop()
         text = to_valid_text(reply.text)
         side.messages.append({"role": "assistant", "content": text})
         side.replies.append(

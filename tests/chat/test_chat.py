@@ -111,6 +111,38 @@ def test_regenerating_asks_again_with_another_seed(chat):
     assert len(chat.saved()[0]["messages"]) == 2
 
 
+def test_a_reply_stays_when_the_one_in_its_place_fails(chat):
+    arm = chat.arms["base"]
+    with running(chat.app) as address, client_of(address) as client:
+        key = begin(client, "base")
+        say(client, key, "hello", 0)
+        reply(client, key)
+        arm.fails = ServerError("down")
+        assert "down" in reply(client, key).json()["error"]
+        arm.fails = None
+        say(client, key, "more", 1)
+
+    (line,) = chat.saved()
+    assert [m["content"] for m in line["messages"][1:]] == ["hello", "base says: hello", "more"]
+    assert len(line["replies"]) == 1
+
+
+def test_what_is_known_of_replies_goes_with_them_where_a_turn_has_none(chat):
+    with running(chat.app) as address, client_of(address) as client:
+        key = begin(client, "base")
+        chat.arms["base"].fails = ServerError("down")
+        say(client, key, "hello", 0)
+        reply(client, key)
+        chat.arms["base"].fails = None
+        for text in ("more", "more, edited"):
+            say(client, key, text, 1)
+            reply(client, key)
+
+    (line,) = chat.saved()
+    assert [m["role"] for m in line["messages"][1:]] == ["user", "user", "assistant"]
+    assert len(line["replies"]) == 1
+
+
 def test_a_stopped_reply_leaves_no_trace_and_can_be_tried_again(chat):
     arm = chat.arms["base"]
     arm.held.clear()
@@ -332,6 +364,7 @@ def test_the_page_says_that_the_model_or_the_server_died(chat, browser):
         wait_for(browser, ".waiting")
         browser.find_element("id", "stop").click()
         wait_for(browser, "button[aria-label='Try again: base']")
+        wait_for(browser, ".reply .text", 2)  # the former reply stays
         chat.arms["base"].held.set()
     browser.find_element("id", "text").send_keys("anybody?", Keys.ENTER)
     wait_for(browser, "#status:not(:empty)")

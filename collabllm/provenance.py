@@ -36,26 +36,45 @@ class RunHeader:
         path: Path of the file.
         settings: All that decides about the results; JSON values.
         resume: Go on with the run of the file.
+        contents: Hashes of what is read from files, by name.
+        results: The file of results; it goes on only with its header.
 
     Raises:
-        ValueError: If a setting or a prompt differs from that of the run to go on with. Other
-            versions of the libraries are a warning.
+        FileNotFoundError: If there are results to go on with and nothing says what made them.
+        ValueError: If a setting, a prompt or a content differs from that of the run to go on with.
+            Other versions of the libraries are a warning.
     """
 
-    def __init__(self, path: str | Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool,
+        contents: Mapping[str, str] | None = None,
+        results: Path | None = None,
+    ) -> None:
         self.path = Path(path)
+        contents = contents or {}
         before: dict[str, Any] = {}
         if resume and self.path.is_file():
             before = json.loads(self.path.read_text(encoding="utf-8"))
             refuse_changes(before.get("settings", {}), settings)
             refuse_changes(before.get("prompt_hashes", {}), prompt_hashes(), what="the prompt ")
+            refuse_changes(before.get("contents", {}), contents, what="the content of ")
             _warn_of_versions(before.get("versions", {}))
+        elif resume and results and results.is_file() and results.stat().st_size:
+            raise FileNotFoundError(
+                f"--resume: {self.path} is missing, which says what made {results}; put it back, "
+                "or use another --output_dir."
+            )
         self.spent_usd = float(before.get("spent_usd", 0.0))
         self.before = before
         self._content = {
             "settings": dict(settings),
             "versions": library_versions(),
             "prompt_hashes": prompt_hashes(),
+            "contents": {**before.get("contents", {}), **contents},
         }
 
     def write(self, spent_usd: float = 0.0, **facts: Any) -> None:

@@ -37,6 +37,7 @@ from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.session import Session
 from collabllm.simulation.shards import describe_whole, to_shard
 from collabllm.tasks import Task, open_in_turn
+from collabllm.tasks.contents import content_hashes
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,11 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
 
     Raises:
         FileExistsError: If the output exists and `resume` is False.
+        FileNotFoundError: If there are rows to go on with, but not their header.
         IncompleteRunError: In the end, if conversations failed or the cost limit was reached.
         ServerError: Before anything runs, if a server does not answer.
-        ValueError: If a setting does not fit, or a resumed build has others.
+        ValueError: If a setting does not fit, or a resumed build has others, other tasks or another
+            adapter.
     """
     settings = to_settings(BuildSettings, settings, arguments)
     tasks = open_in_turn(settings.load_tasks(), settings.num_told)
@@ -72,6 +75,8 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         folder / _HEADER_FILE,
         deciding_values(settings),
         resume=settings.resume and not planned,
+        contents=content_hashes(all_tasks, [settings.lora_path]),
+        results=folder / DATA_FILE,
     )
     with ExitStack() as stack:
         session = Session(settings, stack)

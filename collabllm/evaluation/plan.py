@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,8 @@ class Plan:
     signatures: dict[str, str]
     settings: dict[str, Any]
     notes: list[str]
+    contents: dict[str, str] = field(default_factory=dict)
+    """Hashes of tasks and adapters, by name."""
 
     @property
     def num_conversations(self) -> int:
@@ -84,7 +86,7 @@ def read_plan(folder: Path) -> Plan:
     file = folder / PLAN_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no evaluation: there is no {PLAN_FILE}.")
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = {"contents": {}, **json.loads(file.read_text(encoding="utf-8"))}
     parts = {
         "arms": ArmInfo,
         "users": UserInfo,

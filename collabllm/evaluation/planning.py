@@ -34,6 +34,7 @@ from collabllm.settings import deciding_values
 from collabllm.simulation.assistant.registry import server_options
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
 from collabllm.tasks import Task
+from collabllm.tasks.contents import content_hashes
 from collabllm.tasks.held_out import read_trainings
 
 _DESCRIBE = ("--always", "--dirty", "--exclude=*", "--abbrev=12")
@@ -81,8 +82,8 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     Raises:
         FileExistsError: If there is an evaluation and `resume` is False.
         FileNotFoundError: If an adapter is not there.
-        ValueError: If a setting does not fit, differs from that of the evaluation that goes on, or
-            an arm was trained on the tasks.
+        ValueError: If a setting does not fit, a setting, a task or an adapter differs from that of
+            the evaluation that goes on, or an arm was trained on the tasks.
     """
     folder = Path(settings.output_dir)
     exists = (folder / PLAN_FILE).is_file()
@@ -113,6 +114,8 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     check(metrics)
     _check_rescored(settings.rescore, [*metrics, *BUILT_IN])
     tasks = settings.load_tasks()
+    contents = content_hashes(tasks, [path for info in infos for path in info.lora_paths])
+    refuse_changes(before.contents if before else {}, contents, what="the content of ")
     for info in infos:
         check_not_trained_on(info, tasks)
     kept = before.cluster_by if before else None
@@ -154,6 +157,7 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
             "metrics": metrics,
         },
         notes=list(before.notes) if before else [],
+        contents=contents,
     )
     if before and _has_scores(folder):
         plan.notes += _changes(plan, before)

@@ -116,6 +116,8 @@ def _check_parts(parts: Sequence[_Part]) -> None:
     for part in parts[1:]:
         try:
             refuse_changes(first.header["settings"], part.header["settings"], ["shard"])
+            before, now = (one.header.get("contents", {}) for one in (first, part))
+            refuse_changes(before, now, what="the content of ")
         except ValueError as error:
             text = str(error).removeprefix("--resume: ").partition(";")[0]
             raise ValueError(f"{first.folder} and {part.folder} differ: {text}.") from None

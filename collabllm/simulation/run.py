@@ -20,6 +20,7 @@ from collabllm.simulation.shards import describe_whole, to_shard
 from collabllm.simulation.simulator import ChatSimulator
 from collabllm.simulation.transcripts import read_transcripts
 from collabllm.tasks import Task, open_in_turn
+from collabllm.tasks.contents import content_hashes
 
 logger = logging.getLogger(__name__)
 
@@ -52,16 +53,24 @@ def simulate_chats(
 
     Raises:
         FileExistsError: If there are transcripts and `resume` is False.
+        FileNotFoundError: If there are transcripts to go on with, but not their header.
         IncompleteRunError: In the end, if conversations failed or were not started.
         ServerError: Before anything runs, if a server does not answer.
-        ValueError: If a setting does not fit, or a run to go on with had others.
+        ValueError: If a setting does not fit, or a run to go on with had others, other tasks or
+            another adapter.
     """
     settings = to_settings(SimulationSettings, settings, arguments)
     tasks = open_in_turn(settings.load_tasks(), settings.num_told)
     file = settings.transcripts
     if not settings.interactive and file.exists() and not settings.resume:
         raise FileExistsError(f"{file} exists; use --resume, or another --output_dir.")
-    header = RunHeader(settings.header, deciding_values(settings), resume=settings.resume)
+    header = RunHeader(
+        settings.header,
+        deciding_values(settings),
+        resume=settings.resume,
+        contents=content_hashes(tasks, [settings.lora_path]),
+        results=file,
+    )
     header.spent_usd = 0.0  # the ledger counts on from there
     with ExitStack() as stack:
         session = Session(settings, stack)

@@ -173,6 +173,17 @@ def test_other_settings_are_refused_when_going_on(tmp_path):
             main([*flags(server, tmp_path, "--resume", arms=()), "--arm", other])
 
 
+def test_an_edited_task_is_refused_when_going_on(tmp_path):
+    folder = tmp_path / "e"
+    with FakeServer(answer) as server:
+        main(flags(server, folder))
+        words = flags(server, folder, "--resume", arms=("third",))
+        tasks = tmp_path / "e-tasks.jsonl"
+        tasks.write_text(tasks.read_text().replace("On Friday.", "On Friday, early."))
+        with pytest.raises(ValueError, match="--resume: the content of task party-0 was"):
+            main(words)
+
+
 def test_an_arm_a_user_a_metric_and_rollouts_are_added_without_repeating_the_rest(tmp_path):
     with FakeServer(answer) as server:
         main(flags(server, tmp_path, "--metrics", "facts_elicited"))

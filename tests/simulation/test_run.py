@@ -119,6 +119,39 @@ def test_a_resume_with_other_settings_or_prompts_is_refused(tmp_path, monkeypatc
             simulate_chats(**given(server, tmp_path, resume=True))
 
 
+def test_a_resume_with_other_tasks_or_weights_or_without_its_header_is_refused(tmp_path):
+    tasks, adapter, run = tmp_path / "tasks.jsonl", tmp_path / "adapter", tmp_path / "run"
+    header, weights = run / "transcripts.run.json", adapter / "adapter_model.safetensors"
+
+    def write_tasks(opening, number=2):
+        rows = [{"task_id": f"t{i}", "single_turn_prompt": "Sail"} for i in range(number)]
+        tasks.write_text("".join(json.dumps({**row, "opening": opening}) + "\n" for row in rows))
+
+    write_tasks("Help me.")
+    adapter.mkdir()
+    weights.write_bytes(b"one")
+    with FakeServer(answer) as server:
+        settings = given(server, run, tasks=str(tasks), lora_path=str(adapter), num_tasks=None)
+        simulate_chats(**settings)
+        settings["resume"] = True
+        write_tasks("Help me.", number=3)
+        assert len(simulate_chats(**settings)) == 3  # more tasks are no others
+        write_tasks("Help us.")
+        with pytest.raises(ValueError, match="--resume: the content of task t0 was '.*' and is"):
+            simulate_chats(**settings)
+        write_tasks("Help me.")
+        weights.write_bytes(b"two")
+        with pytest.raises(ValueError, match=r"--resume: the content of adapter .*adapter was '"):
+            simulate_chats(**settings)
+        former = json.loads(header.read_text())
+        del former["contents"]
+        header.write_text(json.dumps(former))
+        assert len(simulate_chats(**settings)) == 3  # of a version that knew no contents
+        header.unlink()
+        with pytest.raises(FileNotFoundError, match=r"run\.json is missing, which says what made"):
+            simulate_chats(**settings)
+
+
 def test_the_cost_limit_counts_what_was_spent_before(tmp_path):
     with FakeServer(answer) as server:
         simulate_chats(**given(server, tmp_path, max_cost=10.0))

@@ -1,6 +1,7 @@
 """Parts of a run: each conversation in one of them, and together the whole run."""
 
 import json
+import re
 
 import pytest
 
@@ -84,6 +85,14 @@ def test_unfinished_foreign_and_differing_parts_are_refused(parts, tmp_path):
     longer = simulate("longer", "--shard", "3/3", "--num_rollouts", "3")
     with pytest.raises(ValueError, match=r"of 10 conversations .*longer of 15 conversations"):
         merge_runs([one, two, longer], tmp_path / "x")
+
+    header = json.loads((three / "transcripts.run.json").read_text())
+    task = next(iter(header["contents"]))
+    edited = {**header, "contents": {**header["contents"], task: "edited"}}
+    (three / "transcripts.run.json").write_text(json.dumps(edited))
+    with pytest.raises(ValueError, match=rf"differ: the content of {re.escape(task)} was"):
+        merge_runs([one, two, three], tmp_path / "x")
+    (three / "transcripts.run.json").write_text(json.dumps(header))
 
     lines = (one / "transcripts.jsonl").read_text().splitlines(keepends=True)
     (one / "transcripts.jsonl").write_text("".join(lines[1:]))

@@ -12,6 +12,8 @@ from collabllm.evaluation.study.app import build_app
 from collabllm.evaluation.study.design import Design
 from collabllm.evaluation.study.host import Host
 from collabllm.evaluation.study.person import Rules, rebuild
+from collabllm.evaluation.study.run import build_study
+from collabllm.evaluation.study.settings import StudySettings
 from collabllm.evaluation.study.store import Study, StudyTask, export, open_study, read_answers
 from collabllm.web import UserError
 from tests.browser import is_dark, needs_browser, screen, wait_for, wait_until
@@ -209,6 +211,33 @@ def test_a_study_goes_on_only_as_it_was(tmp_path):
     with pytest.raises(ValueError, match="another study: min_turns, seed differ"):
         open_study(tmp_path, make_study(min_turns=3, seed=1))
     assert (tmp_path / "links.json").stat().st_mode & 0o77 == 0
+
+
+def test_a_study_goes_on_only_with_the_same_arms(tmp_path):
+    adapter, folder = tmp_path / "adapter", tmp_path / "study"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_model.safetensors").write_bytes(b"one")
+
+    def go_on(**changes):
+        arm = ["name=base", f"name=trained,lora_path={adapter}"]
+        open_study(folder, build_study(StudySettings(arm=arm, num_tasks=4, **changes)))
+
+    go_on()
+    go_on()
+    go_on(tasks_each=2, port=9000)  # what it is by default, and what decides nothing
+    for name, value in {"top_p": 0.1, "no_repeat_ngram_size": 4, "temperature": 0.1}.items():
+        with pytest.raises(ValueError, match=f"another study: {name} differ"):
+            go_on(**{name: value})
+    (adapter / "adapter_model.safetensors").write_bytes(b"two")
+    with pytest.raises(ValueError, match="another study: contents differ"):
+        go_on()
+
+    former = json.loads((folder / "study.json").read_text())
+    kept = ("arms", "tasks", "max_new_tokens", "temperature", "system_prompt")
+    former["settings"] = {name: former["settings"][name] for name in kept}
+    (folder / "study.json").write_text(json.dumps(former))
+    go_on(top_p=0.1)  # of a version that kept no more
 
 
 def test_the_export_has_no_links_numbers_or_clock_times(tmp_path):

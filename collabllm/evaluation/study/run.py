@@ -1,6 +1,6 @@
 """What scripts/study.py does: plan, host or export a study."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from collabllm.evaluation.arms import check_not_trained_on
@@ -12,7 +12,9 @@ from collabllm.evaluation.study.sample_size import level_of_one, people_needed
 from collabllm.evaluation.study.settings import StudySettings
 from collabllm.evaluation.study.store import Study, StudyTask, export
 from collabllm.files import write_text
+from collabllm.settings import deciding_values
 from collabllm.tasks import Task
+from collabllm.tasks.contents import content_hashes
 from collabllm.web import Guard, address_of, find_port, serve
 
 
@@ -60,6 +62,7 @@ def build_study(settings: StudySettings) -> Study:
     infos = {arm.name: arm.to_info(settings.hf_model_path) for arm in arms}
     for info in infos.values():
         check_not_trained_on(info, tasks)
+    own = {"arm", *(field.name for field in fields(Study))}
     tasks_each = settings.tasks_each or min(len(arms), len(tasks))
     study = Study(
         arms=[arm.name for arm in arms],
@@ -72,11 +75,10 @@ def build_study(settings: StudySettings) -> Study:
         seed=settings.seed,
         contact=settings.contact,
         settings={
+            **{name: value for name, value in deciding_values(settings).items() if name not in own},
             "arms": {name: asdict(info) for name, info in infos.items()},
             "tasks": settings.tasks,
-            "max_new_tokens": settings.max_new_tokens,
-            "temperature": settings.temperature,
-            "system_prompt": settings.system_prompt,
+            "contents": content_hashes([], [p for i in infos.values() for p in i.lora_paths]),
         },
     )
     Design(study.arms, [task.task_id for task in study.tasks], tasks_each, study.seed)

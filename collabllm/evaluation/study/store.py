@@ -45,7 +45,8 @@ def open_study(folder: Path, study: Study) -> dict[str, int]:
     file = folder / STUDY_FILE
     if file.is_file():
         before, now = asdict(read_study(folder)), asdict(study)
-        differ = [name for name in now if before.get(name) != now[name]]
+        settings = before.pop("settings"), now.pop("settings")
+        differ = [*_find_differing(before, now), *_find_differing(*settings)]
         if differ:
             raise ValueError(
                 f"{folder} has another study: {', '.join(differ)} differ. Use the former settings, "
@@ -58,6 +59,11 @@ def open_study(folder: Path, study: Study) -> dict[str, int]:
         write_text(file, json.dumps(asdict(study), indent=1, ensure_ascii=False) + "\n")
     found: dict[str, int] = json.loads((folder / LINKS_FILE).read_text(encoding="utf-8"))
     return found
+
+
+def _find_differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Name what differs; what a former version did not keep is not compared."""
+    return [name for name in now if name in before and before[name] != now[name]]
 
 
 def read_study(folder: Path) -> Study:

@@ -85,18 +85,18 @@ def _find_task(tasks: Mapping[str, Task], task_id: str) -> Task | None:
 def _correct(
     record: Record, task: Task, settings: CorrectionSettings, counts: Counter[str]
 ) -> Iterator[Row]:
-    """Yield rows for each reply that asked and was answered."""
+    """Yield rows for each answered reply that asked, or was the first and should have."""
     spoken = [message for message in record.result.messages if message["role"] != "system"]
     if not task.facts and spoken[0]["content"] != task.single_turn_prompt:
         counts["conversations of which nobody knows what is missing"] += 1
         return
     asked: list[str] = []
     for turn in range(1, len(spoken) - 1, 2):
+        before, after = spoken[:turn], spoken[: turn + 2]
+        name = f"{record.task_id}-{record.rollout_idx}-{turn}"
+        random_ = random.Random(f"{settings.seed}-{name}")
         if questions := find_questions(spoken[turn]["content"]):
             asked += questions
-            before, after = spoken[:turn], spoken[: turn + 2]
-            name = f"{record.task_id}-{record.rollout_idx}-{turn}"
-            random_ = random.Random(f"{settings.seed}-{name}")
             rows = list(_go_on(task, after, asked, settings.finished_share, random_))
             counts["corrections" if rows else "turns at which nothing could be asked"] += 1
             yield from ({**row, "conv_id": name} for row in rows)
@@ -104,6 +104,10 @@ def _correct(
                 counts["needless questions"] += 1
                 row = _to_row(task, before, task.single_turn_completion)
                 yield {**row, "conv_id": f"{name}-instead"}
+        elif turn == 1 and (missed := _can_be_asked(_find_missing(task, before))):
+            counts["first replies that should have asked"] += 1
+            row = _to_row(task, before, _ask_for(missed, random_))
+            yield {**row, "conv_id": f"{name}-instead"}
         else:
             counts["turns without a question"] += 1
 
@@ -111,6 +115,10 @@ def _correct(
 def _find_missing(task: Task, talk: Sequence[Message]) -> list[Fact]:
     told = facts_told(task.facts, talk)
     return [fact for fact in task.facts if fact.name not in told]
+
+
+def _can_be_asked(facts: Sequence[Fact]) -> list[Fact]:
+    return [fact for fact in facts if _find_sentences(fact.question)]
 
 
 def _go_on(

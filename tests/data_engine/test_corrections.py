@@ -120,6 +120,17 @@ def test_in_place_of_a_question_where_nothing_is_missing_the_task_is_done(tmp_pa
     assert all(fact["answer"] in instead["prompt"][0]["content"] for fact in FACTS)
 
 
+def test_in_place_of_a_first_reply_without_a_question_what_is_missing_is_asked_for(
+    tmp_path, capsys
+):
+    (row,) = correct(tmp_path, "Here you are.", told=("1",), turns=3)
+
+    assert len(row["prompt"]) == 1
+    assert asked_for(row).count(True) == 2
+    output = capsys.readouterr().out
+    assert "1 first replies that should have asked, 1 turns without a question" in output
+
+
 def test_each_turn_of_a_longer_conversation_is_corrected_by_all_that_was_asked_and_told(tmp_path):
     replies = {"Party 0!": "How many people?", "12 people.": "When?"}
     first, second = correct(tmp_path, replies, "--finished_share", "0", turns=3)
@@ -143,17 +154,18 @@ def test_conversations_without_questions_or_of_other_tasks_are_left_out_and_coun
     tmp_path, capsys
 ):
     replies = {"Party 0!": "Here is a party.", "Party 1!": "When?", "Party 2!": "When?"}
-    rows = correct(tmp_path, replies, "--finished_share", "0", "--num_tasks", "2", number=3)
+    flags = ("--finished_share", "0", "--num_tasks", "2")
+    rows = correct(tmp_path, replies, *flags, number=3, turns=3)
 
-    assert [row["conv_id"] for row in rows] == ["party-1-0-1"]
+    assert sorted(row["conv_id"] for row in rows) == ["party-0-0-1-instead", "party-1-0-1"]
     printed = capsys.readouterr().out
-    assert "1 turns without a question" in printed
+    assert "turns without a question" in printed
     assert "1 conversations about other tasks" in printed
 
 
 def test_nothing_to_correct_is_an_error_and_leaves_no_rows(tmp_path):
     with pytest.raises(ValueError, match=r"nothing to correct \(1 turns without a question\)"):
-        correct(tmp_path, "Here is a party.")
+        correct(tmp_path, "Here is a party.", told=("3",))
 
     assert not (tmp_path / "out").exists()
     with pytest.raises(FileNotFoundError, match="there are no transcripts"):

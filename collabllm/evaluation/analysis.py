@@ -150,7 +150,7 @@ def _describe_metrics(
             metric,
             metric in DESCRIPTIVE,
             table.bounded(metric),
-            {opening: direction(metric, opening) for opening in OPENINGS},
+            {o: direction(metric, o, table.plan.lower_is_better) for o in OPENINGS},
         )
         for metric in dict.fromkeys(metric for _, _, metric in groups)
     ]
@@ -223,7 +223,7 @@ def _compare(
         )
         for a, b in ((low, high), (high, low))
     )
-    better = direction(metric, opening)
+    better = direction(metric, opening, table.plan.lower_is_better)
     signs = np.sign(np.round(values.mean(axis=1), 12)) * (better or 1)
     p_value, test = None, ""
     if metric not in DESCRIPTIVE:

@@ -32,7 +32,7 @@ _MAX_SHARES = 6
 
 def rank(plan: Plan, outcome: Outcome, users: list[str], differences: list[Difference]) -> Ranking:
     """Sort the arms by their paired differences with the reference, for each user."""
-    sign = direction(outcome.metric, outcome.opening) or 1
+    sign = direction(outcome.metric, outcome.opening, plan.lower_is_better) or 1
     of_outcome = [
         d for d in differences if (d.metric, d.opening) == (outcome.metric, outcome.opening)
     ]

@@ -1,11 +1,16 @@
 """What is measured in every finished conversation of an evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from collabllm.messages import Message
 from collabllm.rewards.metrics.facts import ASKED_RESULT
 from collabllm.rewards.metrics.text import count_assistant_tokens
-from collabllm.rewards.registry import MetricTools, MetricValue, score_conversation
+from collabllm.rewards.registry import (
+    MetricTools,
+    MetricValue,
+    registered,
+    score_conversation,
+)
 from collabllm.simulation.batch import Record
 from collabllm.tasks import Task
 from collabllm.tasks.matching import facts_told, find_asking, find_questions
@@ -17,16 +22,32 @@ BUILT_IN = (FIRST_REPLY_ASKS, "num_turns", "num_tokens", "seconds")
 DESCRIPTIVE = ("num_turns", "num_tokens", "seconds", MINUTES_ON_TASK)
 PAYS_SILENCE = (FIRST_REPLY_ASKS, "over_asking", "asks_needlessly", "repetition")
 """What silence looks good in; a note of the report counts it, so that what it says stays true."""
-_LOWER_IS_BETTER = ("over_asking", "asks_needlessly", "repetition", "token_amount")
 
 
-def direction(metric: str, opening: str) -> int:
-    """Return 1 where higher is better, -1 where lower is, 0 where neither can be said."""
+def lower_is_better(metrics: Sequence[str]) -> list[str]:
+    """Return those metrics that are registered so."""
+    return [name for name, spec in registered(metrics).items() if spec.lower_is_better]
+
+
+def without_limits(metrics: Sequence[str]) -> list[str]:
+    """Return those metrics whose registered limits do not lie in [0, 1]."""
+    return [name for name, spec in registered(metrics).items() if not spec.is_share]
+
+
+def direction(metric: str, opening: str, lower: Collection[str] | None = None) -> int:
+    """Return 1 where higher is better, -1 where lower is, 0 where neither can be said.
+
+    Args:
+        metric: Name of the metric.
+        opening: What the first message tells.
+        lower: The metrics of which less is better; by default as the metric is registered.
+    """
     if metric in DESCRIPTIVE:
         return 0
     if metric == FIRST_REPLY_ASKS:  # a question is needed, or it is needless
         return {"none": 1, "all": -1}.get(opening, 0)
-    return -1 if metric.rpartition("->")[2] in _LOWER_IS_BETTER else 1
+    lower = lower_is_better([metric]) if lower is None else lower
+    return -1 if metric in lower else 1
 
 
 async def measure(

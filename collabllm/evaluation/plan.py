@@ -2,12 +2,17 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from collabllm.data_processing.splitting import task_key
-from collabllm.evaluation.measures import DESCRIPTIVE, FIRST_REPLY_ASKS
+from collabllm.evaluation.measures import (
+    DESCRIPTIVE,
+    FIRST_REPLY_ASKS,
+    lower_is_better,
+    without_limits,
+)
 from collabllm.evaluation.results import ArmInfo, Opening, Outcome, TaskSetUse, UserInfo
 from collabllm.files import write_text
 from collabllm.tasks import Task, count_partly_told, open_with
@@ -63,6 +68,18 @@ class Plan:
     notes: list[str]
     contents: dict[str, str] = field(default_factory=dict)
     """Hashes of tasks and adapters, by name."""
+    lower_is_better: list[str] | None = None
+    """Metrics of which less is better: rendering knows nothing of one's own. None takes what is
+    registered, also in a plan from before it was kept."""
+    without_limits: list[str] | None = None
+    """Metrics that may leave [0, 1], whatever was seen; None as above."""
+
+    def __post_init__(self) -> None:
+        """Take from the registry what a plan did not keep."""
+        if self.lower_is_better is None:
+            self.lower_is_better = lower_is_better(self.metrics)
+        if self.without_limits is None:
+            self.without_limits = without_limits(self.metrics)
 
     @property
     def num_conversations(self) -> int:
@@ -96,7 +113,8 @@ def read_plan(folder: Path) -> Plan:
     }
     try:
         lists = {name: [kind(**part) for part in found[name]] for name, kind in parts.items()}
-        return Plan(**{**{f.name: found[f.name] for f in fields(Plan)}, **lists})
+        kept = [f.name for f in fields(Plan) if f.default is MISSING or f.name in found]
+        return Plan(**{**{name: found[name] for name in kept}, **lists})
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{file}: is the plan of another version of this project, or incomplete ({error}); "

@@ -79,7 +79,9 @@ class ScoreTable:
             self._tampered[arm.name, metric][user, variant] += 1
 
     def bounded(self, metric: str) -> bool:
-        """Tell whether a metric is a share: all its values lie in [0, 1]."""
+        """Tell whether a metric is a share: all its values lie in [0, 1], and must."""
+        if metric in (self.plan.without_limits or ()):
+            return False
         low, high = self._ranges.get(metric, (0.0, 1.0))
         return metric not in DESCRIPTIVE and low >= 0 and high <= 1
 

@@ -78,7 +78,8 @@ class MetricSpec:
     """All that is known of a metric or an extractor; the one place to look it up.
 
     `needs` is what it cannot do without; `lowest` and `highest` are its limits, None for none;
-    `judge_output_tokens` is about how many tokens one call of the judge writes.
+    `judge_output_tokens` is about how many tokens one call of the judge writes; `lower_is_better`
+    is what a report calls better.
     """
 
     name: str
@@ -87,6 +88,13 @@ class MetricSpec:
     lowest: float | None = 0.0
     highest: float | None = 1.0
     judge_output_tokens: int = 0
+    lower_is_better: bool = False
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its limits lie in [0, 1]."""
+        low, high = self.lowest, self.highest
+        return low is not None and high is not None and 0 <= low <= high <= 1
 
 
 _METRICS: dict[str, MetricSpec] = {}
@@ -100,6 +108,7 @@ def metric(
     lowest: float | None = 0.0,
     highest: float | None = 1.0,
     judge_output_tokens: int = 60,
+    lower_is_better: bool = False,
 ) -> Callable[[M], M]:
     """Register a metric, in place of any of the same name.
 
@@ -110,11 +119,13 @@ def metric(
         lowest: Its least value; None where there is none.
         highest: Its greatest value; None where there is none.
         judge_output_tokens: What one call of the judge writes, for a build's plan.
+        lower_is_better: Less of it is better, as of errors; an evaluation says so.
     """
 
     def register(function: M) -> M:
         tokens = judge_output_tokens if "judge" in needs else 0
-        spec = MetricSpec(name, function, frozenset(needs), lowest, highest, tokens)
+        needed = frozenset(needs)
+        spec = MetricSpec(name, function, needed, lowest, highest, tokens, lower_is_better)
         _METRICS[name] = spec
         return function
 
@@ -164,6 +175,13 @@ def find_specs(name: str) -> list[MetricSpec]:
         if part:
             specs.append(known[part])
     return specs
+
+
+def registered(names: Iterable[str]) -> dict[str, MetricSpec]:
+    """Return what is known of metrics, by name; of one that is not registered nothing."""
+    _load_built_in()
+    known = {name: _METRICS.get(name.rpartition(_ARROW)[2]) for name in names}
+    return {name: spec for name, spec in known.items() if spec is not None}
 
 
 def needs_of(name: str) -> frozenset[Need]:

@@ -21,7 +21,7 @@ from collabllm.evaluation.results import (
     read_results,
     write_results,
 )
-from collabllm.rewards import MetricTools
+from collabllm.rewards import MetricTools, register_metric, registry
 from collabllm.servers.usage import UsageLedger
 from collabllm.simulation.batch import Record
 from collabllm.simulation.endings import TerminationReason
@@ -336,6 +336,36 @@ def test_nothing_is_said_of_what_could_be_shown_where_no_task_differs_or_trainin
     several = make_plan(seeds=("s1", "s2", "s3"))
     assert detectable(several, none) == {None}
     assert detectable(several, lambda arm, task, *_: 0.1 * (task % 3) * (arm == "sft")) == {None}
+
+
+def test_more_errors_of_a_metric_of_ones_own_are_worse_also_where_it_is_not_registered(
+    tmp_path, monkeypatch
+):
+    async def count_errors(conversation, task, tools):
+        return 0.0
+
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "_METRICS", dict(registry._METRICS))
+        register_metric("m", count_errors, highest=None, lower_is_better=True)
+        make_plan().write(tmp_path)
+    plan = read_plan(tmp_path)
+
+    results = analysed(plan, scores_of(plan, plain))
+
+    (m,) = results.primary_differences()
+    assert (m.verdict, m.wins, m.losses) == ("worse", 0, NUM_TASKS)
+    assert results.rankings[0].by_user["u"] == ["base", "sft"]
+    assert not results.metrics[0].bounded  # though all values seen lie in [0, 1]
+
+
+def test_a_plan_from_before_directions_were_kept_takes_those_of_its_metrics(tmp_path):
+    replace(make_plan(), metrics=["m", "over_asking"]).write(tmp_path)
+    file = tmp_path / "plan.json"
+    kept = json.loads(file.read_text())
+    del kept["lower_is_better"], kept["without_limits"]
+    file.write_text(json.dumps(kept))
+
+    assert read_plan(tmp_path).lower_is_better == ["over_asking"]
 
 
 def test_few_tasks_show_nothing_however_many_trainings_there_are():

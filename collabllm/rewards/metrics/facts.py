@@ -29,7 +29,7 @@ async def facts_elicited(conversation: Sequence[Message], task: Task, tools: Met
     return sum(weights[name] for name in needed & told) / sum(weights.values())
 
 
-@metric("over_asking", needs={"facts"})
+@metric("over_asking", needs={"facts"}, lower_is_better=True)
 async def over_asking(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return the share of the assistant's questions that no fact still unknown answers, in [0, 1].
 
@@ -44,7 +44,7 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
     return sum(reply.num_needless for reply in replies) / asked if asked else 0.0
 
 
-@metric("asks_needlessly")
+@metric("asks_needlessly", lower_is_better=True)
 async def asks_needlessly(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return 1 if the assistant asked although the opening says everything, and 0 if it did not.
 

@@ -16,7 +16,7 @@ from collabllm.tasks import Task
 _REPEATED_WORDS = 4
 
 
-@metric("token_amount", needs={"tokenizer"}, highest=None)
+@metric("token_amount", needs={"tokenizer"}, highest=None, lower_is_better=True)
 async def token_amount(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Count the tokens of all assistant messages, by the assistant's tokenizer."""
     if tools.count_tokens is None:
@@ -32,7 +32,7 @@ def count_assistant_tokens(conversation: Sequence[Message], tools: MetricTools) 
     return sum(map(tools.count_tokens, texts))
 
 
-@metric("repetition")
+@metric("repetition", lower_is_better=True)
 async def repetition(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Return the share of the assistant's runs of four words that it has used before, in [0, 1]."""
     seen: set[tuple[str, ...]] = set()

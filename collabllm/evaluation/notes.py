@@ -14,6 +14,7 @@ def write_notes(results: Results) -> list[str]:
     return [
         *_incomplete(results),
         *_missing(results),
+        *_without_value(results),
         *_tampered(results),
         *_silent(results),
         *_few_clusters(results),
@@ -73,6 +74,19 @@ def _missing(results: Results) -> Iterator[str]:
             yield (
                 f"{cell.metric} of arm {cell.arm} is missing in {failed} of "
                 f"{failed + cell.num_values} conversations ({reasons})."
+            )
+
+
+def _without_value(results: Results) -> Iterator[str]:
+    """Name the primary outcomes that say nothing of an arm: tables and sentence leave them out."""
+    told = {(d.metric, d.opening, d.arm) for d in results.primary_differences()}
+    others = [arm.name for arm in results.arms if arm.name != results.reference]
+    for outcome in results.primary:
+        arms = [arm for arm in others if (outcome.metric, outcome.opening, arm) not in told]
+        if arms:
+            yield (
+                f"The primary outcome {outcome} has no value in any task for both "
+                f"{results.reference} and {', '.join(arms)}: nothing is said of it."
             )
 
 

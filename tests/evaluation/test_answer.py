@@ -68,6 +68,15 @@ def test_several_arms_are_told_apart():
     )
 
 
+def test_an_outcome_without_a_value_is_named():
+    sentence = to_sentence([need(sft(0.21, 0.12, 0.30, 0.001)), needless()], "base", SAMPLE)
+
+    assert sentence == (
+        "SFT elicits 0.21 more of the needed facts than base [0.12, 0.30]; how often the first "
+        "reply asks where nothing is missing has no value; 60 tasks in 12 domains."
+    )
+
+
 def test_needless_questions_are_a_share():
     found = [Outcome("over_asking", "", [sft(-0.2, -0.3, -0.1, 0.01)])]
 

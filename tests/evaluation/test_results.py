@@ -368,6 +368,23 @@ def test_a_plan_from_before_directions_were_kept_takes_those_of_its_metrics(tmp_
     assert read_plan(tmp_path).lower_is_better == ["over_asking"]
 
 
+def test_a_primary_outcome_without_values_is_told():
+    plan = make_plan(primary=[Outcome("m", "none"), Outcome("m", "all")])
+    of_opening = {v.task_id: v.opening for v in plan.variants}
+    scores = scores_of(plan, plain)
+    for s in scores:
+        if of_opening[s["task_id"]] == "all":
+            s["values"]["m"] = None  # it does not apply
+
+    results = analysed(plan, scores)
+
+    assert (
+        "The primary outcome m@all has no value in any task for both base and sft: nothing is said "
+        "of it."
+    ) in results.notes
+    assert "where nothing is missing has no value" in describe_answer(results)
+
+
 def test_few_tasks_show_nothing_however_many_trainings_there_are():
     def value(arm, task, user, seed, rollout):
         return 0.1 + (0.5 + 0.01 * (task + (seed == "s1")) % 3) * (arm == "sft")

@@ -105,7 +105,17 @@ def to_sentence(
     unknown = _unknown(compared, reference, units)
     parts = [", and ".join(claims), unknown] if claims else [unknown]
     sentence = ", but ".join(filter(None, parts))
-    return f"{sentence}; {sample}."
+    return f"{sentence}; {_without_value(outcomes)}{sample}."
+
+
+def _without_value(outcomes: Sequence[Outcome]) -> str:
+    """Name the outcomes that nothing can be said of."""
+    found = [
+        f"{_words_of(outcome.metric).noun} {outcome.where}".strip()
+        for outcome in outcomes
+        if not outcome.comparisons
+    ]
+    return f"{_list(found)} {'has' if len(found) == 1 else 'have'} no value; " if found else ""
 
 
 def _claim(outcome: Outcome, reference: str) -> list[str]:

@@ -168,6 +168,7 @@ def _cell(table: ScoreTable, group: tuple[str, Opening, str], where: Slice, arm:
         shown = shared_places([values, others])
     tasks, kept = by_task(values, np.broadcast_to(shown, values.shape), where)
     low, high = table.limits(metric)
+    applying = table.applying(where, metric, arm, reference)
     reasons = table.reasons(arm, metric, where)
     rollouts = table.rollouts(arm, metric, where)
     clusters = number_clusters([where.clusters[idx] for idx in kept])
@@ -187,8 +188,8 @@ def _cell(table: ScoreTable, group: tuple[str, Opening, str], where: Slice, arm:
         num_missing=sum(reasons.values()),
         num_tampered=table.num_tampered(arm, metric, where),
         missing_reasons=reasons,
-        worst_low=float(table.filled(arm, metric, where, low).mean()),
-        worst_high=float(table.filled(arm, metric, where, high).mean()),
+        worst_low=float(table.filled(arm, metric, applying, low).mean()),
+        worst_high=float(table.filled(arm, metric, applying, high).mean()),
         noise_floor=noise_floor(rollouts) if rollouts else None,
         **found,
     )
@@ -215,10 +216,13 @@ def _compare(
     values = ours - theirs
     clusters = number_clusters([where.clusters[idx] for idx in kept])
     low, high = table.limits(metric)
+    applying = table.applying(where, metric, arm, other)
     worst, best = (
         np.subtract(
             *_same_seeds(
-                table.filled(arm, metric, where, a), table.filled(other, metric, where, b), axis=1
+                table.filled(arm, metric, applying, a),
+                table.filled(other, metric, applying, b),
+                axis=1,
             )
         )
         for a, b in ((low, high), (high, low))

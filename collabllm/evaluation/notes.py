@@ -3,7 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 from collabllm.evaluation.measures import PAYS_SILENCE
-from collabllm.evaluation.results import NOT_RUN, PEOPLE_UNIT, Cell, Progress, Results
+from collabllm.evaluation.results import (
+    NOT_APPLICABLE,
+    NOT_RUN,
+    PEOPLE_UNIT,
+    Cell,
+    Progress,
+    Results,
+)
 from collabllm.evaluation.statistics import MIN_UNITS
 from collabllm.rewards.registry import LOUD_MISSING_SHARE
 from collabllm.simulation.endings import TerminationReason
@@ -15,6 +22,7 @@ def write_notes(results: Results) -> list[str]:
         *_incomplete(results),
         *_missing(results),
         *_without_value(results),
+        *_uneven(results),
         *_tampered(results),
         *_silent(results),
         *_few_clusters(results),
@@ -69,7 +77,7 @@ def _missing(results: Results) -> Iterator[str]:
             reasons = ", ".join(
                 f"{n}x {reason}"
                 for reason, n in cell.missing_reasons.items()
-                if reason != "not run"
+                if reason not in (NOT_APPLICABLE, NOT_RUN)
             )
             yield (
                 f"{cell.metric} of arm {cell.arm} is missing in {failed} of "
@@ -88,6 +96,25 @@ def _without_value(results: Results) -> Iterator[str]:
                 f"The primary outcome {outcome} has no value in any task for both "
                 f"{results.reference} and {', '.join(arms)}: nothing is said of it."
             )
+
+
+def _uneven(results: Results) -> Iterator[str]:
+    """Name metrics that apply to more conversations of one arm than of another."""
+    for metric in results.metrics:
+        for opening in results.openings if not metric.descriptive else ():
+            cells = [
+                cell
+                for cell in results.cells
+                if (cell.user, cell.opening, cell.metric)
+                == (results.headline_user, opening, metric.name)
+            ]
+            numbers = [cell.missing_reasons.get(NOT_APPLICABLE, 0) for cell in cells]
+            if len(set(numbers)) > 1:
+                shown = ", ".join(f"{n} of {c.arm}" for c, n in zip(cells, numbers, strict=True))
+                yield (
+                    f"{metric.name} ({opening} told) does not apply to a number of conversations "
+                    f"that differs between arms ({shown}): it says nothing of these."
+                )
 
 
 def _tampered(results: Results) -> Iterator[str]:
@@ -115,7 +142,7 @@ def _silent(results: Results) -> Iterator[str]:
 
 
 def _num_failed(cell: Cell) -> int:
-    return cell.num_missing - cell.missing_reasons.get(NOT_RUN, 0)
+    return cell.num_missing - sum(cell.missing_reasons.get(n, 0) for n in (NOT_APPLICABLE, NOT_RUN))
 
 
 def _few_clusters(results: Results) -> Iterator[str]:

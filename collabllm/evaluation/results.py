@@ -22,6 +22,7 @@ from collabllm.evaluation.findings import (
 from collabllm.files import write_text
 
 __all__ = [
+    "NOT_APPLICABLE",
     "NOT_RUN",
     "OPENINGS",
     "PEOPLE_UNIT",
@@ -54,6 +55,9 @@ PEOPLE_UNIT = "person"
 
 NOT_RUN = "not run"
 """Why a value is missing whose conversation was planned and has not ended."""
+
+NOT_APPLICABLE = "does not apply"
+"""Why a value is missing whose conversation has none, though the metric has a meaning there."""
 
 
 @dataclass(frozen=True)

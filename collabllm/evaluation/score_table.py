@@ -9,7 +9,7 @@ import numpy as np
 
 from collabllm.evaluation.measures import DESCRIPTIVE
 from collabllm.evaluation.plan import DEALT, Plan
-from collabllm.evaluation.results import NOT_RUN, POOLED, ArmInfo, Opening
+from collabllm.evaluation.results import NOT_APPLICABLE, NOT_RUN, POOLED, ArmInfo, Opening
 from collabllm.evaluation.statistics import MIN_UNITS, Floats, mean_interval
 
 Score = Mapping[str, Any]
@@ -48,6 +48,9 @@ class ScoreTable:
         )
         self._tampered: dict[tuple[str, str], Counter[tuple[int, int]]] = defaultdict(Counter)
         self._applies: dict[str, Any] = {}
+        self._meaningless: dict[tuple[str, str], Counter[tuple[int, int, int]]] = defaultdict(
+            Counter
+        )
         self._ranges: dict[str, tuple[float, float]] = {}
         arms = {arm.name: arm for arm in plan.arms}
         for score in scores:
@@ -73,8 +76,10 @@ class ScoreTable:
                 reason = score["missing"].get(metric, "not a number")
                 self._reasons[arm.name, metric][user, variant][reason] += 1
                 applies[user, variant] = applies[user, variant] or _FAILED
-            elif applies[user, variant] != _HAS_VALUE:
-                applies[user, variant] = _HAS_NO_MEANING
+            else:
+                self._meaningless[arm.name, metric][seed, user, variant] += 1
+                if applies[user, variant] != _HAS_VALUE:
+                    applies[user, variant] = _HAS_NO_MEANING
         for metric in score.get("tampered", ()):
             self._tampered[arm.name, metric][user, variant] += 1
 
@@ -131,6 +136,23 @@ class ScoreTable:
             applicable=where.applicable[:, kept],
         )
 
+    def applying(self, where: Slice, metric: str, *arms: ArmInfo) -> Slice:
+        """Return a slice without the places where an arm's conversations have no value to miss."""
+        applicable = where.applicable.copy()
+        for arm in arms:
+            _, counts = self.of_slice(arm, metric, where)
+            applicable &= (self._planned(arm, metric, where, counts) > 0).all(axis=0)
+        same = not applicable.any() or (applicable == where.applicable).all()
+        return where if same else replace(where, applicable=applicable)
+
+    def _planned(self, arm: ArmInfo, metric: str, where: Slice, counts: Floats) -> Floats:
+        """Return how many values were planned and can be, [seeds, users, variants]."""
+        without = np.zeros((counts.shape[0], *self._shape))
+        for place, number in self._meaningless.get((arm.name, metric), {}).items():
+            without[place] = number
+        found = without[np.ix_(range(counts.shape[0]), where.users, where.variants)]
+        return np.asarray(np.maximum(counts, self.plan.num_rollouts - found))
+
     def means(self, arm: ArmInfo, metric: str) -> tuple[Floats, Floats]:
         """Return means over rollouts (NaN for none) and their numbers, [seeds, users, variants]."""
         key = arm.name, metric
@@ -157,7 +179,8 @@ class ScoreTable:
         key = arm.name, metric, where, fill
         if key not in self._filled:
             means, counts = self.of_slice(arm, metric, where)
-            planned = np.maximum(counts, self.plan.num_rollouts)
+            planned = self._planned(arm, metric, where, counts)
+            planned = np.where(planned > 0, planned, self.plan.num_rollouts)
             sums = np.where(counts > 0, np.nan_to_num(means) * counts, 0.0)
             whole = (sums + (planned - counts) * fill) / planned
             shown = np.broadcast_to(where.applicable, whole.shape)
@@ -189,6 +212,9 @@ class ScoreTable:
         for (user, variant), reasons in self._reasons.get((arm.name, metric), {}).items():
             if user in where.users and variant in where.variants:
                 found.update(reasons)
+        can_be = (self._planned(arm, metric, where, counts) * where.applicable).sum()
+        if planned > can_be:
+            found[NOT_APPLICABLE] = planned - int(can_be)
         not_run = planned - int((counts * where.applicable).sum()) - sum(found.values())
         if not_run > 0:
             found[NOT_RUN] = not_run

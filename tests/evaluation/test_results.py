@@ -385,6 +385,26 @@ def test_a_primary_outcome_without_values_is_told():
     assert "where nothing is missing has no value" in describe_answer(results)
 
 
+def test_what_does_not_apply_to_a_finished_conversation_is_not_called_not_run():
+    plan = make_plan()
+    scores = scores_of(plan, plain)
+    for s in scores:
+        if s["arm"] == "sft" and s["task_id"] in ("0", "1", "2"):
+            s["values"]["m"] = None  # without a reason: it does not apply
+
+    results = analysed(plan, scores)
+
+    cell, (m,) = results.cell("sft", "u", "none", "m"), results.primary_differences()
+    assert results.complete
+    assert cell.missing_reasons == {"does not apply": 3}
+    assert cell.worst_low == cell.worst_high == pytest.approx(cell.mean)
+    assert m.worst_low == m.worst_high == pytest.approx(m.mean)
+    assert (
+        "m (none told) does not apply to a number of conversations that differs between arms (0 of "
+        "base, 3 of sft): it says nothing of these."
+    ) in results.notes
+
+
 def test_few_tasks_show_nothing_however_many_trainings_there_are():
     def value(arm, task, user, seed, rollout):
         return 0.1 + (0.5 + 0.01 * (task + (seed == "s1")) % 3) * (arm == "sft")

@@ -1,9 +1,11 @@
 """Tests of paired differences, and their correction over all that a report shows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import stdtrit
 from scipy.stats import binomtest
@@ -13,8 +15,8 @@ from collabllm.evaluation.statistics import (
     Floats,
     Ints,
     moments,
-    one_hot,
     seeds_noise,
+    sum_groups,
 )
 
 PRIMARY_SHARE = 0.9
@@ -24,6 +26,8 @@ SEEDS_TEST = "t over tasks and seeds"
 
 _EXACT_UNITS = 13
 _NUM_FLIPS = 19_999
+_KEPT_UNITS = 250  # patterns of up to so many clusters are kept as they are
+_BLOCK = 1_000
 _LEAST_VARIANCE = 1e-24
 _LEAST_LOG_P = -40.0
 _NOISE_SHARE = 0.1  # of the spread that tasks alone make between trainings: trainings have no less
@@ -44,12 +48,36 @@ def sign_flip_test(values: Floats, clusters: Ints, seed: int = 0) -> Floats:
     Returns:
         In (0, 1], shape [...].
     """
-    sums = values @ one_hot(clusters)  # [..., clusters]
+    sums = sum_groups(values, clusters)  # [..., clusters]
     number = sums.shape[-1]
     flat = sums.reshape(-1, number)
     observed = np.abs(flat.sum(axis=1)) - _SAME * np.abs(flat).sum(axis=1)
-    reached = np.abs(_sign_patterns(number, seed) @ flat.T) >= observed  # [patterns, samples]
-    return np.asarray(reached.mean(axis=0).reshape(sums.shape[:-1]))
+    reached, total = np.zeros(len(flat)), 0
+    for signs in _sign_blocks(number, seed):
+        reached += (np.abs(signs @ flat.T) >= observed).sum(axis=0)  # [patterns, samples]
+        total += len(signs)
+    return np.asarray((reached / total).reshape(sums.shape[:-1]))
+
+
+def _sign_blocks(number: int, seed: int) -> Iterator[Floats]:
+    """Yield the patterns of signs, those of many clusters in parts: all would take gigabytes."""
+    if number <= _KEPT_UNITS:
+        yield _sign_patterns(number, seed)
+        return
+    packed = _packed_patterns(number, seed)
+    for start in range(0, len(packed), _BLOCK):
+        bits = np.unpackbits(packed[start : start + _BLOCK], axis=1, count=number)
+        yield 2.0 * bits.astype(np.float64) - 1.0
+
+
+@lru_cache(maxsize=8)
+def _packed_patterns(number: int, seed: int) -> NDArray[np.uint8]:
+    """Return the patterns of `_sign_patterns`, a bit a sign; drawing them takes the longest."""
+    generator = np.random.default_rng(seed)
+    rows = [min(_BLOCK, _NUM_FLIPS - start) for start in range(0, _NUM_FLIPS, _BLOCK)]
+    drawn = (generator.choice([-1.0, 1.0], size=(size, number)) for size in rows)
+    packed = [np.packbits(signs > 0, axis=1) for signs in chain([np.ones((1, number))], drawn)]
+    return np.vstack(packed)
 
 
 @lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ import numpy as np
 from collabllm.evaluation.measures import DESCRIPTIVE
 from collabllm.evaluation.plan import DEALT, Plan
 from collabllm.evaluation.results import NOT_APPLICABLE, NOT_RUN, POOLED, ArmInfo, Opening
-from collabllm.evaluation.statistics import MIN_UNITS, Floats, mean_interval
+from collabllm.evaluation.statistics import MIN_UNITS, Floats, mean_interval, sum_groups
 
 Score = Mapping[str, Any]
 _HAS_VALUE, _FAILED, _HAS_NO_MEANING = 1, 2, -1  # 0: nobody ran it
@@ -245,9 +245,9 @@ def by_task(values: Floats, shown: Any, where: Slice) -> tuple[Floats, list[int]
     Returns:
         Means of the tasks that have a place, [tasks, seeds], and their positions in `where.names`.
     """
-    belongs = np.eye(len(where.names))[where.tasks]  # [variants, tasks]
-    sums = np.where(shown, values, 0.0).sum(axis=1) @ belongs  # [seeds, tasks]
-    counts = shown.sum(axis=1) @ belongs
+    tasks = np.array(where.tasks)
+    sums = sum_groups(np.where(shown, values, 0.0).sum(axis=1), tasks)  # [seeds, tasks]
+    counts = sum_groups(shown.sum(axis=1), tasks)
     kept = [int(idx) for idx in np.flatnonzero(counts.min(axis=0) > 0)]
     return (sums[:, kept] / counts[:, kept]).T, kept
 

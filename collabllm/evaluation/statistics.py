@@ -9,6 +9,7 @@ belong together. docs/evaluation.md has the coverage of every interval, by simul
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,18 +51,17 @@ def moments(values: Floats, clusters: Ints) -> Moments:
     Satterthwaite's degrees of freedom); seeds as a second level.
     """
     num_tasks, num_seeds = values.shape[-2:]
-    belongs = one_hot(clusters)  # [tasks, clusters]
-    sizes = belongs.sum(axis=0)
+    sizes = sum_groups(np.ones(num_tasks), clusters)
     tasks = values.mean(axis=-1)  # [..., tasks]
     mean = tasks.mean(axis=-1)
     scale = 1 / np.maximum(1 - sizes / num_tasks, 1 / num_tasks)  # one cluster alone has no spread
-    sums = (tasks - mean[..., None]) @ belongs
+    sums = sum_groups(tasks - mean[..., None], clusters)
     variance = (sums**2 * scale).sum(axis=-1) / num_tasks**2
     df = np.full(mean.shape, _satterthwaite(sizes, scale))
     if num_seeds > 1:
         variance, df = _add_seeds(values, variance, df)
-    off_zero = ((np.abs(tasks) > 0) @ belongs > 0).sum(axis=-1)
-    off_one = ((np.abs(1 - tasks) > 1e-12) @ belongs > 0).sum(axis=-1)
+    off_zero = (sum_groups(np.abs(tasks) > 0, clusters) > 0).sum(axis=-1)
+    off_one = (sum_groups(np.abs(1 - tasks) > 1e-12, clusters) > 0).sum(axis=-1)
     active = np.minimum(off_zero, off_one)
     return Moments(
         mean, np.where(variance > 1e-24, variance, 0.0), df, active, len(sizes), num_seeds
@@ -169,6 +169,22 @@ def noise_floor(tasks: Mapping[str, Sequence[float]]) -> float | None:
     return math.sqrt(float(np.mean(spreads)) * inverse / number)
 
 
+def sum_groups(values: Any, groups: Ints) -> Floats:
+    """Add up the values of each group, in the order of the groups' numbers.
+
+    Args:
+        values: Shape [..., members].
+        groups: Shape [members].
+
+    Returns:
+        Shape [..., groups].
+    """
+    order = np.argsort(groups, kind="stable")
+    sorted_ = np.asarray(groups)[order]
+    starts = np.flatnonzero(np.diff(sorted_, prepend=sorted_[:1] - 1))
+    return np.asarray(np.add.reduceat(np.asarray(values, float)[..., order], starts, axis=-1))
+
+
 def one_hot(clusters: Ints) -> Floats:
     """Return which task belongs to which cluster, as 0 and 1, shape [tasks, clusters]."""
     names, idx = np.unique(clusters, return_inverse=True)
@@ -209,13 +225,25 @@ def seeds_noise(values: Floats) -> Floats:
 
 
 def _satterthwaite(sizes: Floats, scale: Floats) -> float:
-    """Return the degrees of freedom: the fewer of tasks alike and unlike within their clusters."""
-    total = sizes.sum()
-    root = np.sqrt(scale)
-    centered = np.diag(sizes) - np.outer(sizes, sizes) / total
-    unlike = centered * np.outer(root, root)
-    alike = (root[:, None] * centered) @ (root[:, None] * centered).T
-    found = [np.trace(m) ** 2 / (m**2).sum() for m in (unlike, alike) if (m**2).sum() > 0]
+    """Return the degrees of freedom: the fewer of tasks alike and unlike within their clusters.
+
+    They are trace(M)^2 / sum(M^2) for M = R C R (unlike) and M = R C C R (alike), with R the roots
+    of `scale` on a diagonal and C = diag(sizes) - sizes sizes' / total. Written out, the traces and
+    sums need no matrix, whose product would take the cube of the clusters.
+    """
+    total, square = sizes.sum(), (sizes**2).sum()
+    own = scale * (sizes - sizes**2 / total)
+    weights = scale * sizes**2 / total
+    unlike = (own**2).sum() + weights.sum() ** 2 - (weights**2).sum()
+    # C C is diag(sizes^2) + B with B_ij = s_i s_j (k - (s_i + s_j) / total).
+    k = square / total**2
+    of_b = sizes**2 * (k - 2 * sizes / total)
+    second, third, fourth = ((scale * sizes**power).sum() for power in (2, 3, 4))
+    alike = k**2 * second**2 - 4 * k * second * third / total
+    alike += 2 * (second * fourth + third**2) / total**2
+    alike += (scale**2 * sizes**2 * (sizes**2 + 2 * of_b)).sum()
+    traces = own.sum(), (scale * (sizes**2 + of_b)).sum()
+    found = [t**2 / m for t, m in zip(traces, (unlike, alike), strict=True) if m > 1e-20 and t > 0]
     return max(float(min(found)), 1.0) if found else 1.0
 
 

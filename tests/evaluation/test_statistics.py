@@ -6,6 +6,7 @@ from scipy.special import stdtrit
 from scipy.stats import permutation_test
 
 from benchmarks.evaluation_statistics import false_over_seeds
+from collabllm.evaluation import hypotheses, statistics
 from collabllm.evaluation.hypotheses import (
     correct,
     first_levels,
@@ -256,3 +257,37 @@ def test_primary_outcomes_have_nine_tenths_of_the_error_rate():
     assert first_levels(2, 1) == pytest.approx((0.005, 0.0225))
     assert first_levels(2, 0)[1] == 0.025
     assert first_levels(0, 2)[0] == 0.025
+
+
+def test_degrees_of_freedom_without_matrices_are_those_of_the_matrices():
+    random_ = np.random.default_rng(0)
+    for number in (2, 3, 6, 12, 28, 60):
+        for highest in (1, 2, 8):
+            sizes = random_.integers(1, highest + 1, number).astype(float)
+            scale = 1 / np.maximum(1 - sizes / sizes.sum(), 1 / sizes.sum())
+            root = np.sqrt(scale)
+            centered = np.diag(sizes) - np.outer(sizes, sizes) / sizes.sum()
+            unlike = centered * np.outer(root, root)
+            alike = (root[:, None] * centered) @ (root[:, None] * centered).T
+            former = min(np.trace(m) ** 2 / (m**2).sum() for m in (unlike, alike))
+
+            assert statistics._satterthwaite(sizes, scale) == pytest.approx(former, rel=1e-12)
+
+
+def test_sums_of_groups_are_those_of_a_product_with_zeros_and_ones():
+    random_ = np.random.default_rng(0)
+    values, groups = random_.normal(size=(3, 2, 40)), random_.permutation(np.arange(40) % 7)
+
+    found = statistics.sum_groups(values, groups)
+
+    assert found == pytest.approx(values @ statistics.one_hot(groups), rel=1e-12, abs=1e-14)
+
+
+def test_signs_of_many_clusters_are_flipped_in_parts_as_they_were_at_once():
+    number = 251
+    values = np.random.default_rng(0).normal(0.05, 1, size=(2, number))
+    signs = hypotheses._sign_patterns.__wrapped__(number, 4)
+    at_once = (np.abs(signs @ values.T) >= np.abs(values.sum(axis=1)) - 1e-9).mean(axis=0)
+
+    assert flip(values, np.arange(number), 4).tolist() == at_once.tolist()
+    assert len(list(hypotheses._sign_blocks(number, 4))) == 20

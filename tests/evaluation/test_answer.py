@@ -68,6 +68,16 @@ def test_several_arms_are_told_apart():
     )
 
 
+def test_a_difference_below_a_hundredth_is_told_with_the_digits_that_tell_it():
+    outcome = Outcome("m", "", [sft(0.0041, 0.0031, 0.0052, 0.001)])
+    unclear = Outcome("m", "", [sft(-0.0001, -0.0003, 0.0001, 0.6)])
+
+    assert "SFT scores 0.004 higher in m than base [0.003, 0.005];" in to_sentence(
+        [outcome], "base", SAMPLE
+    )
+    assert "(\u22120.0001 [\u22120.0003, 0.0001])" in to_sentence([unclear], "base", SAMPLE)
+
+
 def test_an_outcome_without_a_value_is_named():
     sentence = to_sentence([need(sft(0.21, 0.12, 0.30, 0.001)), needless()], "base", SAMPLE)
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from collabllm.evaluation.report.formats import count_digits
+
 ALPHA = 0.05
 
 
@@ -19,6 +21,11 @@ class Comparison:
     low: float | None
     high: float | None
     p_value: float | None
+
+    @property
+    def digits(self) -> int:
+        """How many decimals tell something."""
+        return count_digits(self.low, self.high)
 
     @property
     def sign(self) -> int:
@@ -127,10 +134,10 @@ def _claim(outcome: Outcome, reference: str) -> list[str]:
         rest = " ".join(filter(None, (degree, words.object, f"than {reference}", outcome.where)))
         if len(found) == 1:
             (c,) = found
-            size = f"{abs(c.mean):.2f}"
+            size = f"{abs(c.mean):.{c.digits}f}"
             clauses.append(f"{c.arm} {words.verb} {size} {rest}{_interval(c, sign)}")
         elif found:
-            arms = _list([f"{c.arm} ({_signed(c.mean)})" for c in found])
+            arms = _list([f"{c.arm} ({_signed(c)})" for c in found])
             clauses.append(f"{arms} {words.verbs} {rest}")
     return clauses
 
@@ -147,7 +154,7 @@ def _unknown(outcomes: Sequence[Outcome], reference: str, units: str) -> str:
         nouns = []
         for outcome, first in items:
             noun = f"{_words_of(outcome.metric).noun} {outcome.where}".strip()
-            numbers = f" ({_signed(first.mean)}{_interval(first)})" if len(arms) == 1 else ""
+            numbers = f" ({_signed(first)}{_interval(first)})" if len(arms) == 1 else ""
             nouns.append(noun + numbers)
         clauses.append(f"{_list(list(arms))} from {reference} in {_list(nouns, 'or')}")
     text = f"these {units} cannot tell {', nor '.join(clauses)}" if clauses else ""
@@ -164,15 +171,11 @@ def _interval(comparison: Comparison, sign: int = 1) -> str:
     if comparison.low is None or comparison.high is None:
         return ""
     low, high = sorted((sign * comparison.low, sign * comparison.high))
-    return f" [{_number(low)}, {_number(high)}]"
+    return f" [{low:.{comparison.digits}f}, {high:.{comparison.digits}f}]".replace("-", "\u2212")
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "\u2212")
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "\u2212")
+def _signed(comparison: Comparison) -> str:
+    return f"{comparison.mean:+.{comparison.digits}f}".replace("-", "\u2212")
 
 
 def _list(items: Sequence[str], last: str = "and") -> str:

@@ -1,5 +1,6 @@
 """How the report and the tables write numbers and openings."""
 
+import math
 from collections.abc import Mapping
 
 from collabllm.evaluation.results import AskingPoint, Cell, Difference, MetricInfo, Opening
@@ -20,23 +21,33 @@ WHERE: Mapping[Opening, str] = {
 _MINUS, _DASH = "\u2212", "\u2013"
 
 
-def format_number(value: float | None, *, signed: bool = False) -> str:
-    """Write a number with two decimals, or one from 10 on; a dash for none."""
+def count_digits(low: float | None, high: float | None) -> int:
+    """Return how many decimals tell an interval's width: two, or more where it is below 0.01."""
+    width = 0.0 if low is None or high is None else abs(high - low)
+    if not 1e-9 < width < 0.01:
+        return 2
+    return math.ceil(-math.log10(width))
+
+
+def format_number(value: float | None, *, signed: bool = False, digits: int = 2) -> str:
+    """Write a number with some decimals, where they are two one from 10 on; a dash for none."""
     if value is None:
         return _DASH
-    digits = 1 if abs(value) >= 10 else 2
+    if digits == 2 and abs(value) >= 10:
+        digits = 1
     text = f"{value:{'+' if signed else ''}.{digits}f}"
     return text.replace("-", _MINUS)
 
 
 def format_interval(found: Cell | Difference | AskingPoint, *, signed: bool = False) -> str:
     """Write a mean with its 95% interval, or with the values of tasks too few for one."""
-    text = format_number(found.mean, signed=signed)
+    digits = count_digits(found.low, found.high)
+    text = format_number(found.mean, signed=signed, digits=digits)
     if found.low is None or found.high is None:
         values = [] if isinstance(found, AskingPoint) else found.values
         shown = ", ".join(format_number(value, signed=signed) for value in values)
         return f"{text} ({shown})" if 1 < len(values) < MIN_UNITS else text
-    low, high = (format_number(v, signed=signed) for v in (found.low, found.high))
+    low, high = (format_number(v, signed=signed, digits=digits) for v in (found.low, found.high))
     return f"{text} [{low}, {high}]"
 
 

@@ -16,6 +16,7 @@ from collabllm.evaluation.report.formats import (
     OPENING_LABELS,
     WHERE,
     arrow,
+    count_digits,
     format_interval,
     format_number,
     format_number_of_tasks,
@@ -228,13 +229,16 @@ def _row(cell: Cell, found: Difference | None, *, is_reference: bool) -> dict[st
     if found is None:
         return {**row, "difference": "reference" if is_reference else "no task in common"}
     unclear = found.verdict == "cannot tell" and found.smallest_detectable is not None
+    could_show = format_number(
+        found.smallest_detectable, digits=count_digits(found.low, found.high)
+    )
     return {
         **row,
         "difference": format_interval(found, signed=True),
         "p": format_p(found.p_corrected),
         "record": f"{found.wins} / {found.ties} / {found.losses}",
         "verdict": _VERDICTS[found.verdict],
-        "detectable": f"could show {found.smallest_detectable:.2f}" if unclear else "",
+        "detectable": f"could show {could_show}" if unclear else "",
     }
 
 
@@ -242,7 +246,10 @@ def _on_shared(found: Difference | None, reference: Cell | None) -> str:
     """Say what the reference has on the tasks of a difference, where it has others, too."""
     if found is None or reference is None or reference.mean is None:
         return ""
-    there, whole = format_number(found.reference_mean), format_number(reference.mean)
+    digits = count_digits(found.low, found.high)
+    there, whole = (
+        format_number(mean, digits=digits) for mean in (found.reference_mean, reference.mean)
+    )
     return f"{reference.arm} has {there} here" if there != whole else ""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from collabllm.evaluation.report.formats import (
     OPENING_LABELS,
+    count_digits,
     format_interval,
     format_number,
     format_number_of_tasks,
@@ -42,8 +43,8 @@ def _primary(results: Results) -> Iterator[str]:
             rows = [
                 [
                     d.arm,
-                    format_number(d.arm_mean),
-                    format_number(d.reference_mean),
+                    format_number(d.arm_mean, digits=count_digits(d.low, d.high)),
+                    format_number(d.reference_mean, digits=count_digits(d.low, d.high)),
                     *_difference_cells(d)[:4],
                 ]
                 for d in found
@@ -58,7 +59,7 @@ def _difference_cells(d: Difference) -> list[str]:
         format_p(d.p_corrected),
         format_number_of_tasks(d),
         f"{d.wins}/{d.ties}/{d.losses}",
-        format_number(d.smallest_detectable),
+        format_number(d.smallest_detectable, digits=count_digits(d.low, d.high)),
         d.verdict if d.p_corrected is not None else "",
     ]
 

@@ -9,16 +9,19 @@ function element(tag, className, ...children) {
 const find = (id) => document.getElementById(id);
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
-function format(value, signed = false) {
+function format(value, signed = false, digits = 2) {
   if (!isNumber(value)) return "–";
-  const text = Math.abs(value).toFixed(Math.abs(value) >= 10 ? 1 : 2);
+  const text = Math.abs(value).toFixed(digits === 2 && Math.abs(value) >= 10 ? 1 : digits);
   const zero = Number(text) === 0;
   return (value < 0 && !zero ? "−" : signed && !zero ? "+" : "") + text;
 }
 
 function formatInterval(entry, signed = false) {
   if (!isNumber(entry.low) || !isNumber(entry.high)) return format(entry.mean, signed);
-  return `${format(entry.mean, signed)} [${format(entry.low, signed)}, ${format(entry.high, signed)}]`;
+  const width = entry.high - entry.low;  // as count_digits of formats.py
+  const digits = width > 1e-9 && width < 0.01 ? Math.ceil(-Math.log10(width)) : 2;
+  const [mean, low, high] = [entry.mean, entry.low, entry.high].map((value) => format(value, signed, digits));
+  return `${mean} [${low}, ${high}]`;
 }
 
 // The words that one text has and the other lacks, as [word, differs] pairs.

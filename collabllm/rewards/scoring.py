@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 from collabllm.messages import Message
 from collabllm.rewards.metrics.text import count_assistant_tokens
-from collabllm.rewards.registry import MetricTools, MetricValue, find_specs, score_conversation
+from collabllm.rewards.registry import (
+    MetricTools,
+    MetricValue,
+    find_specs,
+    registered,
+    score_conversation,
+)
 from collabllm.simulation.endings import TerminationReason
 from collabllm.simulation.simulator import RolloutResult
 from collabllm.tasks import Task
@@ -137,13 +143,21 @@ def combine(
 ) -> float | None:
     """Weigh the metrics of one conversation; None if a weighted one is missing.
 
-    A metric that does not apply to the task adds nothing, to any of its replies.
+    A metric that does not apply to the task adds nothing, to any of its replies. One without a
+    limit on its worse side takes off 1 at most, as the token penalty does: else long honest work
+    would be worth less than silence, which gets the floor.
     """
+    without_limit = {
+        name
+        for name, spec in registered(settings.weights).items()
+        if (spec.lowest if settings.weights[name] > 0 else spec.highest) is None
+    }
     total = 0.0
     for name, weight in settings.weights.items():
         found = metrics[name]
         if found.value is not None and math.isfinite(found.value):
-            total += weight * found.value
+            worst = -1.0 if name in without_limit else -math.inf
+            total += max(weight * found.value, worst)
         elif (found.applicable or found.value is not None) and weight:
             return None
     return total - min(settings.token_penalty * num_tokens, 1.0)

@@ -297,3 +297,14 @@ def test_the_standard_error_is_that_of_the_mean():
 
     assert estimate.value == 2.0
     assert estimate.standard_error == pytest.approx(1 / math.sqrt(3))
+
+
+def test_long_honest_work_is_worth_more_than_silence_also_with_a_weight_without_limit():
+    settings = RewardSettings({"facts_elicited": 1.0, "facts_used": 0.5, "token_amount": -0.005})
+    perfect = {"facts_elicited": MetricValue(1.0), "facts_used": MetricValue(1.0)}
+
+    long = combine({**perfect, "token_amount": MetricValue(600.0)}, 600, settings)
+    short = combine({**perfect, "token_amount": MetricValue(100.0)}, 100, settings)
+
+    assert (long, short) == (pytest.approx(0.5), pytest.approx(1.0))
+    assert settings.floor == -1.0

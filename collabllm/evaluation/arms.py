@@ -231,20 +231,31 @@ class ArmPool:
         return self._model
 
 
-def check_not_trained_on(arm: ArmInfo, tasks: Sequence[Task]) -> None:
+def check_not_trained_on(arm: ArmInfo, tasks: Sequence[Task]) -> list[str]:
     """Refuse tasks that an arm's adapters were trained on, as their runs say.
 
     An adapter that was trained from another one is checked for both trainings.
 
+    Returns:
+        A sentence for each adapter of which a training is unknown, or its data cannot be read.
+
     Raises:
         ValueError: If there is such a task; the message names some.
     """
+    unchecked = []
     for path in arm.lora_paths:
-        for config in read_trainings(path):
-            refuse_trained(arm.name, path, tasks, config)
+        trainings = list(read_trainings(path))
+        whole = bool(trainings) and not trainings[-1].get("lora_path")
+        checked = [refuse_trained(arm.name, path, tasks, config) for config in trainings]
+        if not whole or not all(checked):
+            unchecked.append(
+                f"The tasks were not checked against the training of arm {arm.name} ({path}): its "
+                "settings or data are not on this machine. It may have seen them."
+            )
+    return unchecked
 
 
-def refuse_trained(arm: str, path: str, tasks: Sequence[Task], config: Mapping[str, Any]) -> None:
+def refuse_trained(arm: str, path: str, tasks: Sequence[Task], config: Mapping[str, Any]) -> bool:
     """Refuse tasks that one training saw.
 
     Args:
@@ -252,6 +263,9 @@ def refuse_trained(arm: str, path: str, tasks: Sequence[Task], config: Mapping[s
         path: Folder of its adapter.
         tasks: Tasks of an evaluation.
         config: Settings of the training, by name.
+
+    Returns:
+        Whether its data could be read.
 
     Raises:
         ValueError: If there is such a task; the message names some.
@@ -264,7 +278,7 @@ def refuse_trained(arm: str, path: str, tasks: Sequence[Task], config: Mapping[s
             arm,
             error,
         )
-        return
+        return False
     split_by = config["split_by"]
     found = [task.task_id for task in tasks if task_key(task.to_row(), split_by) in trained]
     if found:
@@ -272,3 +286,4 @@ def refuse_trained(arm: str, path: str, tasks: Sequence[Task], config: Mapping[s
             f"Arm {arm} was trained on {len(found)} of {len(tasks)} tasks "
             f"({', '.join(found[:5])}). Take held-out ones: --held_out_of {path}."
         )
+    return True

@@ -116,8 +116,7 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
     tasks = settings.load_tasks()
     contents = content_hashes(tasks, [path for info in infos for path in info.lora_paths])
     refuse_changes(before.contents if before else {}, contents, what="the content of ")
-    for info in infos:
-        check_not_trained_on(info, tasks)
+    unchecked = [note for info in infos for note in check_not_trained_on(info, tasks)]
     kept = before.cluster_by if before else None
     cluster_by = settings.cluster_by or kept or _split_column(settings)
     if settings.cluster_by:
@@ -156,7 +155,7 @@ def prepare(settings: EvaluationSettings, check: Callable[[list[str]], None]) ->
             "num_tasks": settings.num_tasks,
             "metrics": metrics,
         },
-        notes=list(before.notes) if before else [],
+        notes=_add(before.notes if before else [], unchecked),
         contents=contents,
     )
     if before and _has_scores(folder):

@@ -616,9 +616,24 @@ def test_tasks_of_the_training_are_refused(tmp_path):
     arm = Arm("sft", make_adapter(tmp_path / "sft")).to_info("model")
     held_out = choose_side(demo_tasks(), "eval", 0.2, "single_turn_metadata.kind")
 
-    check_not_trained_on(arm, held_out)
+    assert check_not_trained_on(arm, held_out) == []
     with pytest.raises(ValueError, match=r"trained on [0-9]+ of [0-9]+ tasks .*--held_out_of"):
         check_not_trained_on(arm, demo_tasks())
+
+
+def test_an_adapter_whose_training_is_unknown_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    copied = make_adapter(tmp_path / "copied", hf_dataset_path="elsewhere/data.jsonl")
+    unread = Arm("copied", copied).to_info("model")
+    from_hub = ArmInfo("hub", [], ["someone/adapter"], "default", "model")
+    base = ArmInfo("base", [], [], "default", "model")
+
+    (of_copied,) = check_not_trained_on(unread, demo_tasks())
+    (of_hub,) = check_not_trained_on(from_hub, demo_tasks())
+
+    assert f"not checked against the training of arm copied ({copied})" in of_copied
+    assert "arm hub (someone/adapter)" in of_hub
+    assert check_not_trained_on(base, demo_tasks()) == []
 
 
 def test_the_trainings_that_an_adapter_continues_are_checked_too(tmp_path):

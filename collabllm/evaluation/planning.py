@@ -253,7 +253,7 @@ def _changes(plan: Plan, before: Plan) -> Iterator[str]:
 
 
 def _deciding(plan: Plan) -> dict[str, str]:
-    """Return what the primary outcomes follow from, in words."""
+    """Return what the primary outcomes and their values follow from, in words."""
     return {
         "primary outcomes were": ", ".join(map(str, plan.primary)),
         "clusters were": plan.cluster_by,
@@ -268,6 +268,8 @@ def _deciding(plan: Plan) -> dict[str, str]:
         },
         **{f"prompt {name} was": text for name, text in plan.prompt_hashes.items()},
         **{f"metric {name} was": text for name, text in plan.signatures.items()},
+        **({"commit was": plan.commit} if plan.commit else {}),
+        **{f"version of {name} was": number for name, number in plan.versions.items()},
     }
 
 

@@ -471,6 +471,18 @@ def test_choices_that_could_follow_the_results_are_told(tmp_path):
         assert change in told
 
 
+def test_results_of_another_commit_or_version_are_told():
+    before = make_plan(["base"], ["u"], [0], 6)
+    versions = {**before.versions, "torch": "2.14.0", "openai": "3.0"}
+
+    notes = list(_changes(replace(before, commit="4567def", versions=versions), before))
+
+    assert [note.partition(" after ")[0] for note in notes] == [
+        "The commit was 0123abc and was changed to 4567def",
+        "The version of torch was 2.13.0 and was changed to 2.14.0",
+    ]
+
+
 def test_a_training_that_joins_an_arm_after_the_results_is_told(tmp_path):
     def plan(*seeds):
         arm = ArmInfo("sft", list(seeds), [f"outputs/{seed}" for seed in seeds], "default", "m")

@@ -19,6 +19,8 @@ from collabllm.evaluation.hypotheses import (
     correct,
     first_levels,
     p_value_of,
+    reachable_level,
+    smallest_of_mcnemar,
     smallest_possible,
 )
 from collabllm.evaluation.measures import BUILT_IN, DESCRIPTIVE, direction
@@ -304,6 +306,9 @@ def _detectable(d: Difference, level: float) -> float | None:
         return None
     if smallest_possible(d.num_clusters, d.test) >= level:
         return None
+    if d.test == "McNemar":  # the interval of few rare events says little of others' spread
+        return smallest_of_mcnemar(d.reference_mean, d.num_tasks, level)
+    level = reachable_level(d.num_clusters, d.test, level)
     return smallest_detectable((d.high - d.low) / 2, d.num_clusters - 1, level=level)
 
 

@@ -1,5 +1,6 @@
 """Tests of paired differences, and their correction over all that a report shows."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import stdtrit
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from collabllm.evaluation.statistics import (
     MIN_UNITS,
@@ -154,6 +155,44 @@ def smallest_possible(num_clusters: int, test: str) -> float:
     least = 2.0 ** (1 - num_clusters)
     is_exact = test == "McNemar" or num_clusters <= _EXACT_UNITS
     return least if is_exact else max(least, 1 / (_NUM_FLIPS + 1))
+
+
+def reachable_level(num_clusters: int, test: str, level: float) -> float:
+    """Return the greatest p-value below a level that a test of so few clusters can give."""
+    if test != "sign flips" or num_clusters > _EXACT_UNITS:
+        return level
+    step = 2.0 ** (1 - num_clusters)
+    return (math.ceil(level / step) - 1) * step
+
+
+def smallest_of_mcnemar(
+    share: float, num_tasks: int, level: float, power: float = 0.8
+) -> float | None:
+    """Return the smallest true difference that McNemar's exact test finds with this power.
+
+    Args:
+        share: Share of the reference; the other arm's is as much further from the nearer end, task
+            by task independent of it.
+        num_tasks: Tasks with one conversation of each arm.
+        level: Level of the test.
+        power: Wanted power, in (0, 1).
+
+    Returns:
+        In (0, 1]; None where not even the greatest difference is found so often.
+    """
+    share = min(share, 1 - share)
+    apart = np.arange(num_tasks + 1)  # tasks in which the arms differ
+    needed = binom.isf(level / 2, apart, 0.5)  # that many wins are not enough
+
+    def excess(difference: float) -> float:
+        other = share + difference
+        wins, losses = other * (1 - share), share * (1 - other)
+        found = binom.sf(needed, apart, wins / (wins + losses))
+        return float(binom.pmf(apart, num_tasks, wins + losses) @ found) - power
+
+    if excess(1 - share) < 0:
+        return None
+    return float(brentq(excess, 1e-9, 1 - share, xtol=1e-4))
 
 
 def correct(p_values: Sequence[float], primary: Sequence[bool]) -> list[float]:

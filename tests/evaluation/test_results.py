@@ -405,6 +405,20 @@ def test_what_does_not_apply_to_a_finished_conversation_is_not_called_not_run():
     ) in results.notes
 
 
+def test_what_could_be_shown_of_a_binary_outcome_is_what_its_test_would_find():
+    plan = make_plan()
+
+    def value(arm, task, *_):
+        return float(arm == "sft" and task < 3)
+
+    results = analysed(plan, scores_of(plan, value))
+
+    (m,) = results.primary_differences()
+    # At 0.045 six of eight tasks must differ, all one way; at 0.801 each they do in 80%.
+    assert (m.test, m.reference_mean) == ("McNemar", 0.0)
+    assert m.smallest_detectable == pytest.approx(0.801, abs=0.001)
+
+
 def test_few_tasks_show_nothing_however_many_trainings_there_are():
     def value(arm, task, user, seed, rollout):
         return 0.1 + (0.5 + 0.01 * (task + (seed == "s1")) % 3) * (arm == "sft")

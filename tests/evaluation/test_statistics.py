@@ -12,6 +12,8 @@ from collabllm.evaluation.hypotheses import (
     first_levels,
     mcnemar,
     p_value_of,
+    reachable_level,
+    smallest_of_mcnemar,
     smallest_possible,
 )
 from collabllm.evaluation.hypotheses import sign_flip_test as flip
@@ -215,6 +217,29 @@ def test_the_smallest_difference_that_could_be_shown():
     # Many tasks: (1.95996 + 0.84162) / 1.95996 of the half width.
     assert smallest_detectable(0.1, 1e6) == pytest.approx(0.14294, abs=1e-4)
     assert smallest_detectable(0.1, 1e6, level=0.01) > 0.14294
+
+
+@pytest.mark.parametrize(("number", "share"), [(28, 0.05), (28, 0.95), (60, 0.2), (200, 0.5)])
+def test_what_could_be_shown_of_rare_events_is_found_four_times_in_five(number, share):
+    level, random_ = 0.0225, np.random.default_rng(0)
+
+    difference = smallest_of_mcnemar(share, number, level)
+
+    other = share + difference if share <= 0.5 else share - difference
+    draws = random_.random((2, 2_000, number)) < np.array([other, share])[:, None, None]
+    found = [mcnemar(values) < level for values in draws[0].astype(float) - draws[1]]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+def test_few_tasks_could_show_nothing_of_what_is_right_or_wrong():
+    assert smallest_of_mcnemar(0.5, 7, 0.0225) is None
+
+
+def test_the_level_of_few_clusters_is_one_that_their_test_can_reach():
+    # Of 2^8 patterns two are the rarest: p-values are multiples of 1/128.
+    assert reachable_level(8, "sign flips", 0.0225) == 2 / 128
+    assert reachable_level(8, "McNemar", 0.0225) == 0.0225
+    assert reachable_level(14, "sign flips", 0.0225) == 0.0225
 
 
 def test_the_noise_floor_is_the_spread_of_whole_repeats():

@@ -24,6 +24,7 @@ _LOCK_FILE = ".run.lock"
 CONVERSATIONS = "conversations"
 """Folder of the transcripts that online training writes on its way."""
 _RESULTS = ("adapter_model.safetensors", "metrics.json")
+_ADAPTER = ("adapter_model.safetensors", "adapter_config.json", "README.md")
 
 Progress = Literal["prepared", "started", "trained"]
 
@@ -157,14 +158,21 @@ def own_folder(folder: Path) -> Iterator[None]:
             folder.rmdir()  # where nothing was written
 
 
-def clear_folder(folder: Path) -> None:
-    """Remove another run's checkpoints, name and transcripts, which would pass for this one's."""
+def clear_folder(folder: Path, lora_path: str | None = None) -> None:
+    """Remove another run's results, name and transcripts, which would pass for this one's.
+
+    Args:
+        folder: The output folder.
+        lora_path: The adapter that this run starts from; it stays where it is the one in `folder`.
+    """
     for checkpoint in list_checkpoints(folder):
         shutil.rmtree(checkpoint)
     for kind in ("held_out", "sample"):
         for file in (folder / CONVERSATIONS).glob(f"{kind}-*.jsonl"):
             file.unlink()
-    (folder / _FACTS_FILE).unlink(missing_ok=True)
+    is_start = lora_path is not None and Path(lora_path).resolve() == folder.resolve()
+    for name in (_FACTS_FILE, "metrics.json", *(() if is_start else _ADAPTER)):
+        (folder / name).unlink(missing_ok=True)
 
 
 def add_run_facts(folder: Path, **facts: str | None) -> None:

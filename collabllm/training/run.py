@@ -200,7 +200,7 @@ def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
 def _open_folder(run: Run) -> None:
     """Take the output folder, the Hub's repository and the W&B run, and write the settings."""
     if run.settings.overwrite_output_dir and not run.checkpoint:
-        clear_folder(run.folder)
+        clear_folder(run.folder, run.settings.lora_path)
     if run.hub:
         create_repository(run.hub)
     card.write_train_config(run.folder, run.settings, run.given, run.method.name)

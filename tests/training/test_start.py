@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,13 @@ from transformers import AutoConfig
 
 from collabllm import models
 from collabllm.training import data
-from collabllm.training.checkpoints import find_checkpoint, list_checkpoints, own_folder
+from collabllm.training.checkpoints import (
+    clear_folder,
+    find_checkpoint,
+    is_finished,
+    list_checkpoints,
+    own_folder,
+)
 from collabllm.training.data import TrainingData
 from collabllm.training.dpo import DPO
 from collabllm.training.preflight import Preflight
@@ -239,6 +246,35 @@ def test_an_overwritten_run_leaves_no_checkpoint_to_resume_from(sft_flags, tmp_p
     main(sft_flags(save_strategy="steps", save_steps=1, max_steps=1, overwrite_output_dir=True))
 
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-1"]
+
+
+def test_an_overwritten_run_that_is_killed_leaves_no_results_of_the_one_before(
+    sft_flags, tmp_path, monkeypatch
+):
+    folder = tmp_path / "run"
+    main(sft_flags(max_steps=1))
+    assert is_finished(folder)
+
+    monkeypatch.setattr("collabllm.training.run._train", lambda *_: sys.exit(1))
+    with pytest.raises(SystemExit):
+        main(sft_flags(max_steps=2, overwrite_output_dir=True))
+
+    assert not is_finished(folder)
+    assert not list(folder.glob("adapter_*"))
+    assert not (folder / "README.md").exists()
+
+
+def test_an_overwritten_adapter_stays_where_the_run_starts_from_it(tmp_path):
+    for name in ("adapter_model.safetensors", "adapter_config.json", "metrics.json"):
+        (tmp_path / name).touch()
+
+    clear_folder(tmp_path, str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+    }
+    clear_folder(tmp_path, "org/adapter")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_another_training_writes_is_refused(sft_flags, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,10 +142,12 @@ def push_folder(folder: Path, hub: HubTarget, message: str, allow: Sequence[str]
             commit_message=message,
         )
     except (OSError, _http_error()) as error:
+        words = ["hf", "upload", hub.repo_id, str(folder), "--repo-type", hub.repo_type]
+        for name in allow:
+            words += ["--include", name] if any(folder.glob(name)) else []
         raise ConnectionError(
             f"The upload to {hub.repo_id} failed ({type(error).__name__}). All is safe in "
-            f"{folder}; upload it with: hf upload {hub.repo_id} {folder} --repo-type "
-            f"{hub.repo_type}"
+            f"{folder}; upload it with: {shlex.join(words)}"
         ) from None
     logger.info("Pushed to %s.", hub.repo_id)
 

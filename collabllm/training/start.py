@@ -127,8 +127,10 @@ _HAVE_FLAGS = {
     "dtype",
     "quantization_config",
     "revision",
+    "token",
     "torch_dtype",
     "trust_remote_code",
+    "use_auth_token",
 }
 _NOT_KEPT = ("output_dir", "run_name", "resume_from_checkpoint")
 
@@ -163,7 +165,8 @@ def _build_config(method: Method, settings: TrainingSettings, given: dict[str, A
     if doubled:
         raise ValueError(
             f"--model_init_kwargs must not have {', '.join(doubled)}: give --dtype, "
-            "--load_in_4bit, --attn_implementation, --model_revision or --trust_remote_code."
+            "--load_in_4bit, --attn_implementation, --model_revision or --trust_remote_code, and "
+            "a token by HF_TOKEN, since the card shows these settings."
         )
     if config.n_gpu > 1:
         logger.warning(

@@ -175,6 +175,7 @@ def test_flash_attention_is_taken_where_it_works(
         ({"gradient_accumulation_steps": 0}, "--gradient_accumulation_steps must be at least 1"),
         ({"use_liger_kernel": "true"}, "--use_liger_kernel needs a package: pip install liger"),
         ({"model_init_kwargs": '{"dtype": "auto"}'}, "must not have dtype: give --dtype"),
+        ({"model_init_kwargs": '{"token": "hf_x"}'}, "must not have token: .*a token by HF_TOKEN"),
     ],
 )
 def test_what_would_fail_with_the_weights_or_the_first_step_ends_before(sft_flags, flags, says):

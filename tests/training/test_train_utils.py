@@ -157,6 +157,9 @@ def test_a_failed_upload_says_where_the_adapter_is(hub, adapter):
     with pytest.raises(ConnectionError, match="safe in .*hf upload ada/run .*model") as error:
         push_folder(adapter, target, "Upload adapter", UPLOADED)
 
+    assert str(error.value).endswith(
+        "--repo-type model --include adapter_model.safetensors --include README.md"
+    )
     assert SECRET not in str(error.value)
     assert (adapter / "adapter_model.safetensors").is_file()
 

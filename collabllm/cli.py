@@ -15,6 +15,7 @@ from collabllm.errors import CollabLLMError, IncompleteRunError
 _INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 _in_script = False
 _in_larger_run = False
+_SECRET = "hub_token"
 
 
 def go_on_with(**settings: object) -> str:
@@ -28,10 +29,15 @@ def go_on_with(**settings: object) -> str:
     if not _in_script:
         added = ", ".join(f"{name}={value!r}" for name, value in settings.items())
         return f"Go on with the same call and {added}."
-    words = ["python", sys.argv[0], *_without(sys.argv[1:], settings)]
+    flags: list[str] = []
     for name, value in settings.items():
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return f"Go on with: {shlex.join(words)}"
+        flags += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the launcher's own words are not known here
+        return f"Go on with the same launch command, with {shlex.join(flags)}"
+    kept = _without(sys.argv[1:], {*settings, _SECRET})
+    had_secret = kept != _without(sys.argv[1:], settings)
+    command = shlex.join([sys.executable, sys.argv[0], *kept, *flags])
+    return f"Go on with: {command}" + (f"\n(and --{_SECRET} as before)" if had_secret else "")
 
 
 @contextmanager

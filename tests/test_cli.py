@@ -86,20 +86,32 @@ def test_ctrl_c_ends_a_process_with_130():
     assert "Traceback" not in text
 
 
-def test_the_command_that_goes_on_replaces_what_was_given(monkeypatch):
-    words = "train.py --output-dir=old --push_to_hub true --resume_from_checkpoint auto --lora_r 4"
+def said_by(words: str, monkeypatch) -> str:
     monkeypatch.setattr(sys, "argv", words.split())
-    said = []
-
+    said: list[str] = []
     with pytest.raises(SystemExit):
         run_script(
             lambda: said.append(go_on_with(output_dir="a run", resume_from_checkpoint="true"))
         )
+    return said[0]
 
-    assert said == [
-        "Go on with: python train.py --push_to_hub true --lora_r 4 --output_dir 'a run' "
+
+def test_the_command_that_goes_on_replaces_what_was_given(monkeypatch):
+    words = "train.py --output-dir=old --push_to_hub true --resume_from_checkpoint auto --lora_r 4"
+    command = (
+        f"Go on with: {sys.executable} train.py --push_to_hub true --lora_r 4 --output_dir 'a run' "
         "--resume_from_checkpoint true"
-    ]
+    )
+
+    assert said_by(words, monkeypatch) == command
+    assert said_by(f"{words} --hub_token hf_x", monkeypatch) == (
+        f"{command}\n(and --hub_token as before)"
+    )
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert said_by(words, monkeypatch) == (
+        "Go on with the same launch command, with --output_dir 'a run' "
+        "--resume_from_checkpoint true"
+    )
     assert go_on_with(resume=True) == "Go on with the same call and resume=True."
     with larger_run():
         assert go_on_with(resume=True) == "Go on with the same call."

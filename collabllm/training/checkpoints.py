@@ -175,8 +175,8 @@ def clear_folder(folder: Path, lora_path: str | None = None) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def add_run_facts(folder: Path, **facts: str | None) -> None:
-    """Write what a run that goes on keeps: its name, its repository, its W&B run."""
+def add_run_facts(folder: Path, **facts: str | int | None) -> None:
+    """Write what a run that goes on keeps: its name, repository, W&B run, number of processes."""
     facts = {**read_run_facts(folder), **facts}
     write_text(folder / _FACTS_FILE, json.dumps(facts, indent=2) + "\n")
 

@@ -204,10 +204,18 @@ def _open_folder(run: Run) -> None:
     if run.hub:
         create_repository(run.hub)
     card.write_train_config(run.folder, run.settings, run.given, run.method.name)
-    name = run.config.run_name
-    facts = {"run_name": name, "hub_model_id": run.hub.repo_id if run.hub else None}
+    known = read_run_facts(run.folder) if run.config.resume_from_checkpoint else {}
+    name, num_processes = run.config.run_name, run.config.world_size
+    before = known.get("num_processes", num_processes)
+    if before != num_processes:
+        logger.warning(
+            "The run had %d processes and has %d now: a step takes another number of rows.",
+            before,
+            num_processes,
+        )
+    facts: dict[str, Any] = {"run_name": name, "num_processes": num_processes}
+    facts["hub_model_id"] = run.hub.repo_id if run.hub else None
     if "wandb" in run.config.report_to:
-        known = read_run_facts(run.folder) if run.config.resume_from_checkpoint else {}
         facts["wandb_run_id"] = open_wandb_run(name, known.get("wandb_run_id"))
     add_run_facts(run.folder, **facts)
 

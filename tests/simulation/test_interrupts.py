@@ -50,7 +50,7 @@ def test_ctrl_c_says_what_is_kept_and_the_command_that_goes_on(script, tmp_path)
     assert last.startswith("Interrupted: ")
     assert f"are kept in {file}" in last
     given = shlex.join(shlex.split(words))
-    assert last.endswith(f"Go on with: python scripts/{script}.py {given} --resume")
+    assert last.endswith(f"Go on with: {sys.executable} scripts/{script}.py {given} --resume")
 
 
 def test_a_server_that_refuses_the_key_ends_the_run_at_once(tmp_path):

@@ -131,7 +131,7 @@ def command_that_goes_on(output: str) -> list[str]:
     """Read the last command that a stopped run has printed; return its flags."""
     command = output.split("Go on with: ")[-1].splitlines()[0]
     python, script, *flags = shlex.split(command)
-    assert (python, script) == ("python", "scripts/train_sft.py")
+    assert (python, script) == (sys.executable, "scripts/train_sft.py")
     return flags
 
 

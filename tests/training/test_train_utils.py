@@ -127,16 +127,18 @@ def test_a_run_that_stops_in_preflight_creates_no_repository(hub, sft_flags):
     assert hub.created == []
 
 
-def test_a_resumed_run_keeps_name_and_repository(hub, sft_flags, tmp_path):
+def test_a_resumed_run_keeps_name_and_repository(hub, sft_flags, tmp_path, caplog):
     settings = {"push_to_hub": "true", "save_strategy": "steps", "save_steps": 1, "max_steps": 2}
     main(sft_flags(run_name="my-run", **settings))
     first = json.loads((tmp_path / "run/run.json").read_text())
+    (tmp_path / "run/run.json").write_text(json.dumps({**first, "num_processes": 2}))
     (tmp_path / "run/metrics.json").unlink()
 
     main(sft_flags(resume_from_checkpoint="auto", **settings))
 
+    assert "The run had 2 processes and has 1 now" in caplog.text
     assert json.loads((tmp_path / "run/run.json").read_text()) == first
-    assert first == {"run_name": "my-run", "hub_model_id": "ada/my-run"}
+    assert first == {"run_name": "my-run", "hub_model_id": "ada/my-run", "num_processes": 1}
     assert {repository["name"] for repository in hub.created} == {"my-run"}
     assert "adapter_model.safetensors" in hub.files
     assert not [name for name in hub.files if "checkpoint" in name or "run.json" in name]

@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from collabllm import __version__
+from collabllm.data_processing.tokenization import render_chat
 from collabllm.files import write_text
 from collabllm.hub import HubTarget
+from collabllm.messages import Message, fold_system, with_system_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +74,14 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
 
 
+def build_example(system_prompt: str | None, tokenizer: "PreTrainedTokenizerBase") -> list[Message]:
+    """Return a conversation for the card's code, in the form that the plain chat template takes."""
+    user = Message(role="user", content="Help me plan a party.")
+    chat = with_system_prompt([user], system_prompt)
+    folded = fold_system(chat)
+    return folded if render_chat(chat, tokenizer) == render_chat(folded, tokenizer) else chat
+
+
 def write_card(
     folder: Path,
     settings: Any,
@@ -78,6 +91,7 @@ def write_card(
     hub: HubTarget | None,
 ) -> None:
     """Write the model card (README.md) of an adapter."""
+    why_none = "Not measured." if settings.eval_ratio else "No tasks were held out (eval_ratio 0)."
     rows = [
         f"| {name} | {before[name]:.4f} | {after[name]:.4f} |"
         for name in before
@@ -110,11 +124,11 @@ is missing and uses what was said. Trained with CollabLLM {facts["made_by"]}
 {settings_text}
 
 ## Evaluation on held-out tasks
-{evaluation if rows else "No tasks were held out (eval_ratio 0)."}
+{evaluation if rows else why_none}
 
 ## How to load it
 ```python
-{_loading_code(settings, hub.repo_id if hub else "PATH/TO/THIS/FOLDER", facts["bundled"])}
+{_loading_code(settings, hub.repo_id if hub else "PATH/TO/THIS/FOLDER", facts)}
 ```
 
 Versions: {versions}. `{CONFIG_FILE}` runs the same training again.
@@ -122,29 +136,33 @@ Versions: {versions}. `{CONFIG_FILE}` runs the same training again.
     write_text(folder / "README.md", text)
 
 
-def _loading_code(settings: Any, where: str, bundled: bool) -> str:
+def _loading_code(settings: Any, where: str, facts: Mapping[str, Any]) -> str:
     """Write the code that loads the adapter and answers under the prompt it was trained with."""
     model = settings.hf_model_path
-    if bundled:
+    if facts["bundled"]:
         load = f"""from transformers import AutoTokenizer
 
 from collabllm.models import load_base_model
 
 base = load_base_model("{model}")"""
     else:
+        other = settings.model_revision != "main"
+        revision = f'revision="{settings.model_revision}", ' if other else ""
         load = f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained("{model}", dtype="auto", device_map="auto")"""
-    prompt = ""
-    if settings.system_prompt:
-        prompt = f"""
-    {{"role": "system", "content": {settings.system_prompt!r}}},"""
+base = AutoModelForCausalLM.from_pretrained(
+    "{model}", {revision}dtype="auto", device_map="auto"
+)"""
+    messages = "\n".join(
+        f'    {{"role": "{message["role"]}", "content": {message["content"]!r}}},'
+        for message in facts["messages"]
+    )
     return f'''from peft import PeftModel
 {load}
 tokenizer = AutoTokenizer.from_pretrained("{where}")
 model = PeftModel.from_pretrained(base, "{where}")
-messages = [{prompt}
-    {{"role": "user", "content": "Help me plan a party."}},
+messages = [
+{messages}
 ]
 inputs = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True, return_tensors="pt", return_dict=True

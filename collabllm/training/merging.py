@@ -56,15 +56,18 @@ def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> Mer
     target = Path(output_dir).expanduser()
     if target.exists() and any(target.iterdir()):
         raise FileExistsError(f"{target} is not empty; choose another --output_dir.")
-    base = base or _find_base(adapter, read_adapter_config(adapter))
+    revision = "main"
+    if base is None:
+        base, revision = _find_base(adapter, read_adapter_config(adapter))
     import torch  # only now, so that a wrong name is told at once
 
     from collabllm.models import choose_dtype, load_adapter, load_base_model, load_tokenizer
 
-    model = load_base_model(base, dtype=None if torch.cuda.is_available() else torch.float32)
+    dtype = None if torch.cuda.is_available() else torch.float32
+    model = load_base_model(base, dtype=dtype, revision=revision)
     if getattr(model, "is_quantized", False):
         raise ValueError(f"{base} is a quantized copy; give the 16-bit base with --hf_model_path.")
-    tokenizer = load_tokenizer(base, adapter=adapter)
+    tokenizer = load_tokenizer(base, adapter=adapter, revision=revision)
     ids = tokenizer(_PROBE, return_tensors="pt").input_ids.to(model.device)  # [1, seq]
     with torch.no_grad():
         plain = model.eval()(input_ids=ids).logits.float()
@@ -83,12 +86,13 @@ def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> Mer
     )
 
 
-def _find_base(adapter: str, config: Mapping[str, Any]) -> str:
-    """Read the base's name; the run's own configuration knows the bundled model by name."""
+def _find_base(adapter: str, config: Mapping[str, Any]) -> tuple[str, str]:
+    """Read the base's name and revision; the run's own configuration knows them best."""
     file = Path(adapter).expanduser() / "train_config.yaml"
     if file.is_file():
-        return str(load_config(file)["hf_model_path"])
+        settings = load_config(file)
+        return str(settings["hf_model_path"]), str(settings.get("model_revision", "main"))
     name = config.get("base_model_name_or_path")
     if not name:
         raise ValueError(f"{adapter} does not name its base model; give it with --hf_model_path.")
-    return str(name)
+    return str(name), "main"

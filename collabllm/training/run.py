@@ -284,6 +284,7 @@ def _leave_results(
         "bundled": run.settings.hf_model_path == BUNDLED_MODEL,
         "settings": {**asdict(run.settings), **run.given},
         "data": data.facts,
+        "messages": card.build_example(run.settings.system_prompt, run.tokenizer),
     }
     card.write_card(run.folder, run.settings, facts, before, after, run.hub)
     card.write_metrics(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM
 
 from collabllm.models import load_adapter, load_base_model
@@ -37,3 +38,16 @@ def test_merging_does_not_overwrite(sft_flags, tmp_path):
 def test_a_folder_without_an_adapter_is_refused(tiny_model, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no adapter"):
         merge(f"--lora_path {tiny_model} --output_dir {tmp_path}/m".split())
+
+
+def test_an_adapter_is_merged_into_the_revision_that_it_was_trained_on(tmp_path, monkeypatch):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/m"}')
+    settings = {"hf_model_path": "org/m", "model_revision": "v2"}
+    (tmp_path / "train_config.yaml").write_text(yaml.safe_dump(settings))
+
+    def load(base, **options):
+        raise RuntimeError(f"{base} {options['revision']}")
+
+    monkeypatch.setattr("collabllm.models.load_base_model", load)
+    with pytest.raises(RuntimeError, match="org/m v2"):
+        merge(["--lora_path", str(tmp_path), "--output_dir", str(tmp_path / "merged")])

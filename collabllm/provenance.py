@@ -105,6 +105,7 @@ def refuse_changes(
     now: Mapping[str, Any],
     ignored: Iterable[str] = (),
     what: str = "",
+    flag: str = "--resume",
 ) -> None:
     """Compare settings of a run with those it is to go on with.
 
@@ -117,6 +118,6 @@ def refuse_changes(
     for name in sorted((set(before) & set(now)) - set(ignored)):
         if before.get(name) != now.get(name):
             raise ValueError(
-                f"--resume: {what}{name} was {before.get(name)!r} and is {now.get(name)!r} now; "
+                f"{flag}: {what}{name} was {before.get(name)!r} and is {now.get(name)!r} now; "
                 "use the former value, or another --output_dir."
             )

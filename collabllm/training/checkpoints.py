@@ -175,8 +175,8 @@ def clear_folder(folder: Path, lora_path: str | None = None) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def add_run_facts(folder: Path, **facts: str | int | None) -> None:
-    """Write what a run that goes on keeps: its name, repository, W&B run, number of processes."""
+def add_run_facts(folder: Path, **facts: Any) -> None:
+    """Write what a run that goes on keeps or is compared with; JSON values by name."""
     facts = {**read_run_facts(folder), **facts}
     write_text(folder / _FACTS_FILE, json.dumps(facts, indent=2) + "\n")
 

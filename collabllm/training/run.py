@@ -32,6 +32,7 @@ from collabllm.training.checkpoints import (
 )
 from collabllm.training.data import TrainingData, prepare_once
 from collabllm.training.method import Method, Scores
+from collabllm.training.resuming import check_data, count_data
 from collabllm.training.schedule import plan_evaluation
 from collabllm.training.settings import TrainingSettings, split_arguments
 
@@ -174,7 +175,7 @@ def _run(method: Method, settings: TrainingSettings | None, arguments: Mapping[s
 def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
     """Evaluate, train, evaluate again, and write what the run leaves behind."""
     if run.is_main:
-        _open_folder(run)
+        _open_folder(run, data.facts)
     run.progress = "started"
     before, replies_before = _evaluate(trainer, run, data, "before")
     trainer.log(data.preflight.to_metrics())
@@ -197,8 +198,10 @@ def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
     return run.folder
 
 
-def _open_folder(run: Run) -> None:
+def _open_folder(run: Run, data_facts: Mapping[str, Any]) -> None:
     """Take the output folder, the Hub's repository and the W&B run, and write the settings."""
+    if run.checkpoint:
+        check_data(run.checkpoint, data_facts)
     if run.settings.overwrite_output_dir and not run.checkpoint:
         clear_folder(run.folder, run.settings.lora_path)
     if run.hub:
@@ -214,6 +217,7 @@ def _open_folder(run: Run) -> None:
             num_processes,
         )
     facts: dict[str, Any] = {"run_name": name, "num_processes": num_processes}
+    facts["data"] = count_data(data_facts)
     facts["hub_model_id"] = run.hub.repo_id if run.hub else None
     if "wandb" in run.config.report_to:
         facts["wandb_run_id"] = open_wandb_run(name, known.get("wandb_run_id"))

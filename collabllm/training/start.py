@@ -23,6 +23,7 @@ from collabllm.training.checkpoints import (
     wants_to_resume,
 )
 from collabllm.training.method import Method
+from collabllm.training.resuming import check_settings
 from collabllm.training.run import Run
 from collabllm.training.settings import TrainingSettings
 from collabllm.training.sharding import find_sharding
@@ -78,13 +79,16 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
         config.chat_template_path = None  # the tokenizer has it: one template for all
     checkpoint = find_checkpoint(config.resume_from_checkpoint, config.output_dir)
     check_checkpoint(settings, checkpoint)
+    given = {n: to_number(fields[n]) for n in fields if n not in SECRET_FIELDS + _NOT_KEPT}
+    if checkpoint:
+        check_settings(checkpoint, settings, given, method.config_class)
     is_main = PartialState().is_main_process
     hub = _check_logins(settings, config) if is_main else None
     return Run(
         method=method,
         settings=settings,
         config=config,
-        given={n: to_number(fields[n]) for n in fields if n not in SECRET_FIELDS + _NOT_KEPT},
+        given=given,
         tokenizer=tokenizer,
         dtype=dtype,
         sharding=find_sharding(config),

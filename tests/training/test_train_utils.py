@@ -138,6 +138,7 @@ def test_a_resumed_run_keeps_name_and_repository(hub, sft_flags, tmp_path, caplo
 
     assert "The run had 2 processes and has 1 now" in caplog.text
     assert json.loads((tmp_path / "run/run.json").read_text()) == first
+    assert first.pop("data")["rows"] == 144
     assert first == {"run_name": "my-run", "hub_model_id": "ada/my-run", "num_processes": 1}
     assert {repository["name"] for repository in hub.created} == {"my-run"}
     assert "adapter_model.safetensors" in hub.files

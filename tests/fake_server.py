@@ -41,7 +41,7 @@ class FakeServer:
         self.headers: list[dict] = []
         self.delivered: Counter[tuple[str, str]] = Counter()
         self.injected: Counter[str] = Counter()
-        self.reject = None  # (status, message) for requests that match a predicate
+        self.reject = None  # (status, message[, headers]) for requests that match a predicate
         self.streams = True
         self.piece_s = 0.0  # between the pieces of a streamed answer
         self.breaks = 0  # so many streamed answers end after their first piece
@@ -90,7 +90,7 @@ class FakeServer:
         if self.delay_s:
             time.sleep(self.delay_s)
         if self.reject and (refusal := self.reject(body)):
-            return self.send(handler, refusal[0], json.dumps(refusal[1]).encode())
+            return self.send(handler, refusal[0], json.dumps(refusal[1]).encode(), *refusal[2:])
         if fault == "429_retry_after":
             return self.send(handler, 429, b'{"error": {}}', {"retry-after": "0.05"})
         if fault in ("429", "500"):

@@ -189,7 +189,7 @@ class OpenAIClient:
         request = {**request, **(STREAM if on_completion else {})}
         failures = 0
         while True:
-            server, sent, pause_s = pool.choose(affinity), self._refused.adapt(request), None
+            server, sent, is_up = pool.choose(affinity), self._refused.adapt(request), False
             try:
                 completion = await self._send(server, sent, role, on_completion)
             except StatusError as error:
@@ -198,6 +198,9 @@ class OpenAIClient:
                 if not await self.adapters.restore(server, request["model"], error):
                     _raise_if_lasting(error, server.address, request["model"])
                 failure, pause_s = describe_failure(error, self._timeout_s), error.retry_after_s
+                if pause_s is not None:
+                    server.pause.extend(pause_s)
+                    is_up = error.status < 500
             except (httpx2.HTTPError, TimeoutError, UnreadableAnswerError) as error:
                 failure = describe_failure(error, self._timeout_s)
             else:
@@ -207,10 +210,8 @@ class OpenAIClient:
             failures += 1
             if failures > max_retries:
                 raise ServerError(f"{server.address} failed {failures} times; last: {failure}.")
-            if pause_s is not None:
-                server.pause.extend(pause_s)
-                continue
-            pool.failed(server)
+            if not is_up:
+                pool.failed(server)
             if not pool.has_other(server):
                 await asyncio.sleep(backoff_s(failures))
 

@@ -291,7 +291,8 @@ def test_callers_come_back_from_a_pause_one_by_one(monkeypatch):
     assert max(ends) - min(ends) > 0.05
 
 
-def test_a_server_that_comes_back_after_a_while_is_waited_for(monkeypatch):
+@pytest.mark.parametrize("headers", [{}, {"retry-after": "0"}])
+def test_a_server_that_comes_back_after_a_while_is_waited_for(monkeypatch, headers):
     """The pauses are shortened by a hundred; together they would have been minutes."""
     waited = []
 
@@ -303,7 +304,7 @@ def test_a_server_that_comes_back_after_a_while_is_waited_for(monkeypatch):
     monkeypatch.setattr("collabllm.servers.client.asyncio.sleep", sleep)
     with FakeServer(lambda body: "ok") as server:
         client = OpenAIClient(server.url, KEY)
-        server.reject = lambda body: (503, {"error": {}}) if sum(waited) < 130 else None
+        server.reject = lambda body: (429, {"error": {}}, headers) if sum(waited) < 130 else None
 
         assert ask(client).text == "ok"
     with pytest.raises(ServerError, match=r"failed 15 times; last: ConnectError"):

@@ -116,6 +116,19 @@ def test_a_run_over_three_servers_of_which_one_dies_and_comes_back(monkeypatch):
     assert a.delivered["m", "requests"] > 60  # 19 before it died
 
 
+def test_a_server_that_is_down_and_asks_to_wait_is_left_out():
+    async def many(client):
+        talks = ([{"role": "user", "content": str(i)}] for i in range(12))
+        return await asyncio.gather(*(client.complete(t, "m", role="user") for t in talks))
+
+    with FakeServer(lambda body: "ok") as down, FakeServer(lambda body: "ok") as up:
+        down.reject = lambda body: (503, {"error": {}}, {"retry-after": "0.1"})
+        answers = run(many(OpenAIClient([down.url, up.url], "k", max_retries=3)))
+
+    assert [answer.text for answer in answers] == ["ok"] * 12
+    assert down.requests
+
+
 def test_preflight_needs_one_server_of_several(caplog):
     with FakeServer(lambda body: "OK") as server:
         client = OpenAIClient([server.url, "http://127.0.0.1:9/v1"], "k", max_retries=0)

@@ -99,6 +99,7 @@ class OpenAIClient:
         keep_if: Callable[[Completion], bool] | None = None,
         affinity: str | None = None,
         on_completion: OnCompletion | None = None,
+        sample: int | None = None,
         **settings: Any,
     ) -> Completion:
         """Ask for one completion.
@@ -113,6 +114,7 @@ class OpenAIClient:
                 whose conversation begins alike.
             on_completion: Called with what has come so far, whenever there is more; after a
                 failure that passes it begins anew.
+            sample: Tells apart, in the cache alone, requests that are the same for the server.
             **settings: Of the chat completions API, in its older names (`max_tokens`); the fields
                 of `extra_body` are sent as they are.
 
@@ -134,6 +136,7 @@ class OpenAIClient:
             "server": self.address,
             "adapter": self.adapters.revisions.get(model, ""),
             "request": request,
+            **({} if sample is None else {"sample": sample}),
         }
         stored = self._cache.get(identity)
         if stored is not None:

@@ -8,6 +8,7 @@ from collabllm.errors import ReplayMissError
 from collabllm.event_loop import run
 from collabllm.servers.cache import ResponseCache
 from collabllm.servers.client import OpenAIClient
+from collabllm.simulation import OpenAIAssistant
 from tests.fake_server import FakeServer
 
 KEY = "sk-verysecret"
@@ -63,6 +64,18 @@ def test_an_adapter_loaded_anew_under_its_name_shares_no_answers(tmp_path):
     cache.close()
 
     assert answers == ["answer 1", "answer 2", "answer 1"]
+
+
+def test_replies_whose_seeds_are_not_sent_share_no_answers(tmp_path):
+    cache = ResponseCache(tmp_path / "c.sqlite", "record")
+    with FakeServer(lambda body: f"answer {len(server.requests)}") as server:
+        client = OpenAIClient(server.url, KEY, cache=cache)
+        assistant = OpenAIAssistant("m", client=client, seeds=False)
+        answers = [run(assistant.agenerate(HI, seed=seed)).text for seed in (1, 2, 1)]
+    cache.close()
+
+    assert answers == ["answer 1", "answer 2", "answer 1"]
+    assert not server.requests[0].keys() & {"seed", "sample"}
 
 
 def test_empty_and_unreadable_answers_are_asked_for_again(tmp_path):

@@ -99,8 +99,8 @@ class OpenAIAssistant(Assistant):
         on_completion: Callable[[Completion], None] | None = None,
     ) -> AssistantReply:
         settings: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
-        if seed is not None and self._seeds:
-            settings["seed"] = seed
+        if seed is not None:
+            settings["seed" if self._seeds else "sample"] = seed
         answer = await self.client.complete(
             merge_consecutive(messages),
             self.model,

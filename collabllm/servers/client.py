@@ -190,13 +190,17 @@ class OpenAIClient:
         pool = only or self._pool
         max_retries = min(self._max_retries, _PREFLIGHT_RETRIES) if only else self._max_retries
         request = {**request, **(STREAM if on_completion else {})}
-        failures = 0
+        failures, without_format = 0, False
         while True:
             server, sent, is_up = pool.choose(affinity), self._refused.adapt(request), False
             try:
                 completion = await self._send(server, sent, role, on_completion)
             except StatusError as error:
                 if self._refused.learn(sent, error):
+                    continue
+                if error.may_refuse_format(sent):
+                    del request["response_format"]  # one try tells whether it was that
+                    without_format = True
                     continue
                 if not await self.adapters.restore(server, request["model"], error):
                     _raise_if_lasting(error, server.address, request["model"])
@@ -208,6 +212,8 @@ class OpenAIClient:
                 failure = describe_failure(error, self._timeout_s)
             else:
                 pool.succeeded(server)
+                if without_format:
+                    self._refused.add(request["model"], "response_format")
                 return completion
             self._check()
             failures += 1

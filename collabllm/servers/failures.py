@@ -15,8 +15,8 @@ _PASSING_STATUSES = (408, 409, 425, 429)
 # OpenAI's codes for a setting that the model does not take, in contrast to a value out of range.
 _REFUSAL_CODES = ("unsupported", "unknown", "extra_forbidden")
 _REFUSAL_WORDS = re.compile(
-    r"unsupported|unrecogni[sz]ed|unknown|unexpected|not (?:supported|permitted|allowed)"
-    r"|does(?:n't| not) support",
+    r"unsupported|unrecogni[sz]ed|unknown|unexpected|unavailable"
+    r"|not (?:supported|permitted|allowed)|does(?:n't| not) support",
     re.IGNORECASE,
 )
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z_]{2,40}")
@@ -83,9 +83,15 @@ class StatusError(Exception):
         for sentence in re.split(r"[.;\n{}]\s*", self.message):
             if _REFUSAL_WORDS.search(sentence):
                 for name in names:
-                    if re.search(rf"(?<![\w.]){name}(?!\w)", sentence):
+                    spelled = name.replace("_", "[_ ]")
+                    if re.search(rf"(?<![\w.]){spelled}(?!\w)", sentence):
                         return name
         return None
+
+    def may_refuse_format(self, sent: Mapping[str, Any]) -> bool:
+        """Whether the form of the answer may be what is refused, though nothing says so."""
+        unexplained = self.status in (400, 422) and not self.param and not self.is_context_full
+        return unexplained and "response_format" in sent
 
     @property
     def label(self) -> str:

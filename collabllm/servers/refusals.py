@@ -28,12 +28,15 @@ class RefusedSettings:
     def learn(self, sent: Mapping[str, Any], error: StatusError) -> bool:
         """Remember the setting that the model does not take; True if it was among those sent."""
         name = error.refused_setting(sent)
-        if name is None:
-            return False
-        refused = self.by_model.setdefault(sent["model"], set())
+        if name is not None:
+            self.add(sent["model"], name)
+        return name is not None
+
+    def add(self, model: str, name: str) -> None:
+        """Remember a setting that a model does not take, and warn the first time."""
+        refused = self.by_model.setdefault(model, set())
         if name not in refused:
             refused.add(name)
             instead = REPLACEMENTS[name]
             how = f"with {instead}" if instead else "without it"
-            logger.warning("%s refuses %s; going on %s.", sent["model"], name, how)
-        return True
+            logger.warning("%s refuses %s; going on %s.", model, name, how)

@@ -143,6 +143,41 @@ def test_what_a_model_refuses_is_learned_once():
     assert server.requests[-1]["max_tokens"] == 9
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This response_format type is unavailable now",
+        "This model does not support response format `json_schema`.",
+        "Bad request",
+    ],
+)
+def test_a_form_that_a_server_refuses_in_any_words_is_left_out(message):
+    def reject(body):
+        error = {"message": message, "type": "invalid_request_error", "param": None}
+        return (400, {"error": error}) if "response_format" in body else None
+
+    with FakeServer(lambda body: "ok") as server:
+        server.reject = reject
+        client = OpenAIClient(server.url, KEY)
+        answers = [ask(client, response_format={"type": "json_schema"}).text for _ in range(2)]
+
+    assert answers == ["ok", "ok"]
+    assert len(server.requests) == 3
+    assert client.refused == {"m": {"response_format"}}
+
+
+def test_a_request_refused_with_and_without_a_form_says_nothing_of_the_form():
+    with FakeServer(lambda body: "ok") as server:
+        server.reject = lambda body: (400, {"error": {"message": "Bad request"}})
+        client = OpenAIClient(server.url, KEY)
+
+        with pytest.raises(ServerError, match=r"refused the request \(400\)"):
+            ask(client, response_format={"type": "json_schema"})
+
+    assert len(server.requests) == 2
+    assert client.refused == {}
+
+
 def test_no_more_requests_at_once_than_allowed():
     active, most = [0], [0]
 

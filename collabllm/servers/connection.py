@@ -28,6 +28,9 @@ class Connection:
         api_key: As in `OpenAIClient`.
         max_concurrency: Most requests at once.
         tokens_per_minute: Most tokens per minute; None for no limit.
+
+    Raises:
+        ValueError: If no request can carry the key.
     """
 
     def __init__(
@@ -39,7 +42,13 @@ class Connection:
     ) -> None:
         self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL).rstrip("/")
         self.pause = SharedPause()
-        self._api_key = api_key or os.environ.get("OPENAI_API_KEY") or "no-key"
+        key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError(
+                "The API key has a letter or a line break that no request can carry; set "
+                "OPENAI_API_KEY anew."
+            )
+        self._api_key = key or "no-key"
         self._max_concurrency = max_concurrency
         self._limiter = TokenLimiter(tokens_per_minute)
         # Sockets and locks belong to one event loop.
@@ -157,4 +166,6 @@ def describe_failure(error: Exception, timeout_s: float) -> str:
         return f"status {error.label}"
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_s:g} s"
-    return f"{type(error).__name__} ({error})" if str(error) else type(error).__name__
+    if isinstance(error, httpx2.LocalProtocolError) or not str(error):  # that one quotes headers
+        return type(error).__name__
+    return f"{type(error).__name__} ({error})"

@@ -6,7 +6,7 @@ from typing import Any
 
 from collabllm.servers.client import Address
 from collabllm.servers.settings import ServedSettings
-from collabllm.settings import Settings, setting
+from collabllm.settings import Settings, read_mapping, setting
 from collabllm.simulation.assistant.settings import AssistantSettings
 from collabllm.simulation.shards import ShardSettings
 from collabllm.simulation.user_models.registry import UserSpec, to_user_spec
@@ -39,9 +39,14 @@ class UserSettings(ServedSettings):
     )
 
     def __post_init__(self) -> None:
-        """Read the user, so that a wrong one is an error at once."""
+        """Read the user, so that a wrong one is an error at once; its address stands apart."""
         super().__post_init__()
         self.to_user_spec()
+        if not isinstance(self.user, UserSpec) and "base_url" in self.user:
+            user = read_mapping(self.user, "--user")
+            # An address decides nothing, and its password is not for headers.
+            self.user_base_url = user.pop("base_url", self.user_base_url)
+            self.user = user
 
     def models_behind_servers(self) -> list[tuple[str, Address, str]]:
         """Add the user's."""

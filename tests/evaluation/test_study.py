@@ -202,6 +202,9 @@ def test_an_arm_that_fails_can_be_asked_again_and_the_failure_is_kept(tmp_path):
     assert "walnut" not in failed.text
     assert [m["content"] for m in state["messages"]] == ["hi", "You said: hi"]
     assert [e["kind"] for e in read_answers(tmp_path)[1]][2:] == ["failure", "reply"]
+    export(tmp_path, tmp_path / "open.jsonl")
+    assert "secret name" in (tmp_path / "answers.jsonl").read_text()
+    assert "secret name" not in (tmp_path / "open.jsonl").read_text()
 
 
 def test_a_study_goes_on_only_as_it_was(tmp_path):

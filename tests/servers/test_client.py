@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 
+import httpx2
 import pytest
 
 from collabllm.errors import ContextFullError, CostLimitError, ServerError
 from collabllm.event_loop import run
 from collabllm.servers.client import OpenAIClient, shared_client
 from collabllm.servers.completion import read_completion
+from collabllm.servers.connection import describe_failure
 from collabllm.servers.process import free_port
 from collabllm.servers.usage import UsageLedger
 from tests.fake_server import FakeServer
@@ -395,6 +397,20 @@ def test_an_empty_account_is_not_retried():
             ask(OpenAIClient(server.url, KEY))
 
     assert len(server.requests) == 1
+
+
+def test_blanks_around_a_key_are_cut_and_one_that_cannot_be_sent_is_not_shown(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\r\n")
+    with FakeServer(lambda body: "ok") as server:
+        ask(OpenAIClient(server.url))
+        for key in (f"{KEY}\nx", f"{KEY}é"):
+            with pytest.raises(ValueError, match="set OPENAI_API_KEY anew") as error:
+                OpenAIClient(server.url, key)
+            assert KEY not in str(error.value)
+
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+    illegal = httpx2.LocalProtocolError(f"Illegal header value b'Bearer {KEY}'")
+    assert describe_failure(illegal, 1.0) == "LocalProtocolError"
 
 
 def test_preflight_names_address_and_cause(monkeypatch):

@@ -279,6 +279,17 @@ def test_a_run_goes_on_with_other_addresses_and_without_a_dead_one(three_servers
     assert "Going on without a server: http://127.0.0.1:9/v1 failed" in caplog.text
 
 
+def test_a_users_address_is_no_setting_and_its_password_is_not_written(tmp_path):
+    with FakeServer(answer) as server:
+        for address in (server.url.replace("http://", "http://bob:hunter2@"), server.url):
+            user = f"kind=openai,model=u,base_url={address}"
+            settings = given(server, tmp_path, user=user, user_base_url=None, resume=True)
+            assert len(simulate_chats(**settings)) == 3
+
+    texts = [file.read_text() for file in tmp_path.iterdir()]
+    assert not any("hunter2" in text for text in texts)
+
+
 def test_one_address_is_one_and_two_alike_are_refused():
     assert SimulationSettings(assistant_base_url=["http://a/v1"]).assistant_base_url == (
         "http://a/v1"

@@ -96,8 +96,8 @@ def open_answers(folder: Path) -> JsonLinesWriter:
 def export(folder: Path, target: Path) -> int:
     """Write all answers without what could tell who gave them.
 
-    Links and clock times stay behind: people have new numbers in random order, and times are
-    seconds since their own beginning. Texts are as people wrote them.
+    Links, clock times and texts of errors stay behind: people have new numbers in random order, and
+    times are seconds since their own beginning. Texts are as people wrote them.
 
     Returns:
         The number of people.
@@ -113,6 +113,7 @@ def export(folder: Path, target: Path) -> int:
     for number, events in enumerate(answers, start=1):
         for event in events:
             seconds = round(event["at"] - events[0]["at"], 1)
-            lines.append({**event, "person": number, "at": seconds})
+            told = {name: value for name, value in event.items() if name != "error"}
+            lines.append({**told, "person": number, "at": seconds})
     write_text(target, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return len(answers)

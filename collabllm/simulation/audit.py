@@ -18,7 +18,7 @@ _ROLE_FLIP = re.compile(
     r"(anything|something) else you'?d like)",
     re.IGNORECASE,
 )
-_JSON_REST = re.compile(r'"(thought|current_answer|slip|response)"\s*:|```json|^\s*\{\s*"')
+_JSON_REST = re.compile(r'"(thought|current_answer|slip|slipped|response)"\s*:|```json|^\s*\{\s*"')
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from string import Template
 from typing import Any
@@ -20,8 +19,6 @@ from collabllm.simulation.user_models.server import MAX_PARSE_RETRIES, ServerUse
 
 __all__ = ["MAX_PARSE_RETRIES", "OpenAIUserModel"]
 
-# What models write into a field that they were asked to leave empty.
-_NO_SLIP = re.compile(r"\W*(|no|none|no slips?|nothing|n/?a|null|empty|false)\W*", re.IGNORECASE)
 _SCHEMA = {
     "type": "json_schema",
     "json_schema": {
@@ -29,7 +26,9 @@ _SCHEMA = {
         "strict": True,
         "schema": {
             "type": "object",
-            "properties": {field: {"type": "string"} for field in FIELDS},
+            "properties": {
+                field: {"type": "boolean" if field == "slipped" else "string"} for field in FIELDS
+            },
             "required": list(FIELDS),
             "additionalProperties": False,
         },
@@ -52,7 +51,8 @@ class OpenAIUserModel(ServerUserModel):
 
     reminder = (
         "That was not readable. Answer again, with one JSON object that has the text fields "
-        "thought, current_answer, slip and response, and nothing around it."
+        "thought, current_answer, slip and response, and slipped, which is true or false; nothing "
+        "around it."
     )
 
     def __init__(self, *args: Any, persona: Persona | None = None, **kwargs: Any) -> None:
@@ -100,5 +100,5 @@ class OpenAIUserModel(ServerUserModel):
             is_terminal=is_terminal,
             raw_output=answer,
             gave_up=gave_up,
-            slips=() if _NO_SLIP.fullmatch(turn["slip"]) else (TOLD_WRONGLY,),
+            slips=(TOLD_WRONGLY,) if turn["slipped"].lower() == "true" else (),
         )

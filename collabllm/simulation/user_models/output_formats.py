@@ -5,7 +5,7 @@ from typing import Any
 
 import json_repair
 
-FIELDS = ("thought", "current_answer", "slip", "response")
+FIELDS = ("thought", "current_answer", "slip", "slipped", "response")
 
 
 def parse_user_output(text: str) -> dict[str, str] | None:

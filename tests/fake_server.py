@@ -43,6 +43,7 @@ class FakeServer:
         self.injected: Counter[str] = Counter()
         self.reject = None  # (status, message[, headers]) for requests that match a predicate
         self.streams = True
+        self.tells_usage = True
         self.piece_s = 0.0  # between the pieces of a streamed answer
         self.breaks = 0  # so many streamed answers end after their first piece
         self.cut_below = 0  # requests with fewer `max_tokens` get half an answer
@@ -127,7 +128,7 @@ class FakeServer:
                     "finish_reason": finish,
                 }
             ],
-            "usage": usage,
+            "usage": usage if self.tells_usage else None,
         }
         with self.lock:
             for name in ("prompt_tokens", "completion_tokens"):

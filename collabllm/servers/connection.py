@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import logging
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,8 +14,16 @@ import httpx2
 
 from collabllm.servers.completion import Completion, read_completion
 from collabllm.servers.failures import StatusError
-from collabllm.servers.limits import SharedPause, TokenLimiter, most_tokens
+from collabllm.servers.limits import (
+    SharedPause,
+    TokenLimiter,
+    most_tokens,
+    tokens_of_prompt,
+    tokens_of_text,
+)
 from collabllm.servers.streaming import OnCompletion, read_stream
+
+logger = logging.getLogger(__name__)
 
 _OPENAI_URL = "https://api.openai.com/v1"
 _CONNECT_TIMEOUT_S = 30.0
@@ -51,6 +60,7 @@ class Connection:
         self._api_key = key or "no-key"
         self._max_concurrency = max_concurrency
         self._limiter = TokenLimiter(tokens_per_minute)
+        self._estimates = False
         # Sockets and locks belong to one event loop.
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = (
             weakref.WeakKeyDictionary()
@@ -95,6 +105,7 @@ class Connection:
                     completion = read_completion(answer, request)
                 else:
                     completion = await self._stream(request, timeout_s, on_completion)
+                completion = self._count_untold(completion, request)
                 taken = completion.prompt_tokens + completion.completion_tokens
             except StatusError:
                 taken = 0
@@ -102,6 +113,24 @@ class Connection:
             finally:
                 self._limiter.settle(reserved, taken)
         return completion
+
+    def _count_untold(self, completion: Completion, request: Mapping[str, Any]) -> Completion:
+        """Estimate the tokens that a server does not tell; warn the first time."""
+        prompt = completion.prompt_tokens or tokens_of_prompt(request)
+        written = tokens_of_text(completion.reasoning + completion.text)
+        whole = replace(
+            completion,
+            prompt_tokens=prompt,
+            completion_tokens=completion.completion_tokens or written,
+        )
+        if whole != completion and not self._estimates:
+            self._estimates = True
+            logger.warning(
+                "%s does not tell how many tokens it used (usage); they are estimated from the "
+                "texts, at four bytes each.",
+                self.address,
+            )
+        return whole
 
     async def _stream(
         self, request: Mapping[str, Any], timeout_s: float, on_completion: OnCompletion

@@ -84,10 +84,16 @@ class SharedPause:
 
 def most_tokens(request: Mapping[str, Any]) -> int:
     """Estimate the most that a request may take: its prompt by its bytes, and its longest reply."""
-    messages: Sequence[Mapping[str, str]] = request["messages"]
-    prompt = sum(
-        len(message["content"].encode(errors="replace")) // _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE
-        for message in messages
-    )
     longest = request.get("max_tokens") or request.get("max_completion_tokens") or 0
-    return prompt + int(longest)
+    return tokens_of_prompt(request) + int(longest)
+
+
+def tokens_of_prompt(request: Mapping[str, Any]) -> int:
+    """Estimate the tokens of a request's messages by their bytes."""
+    messages: Sequence[Mapping[str, str]] = request["messages"]
+    return sum(tokens_of_text(message["content"]) + _TOKENS_PER_MESSAGE for message in messages)
+
+
+def tokens_of_text(text: str) -> int:
+    """Estimate the tokens of a text by its bytes."""
+    return len(text.encode(errors="replace")) // _BYTES_PER_TOKEN

@@ -212,6 +212,22 @@ def test_the_cost_limit_stops_the_next_request():
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("shown", [None, lambda completion: None])
+def test_tokens_that_a_server_does_not_tell_are_estimated_with_one_warning(shown, caplog):
+    """100 bytes are 25 tokens, $0.025; "hi" is none, and its message takes four."""
+    ledger = UsageLedger(max_cost_usd=0.05, prices={"m": (0.0, 1000.0)})
+    with FakeServer(lambda body: "word " * 20) as server:
+        server.tells_usage = False
+        client = OpenAIClient(server.url, KEY, ledger=ledger)
+        answers = [ask(client, on_completion=shown) for _ in range(2)]
+
+        with pytest.raises(CostLimitError):
+            ask(client)
+
+    assert [(a.prompt_tokens, a.completion_tokens) for a in answers] == [(4, 25)] * 2
+    assert caplog.text.count("does not tell how many tokens it used") == 1
+
+
 def test_what_a_model_refuses_is_learned_by_all_that_are_under_way():
     """Sixty-four callers send the refused setting before the first refusal comes back."""
 

@@ -267,5 +267,5 @@ class _Build:
             print(line)
         if self.session.ledger.num_unanswered:
             print(UNANSWERED.format(self.session.ledger.num_unanswered))
-        if self.session.ledger.cost_usd:
-            print(f"Cost: ${self.session.ledger.cost_usd:.4f}")
+        if cost := self.session.ledger.cost_line():
+            print(cost)

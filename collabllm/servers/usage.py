@@ -176,6 +176,14 @@ class UsageLedger:
                 if (price := self.price(model))
             )
 
+    def cost_line(self) -> str:
+        """Say what was spent, and which models that leaves out; nothing where nothing was."""
+        with self._lock:
+            models = {model for _, model, _ in self._usage}
+        names = ", ".join(sorted(model for model in models if self.price(model) is None))
+        without = f", without {names}: no price is known (--prices)" if names else ""
+        return f"Cost: ${self.cost_usd:.4f}{without}" if self.cost_usd else ""
+
     @property
     def num_unanswered(self) -> int:
         """Requests that were sent and whose answer was never read; see `Usage`."""

@@ -76,7 +76,7 @@ class RunReport:
         if ledger.num_unanswered:
             lines.append(UNANSWERED.format(ledger.num_unanswered))
         lines += [f"User {user or '(none)'}. {rates}" for user, rates in self.audits.items()]
-        if ledger.cost_usd:
-            lines.append(f"Cost: ${ledger.cost_usd:.4f}")
+        if cost := ledger.cost_line():
+            lines.append(cost)
         for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)

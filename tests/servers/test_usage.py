@@ -16,6 +16,8 @@ def test_cost_adds_up_by_price():
     ledger.add("assistant", "local", 9_999_999, 9_999_999)
 
     assert ledger.cost_usd == pytest.approx(0.15 + 1.0)
+    assert ledger.cost_line() == "Cost: $1.1500, without local: no price is known (--prices)"
+    assert UsageLedger().cost_line() == ""
     assert ledger.by_role()["assistant"].requests == 1
 
 

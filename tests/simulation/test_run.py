@@ -279,6 +279,14 @@ def test_a_run_goes_on_with_other_addresses_and_without_a_dead_one(three_servers
     assert "Going on without a server: http://127.0.0.1:9/v1 failed" in caplog.text
 
 
+def test_a_cost_names_the_models_that_it_leaves_out(tmp_path, capsys):
+    with FakeServer(answer) as server:
+        simulate_chats(**given(server, tmp_path, prices={"u": (1000.0, 1000.0)}))
+
+    (cost,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Cost")]
+    assert cost.endswith(", without a: no price is known (--prices)")
+
+
 def test_a_users_address_is_no_setting_and_its_password_is_not_written(tmp_path):
     with FakeServer(answer) as server:
         for address in (server.url.replace("http://", "http://bob:hunter2@"), server.url):

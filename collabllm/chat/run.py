@@ -7,6 +7,7 @@ from collabllm.chat.app import build_app
 from collabllm.chat.settings import ChatSettings
 from collabllm.chat.talks import Talks
 from collabllm.evaluation.people import open_desk
+from collabllm.servers.kept_usage import keep_usage
 from collabllm.web import Guard, address_of, find_port, serve
 
 
@@ -20,7 +21,11 @@ def chat(settings: ChatSettings) -> None:
         ValueError: If an arm does not fit.
     """
     arms, folder = settings.arms, Path(settings.output_dir)
-    with open_desk(settings) as desk, find_port(settings.host, settings.port) as listener:
+    with (
+        open_desk(settings) as desk,
+        find_port(settings.host, settings.port) as listener,
+        keep_usage(folder, desk.ledger),
+    ):
         prompts = {arm.name: arm.prompt(settings.system_prompt) for arm in arms}
         talks = Talks(desk, prompts, folder, settings.max_talks, settings.max_replies)
         app = build_app(talks, beside=arms[1].name if len(arms) == 2 else None)
@@ -31,5 +36,6 @@ def chat(settings: ChatSettings) -> None:
             serve(guarded, listener)
         except KeyboardInterrupt:
             view = f"uv run python scripts/view.py {folder}"
-            saved = f"The conversations are in {folder}: {view}" if folder.is_dir() else "Bye."
+            has_talks = any(folder.glob("[!.]*.jsonl"))
+            saved = f"The conversations are in {folder}: {view}" if has_talks else "Bye."
             raise KeyboardInterrupt(saved) from None

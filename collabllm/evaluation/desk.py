@@ -8,6 +8,7 @@ from typing import Protocol
 
 from collabllm.event_loop import run_blocking
 from collabllm.messages import Message
+from collabllm.servers.usage import UsageLedger
 from collabllm.simulation.assistant import Assistant, AssistantReply
 from collabllm.simulation.assistant.base import OnReply
 
@@ -28,10 +29,17 @@ class ArmDesk:
     Args:
         local: Arms that share the weights on this machine.
         remote: Assistants that answer whenever they are asked.
+        ledger: Counts what servers are asked; a new one by default.
     """
 
-    def __init__(self, local: Mapping[str, Seat], remote: Mapping[str, Assistant]) -> None:
+    def __init__(
+        self,
+        local: Mapping[str, Seat],
+        remote: Mapping[str, Assistant],
+        ledger: UsageLedger | None = None,
+    ) -> None:
         self._local, self._remote = dict(local), dict(remote)
+        self.ledger = ledger or UsageLedger()
         self._changed = asyncio.Condition()
         self._waiting: deque[tuple[object, str]] = deque()
         self._name: str | None = None

@@ -64,7 +64,8 @@ def open_desk(settings: PageSettings) -> Iterator[ArmDesk]:
     local: dict[str, Seat] = {}
     remote: dict[str, Assistant] = {}
     with ExitStack() as stack:
-        pool = ArmPool(settings, Session(settings, stack))
+        session = Session(settings, stack)
+        pool = ArmPool(settings, session)
         for arm in settings.arms:
             info = arm.to_info(settings.hf_model_path)
             if len(info.lora_paths) > 1:
@@ -74,6 +75,6 @@ def open_desk(settings: PageSettings) -> Iterator[ArmDesk]:
                 remote[arm.name] = stack.enter_context(seat())
             else:
                 local[arm.name] = seat
-        desk = ArmDesk(local, remote)
+        desk = ArmDesk(local, remote, session.ledger)
         stack.callback(desk.close)
         yield desk

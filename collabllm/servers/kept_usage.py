@@ -1,4 +1,4 @@
-"""Tokens and dollars of an evaluation or a build over all its runs, kept across kills."""
+"""Tokens and dollars of an evaluation, a build or a page over all its runs, kept across kills."""
 
 import json
 from collections.abc import Iterator

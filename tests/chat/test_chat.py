@@ -15,6 +15,7 @@ from collabllm.chat.settings import ChatSettings
 from collabllm.chat.talks import MAX_LETTERS, Talks
 from collabllm.errors import ServerError
 from collabllm.evaluation.desk import ArmDesk
+from collabllm.servers.kept_usage import read_usage
 from collabllm.simulation.record import Record
 from scripts.chat import main as chat_script
 from scripts.view import main as view
@@ -273,6 +274,7 @@ def test_conversations_are_transcripts_that_the_viewer_opens(chat, tmp_path):
     lines = chat.saved()
     assert [line["assistant"] for line in lines] == ["base", "tuned"]
     assert Record.from_json(lines[0]).result.usage["completion_tokens"] == 5
+    (chat.folder / ".usage-1.jsonl").touch()  # the journal of a page that runs
     view([str(chat.folder)])
     assert "base" in (chat.folder / "conversations.html").read_text()
 
@@ -401,6 +403,7 @@ def test_the_script_serves_until_ctrl_c_and_says_where_the_conversations_are(tmp
     assert process.returncode == 130
     assert f"The conversations are in {tmp_path}: uv run python scripts/view.py" in errors
     assert server.requests[0]["messages"][-1]["content"] == "hello"
+    assert read_usage(tmp_path).by_role()["assistant"].requests == 1
 
 
 def begin_status(client):

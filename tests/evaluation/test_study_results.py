@@ -15,7 +15,8 @@ from collabllm.evaluation.results import read_results
 from collabllm.evaluation.study.agreement import agree, compare_with_people, mean_by_place
 from collabllm.evaluation.study.crossed import Rating, crossed_difference
 from collabllm.evaluation.study.sample_size import people_needed, power_of
-from collabllm.evaluation.study.store import open_study
+from collabllm.evaluation.study.store import open_study, read_answers
+from collabllm.servers.kept_usage import read_usage
 from scripts.evaluate import main as evaluate
 from scripts.study import main as study_script
 from tests.browser import needs_browser, screen
@@ -86,6 +87,9 @@ def six_people(tmp_path_factory):
         evaluate([*common, "--output_dir", str(evaluation), "--max_turns", "2"])
     assert process.returncode == 130
     assert "the same command goes on with it" in errors
+    events = [event for events in read_answers(folder).values() for event in events]
+    replies = [event for event in events if event["kind"] == "reply"]
+    assert read_usage(folder).by_role()["assistant"].requests == len(replies) > 0
     evaluate(["--study", str(folder), "--agree_with", str(evaluation)])
     return folder
 

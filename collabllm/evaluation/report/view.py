@@ -94,7 +94,8 @@ def _transcript_files(path: Path, split: str) -> list[Path]:
     if path.is_dir():
         if any((path / name).exists() for name in _SAVED_DATASETS):
             return []
-        files = [file for file in sorted(path.rglob("*.jsonl")) if _has_transcripts(file)]
+        found = sorted(path.rglob("[!.]*.jsonl"))  # a run's journals begin with a dot
+        files = [file for file in found if _has_transcripts(file)]
         if not files and find_split_file(path, split) is None:
             raise ValueError(
                 f"{path}: no file in this folder has transcripts, and there is no {split}.jsonl, "

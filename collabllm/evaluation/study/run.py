@@ -12,6 +12,7 @@ from collabllm.evaluation.study.sample_size import level_of_one, people_needed
 from collabllm.evaluation.study.settings import StudySettings
 from collabllm.evaluation.study.store import Study, StudyTask, export
 from collabllm.files import write_text
+from collabllm.servers.kept_usage import keep_usage
 from collabllm.settings import deciding_values
 from collabllm.tasks import Task
 from collabllm.tasks.contents import content_hashes
@@ -99,6 +100,7 @@ def _host(settings: StudySettings, folder: Path) -> None:
         open_desk(settings) as desk,
         find_port(settings.host, settings.port) as listener,
         Host(folder, study, desk, prompts) as host,
+        keep_usage(folder, desk.ledger),
     ):
         base = (settings.public_url or address_of(listener, "")).rstrip("/")
         links = [f"{base}/p/{code}" for code in host.codes]

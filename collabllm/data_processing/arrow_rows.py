@@ -5,7 +5,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Json, List, Value
 
-_FIXED_FEATURES = {
+FIXED_FEATURES = {
     "prompt": List({"role": Value("string"), "content": Value("string")}),
     "completion": Value("string"),
     "turn_id": Value("int64"),
@@ -18,12 +18,12 @@ def write_arrow(read_rows: Callable[..., Iterator[dict[str, Any]]], kwargs: Any)
     kinds: dict[str, Any] = {}
     for row in read_rows(**kwargs):
         for column, value in row.items():
-            if column not in _FIXED_FEATURES:
+            if column not in FIXED_FEATURES:
                 kinds[column] = _merge_kinds(kinds.get(column), _kind(value))
     features = {column: _to_feature(kind) for column, kind in kinds.items()}
     return Dataset.from_generator(
         _fill_columns,
-        features=Features({**_FIXED_FEATURES, **features}),
+        features=Features({**FIXED_FEATURES, **features}),
         gen_kwargs={"read_rows": read_rows, "kwargs": kwargs, "columns": tuple(kinds)},
         split="train",
     )

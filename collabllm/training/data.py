@@ -13,11 +13,19 @@ from uuid import uuid4
 import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from datasets import Dataset, DatasetDict, Value, concatenate_datasets, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    Value,
+    concatenate_datasets,
+    load_from_disk,
+)
 
+from collabllm.data_processing.arrow_rows import FIXED_FEATURES
 from collabllm.data_processing.loading import load_multiturn_dataset
 from collabllm.data_processing.selection import check_prompts, drop_unscored
-from collabllm.messages import Message
+from collabllm.messages import Message, to_chat
 from collabllm.training.preflight import Preflight
 from collabllm.training.tokenizing import no_rows
 
@@ -101,7 +109,8 @@ def load_rows(settings: Any) -> Dataset:
     """Load the datasets that the settings name, as checked rows of one table.
 
     With several, a conversation's `conv_id` begins with the position of its dataset, and columns
-    that are not the same everywhere are left out, as are keys of a column of dicts.
+    that are not the same everywhere are left out, as are keys of a column of dicts. A column that
+    tells the tasks stays, without a value in datasets that lack it.
 
     Raises:
         ValueError: If rows are malformed, or replies of one turn answer different prompts.
@@ -119,7 +128,7 @@ def load_rows(settings: Any) -> Dataset:
         check_prompts(table, path)
     if settings.skip_bad_rows:
         tables = [drop_unscored(table, settings.score_column) for table in tables]
-    return tables[0] if len(tables) == 1 else _join(tables)
+    return tables[0] if len(tables) == 1 else _join(tables, settings.split_by)
 
 
 def _share_keys(tables: list[Dataset], name: str) -> list[Dataset]:
@@ -140,13 +149,39 @@ def _share_keys(tables: list[Dataset], name: str) -> list[Dataset]:
     return narrowed
 
 
-def _join(tables: Sequence[Dataset]) -> Dataset:
+def _cast_fixed(table: Dataset) -> Dataset:
+    """Give the columns of the dataset format the same types everywhere."""
+    types = Features({**table.features, **FIXED_FEATURES})
+    if types == table.features:
+        return table
+    return table.map(lambda row: {"prompt": to_chat(row["prompt"])}, features=types)
+
+
+def _keep_tasks(tables: list[Dataset], name: str) -> list[Dataset]:
+    """Fill a column of tasks where a dataset has none; without it, tasks would be on both sides."""
+    kinds = [table.features.get(name) for table in tables]
+    known = [kind for kind in kinds if kind not in (None, Value("null"))]
+    same = known.count(known[0]) == len(known) if known else True
+    if not known or not (same or all(isinstance(kind, Value) for kind in known)):
+        return tables
+    shared = known[0] if same else Value("string")
+    filled = []
+    for table, kind in zip(tables, kinds, strict=True):
+        if kind is None:
+            table = table.add_column(name, [None] * len(table), feature=shared)
+        filled.append(table if kind in (None, shared) else table.cast_column(name, shared))
+    return filled
+
+
+def _join(tables: Sequence[Dataset], split_by: str) -> Dataset:
     renamed = []
-    for idx, table in enumerate(tables):
+    for idx, table in enumerate(map(_cast_fixed, tables)):
         ids = [f"{idx}/{conv_id}" for conv_id in table["conv_id"]]
         renamed.append(table.remove_columns("conv_id").add_column("conv_id", ids))
     for name in renamed[0].column_names:
         renamed = _share_keys(renamed, name)
+    for name in dict.fromkeys(("single_turn_prompt", split_by, split_by.partition(".")[0])):
+        renamed = _keep_tasks(renamed, name)
     first = renamed[0].features
     shared = [c for c in first if all(t.features.get(c) == first[c] for t in renamed)]
     dropped = sorted({c for table in renamed for c in table.column_names} - set(shared))

@@ -4,8 +4,12 @@ import json
 from collections import Counter
 
 import pytest
+from datasets import Dataset
 
+from collabllm.data_processing import multiturn_dataset_to_sft
+from collabllm.training.data import load_rows
 from collabllm.training.dpo import DPO
+from collabllm.training.settings import SFTSettings
 from scripts.train_sft import main
 
 
@@ -79,3 +83,46 @@ def test_conversations_that_share_a_conv_id_are_refused_with_file_rows_and_remed
             ValueError, match=r"joined.jsonl: row 145 and row 1 have conv_id 0.*--hf_dataset_path A"
         ):
             start(words, method)
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize("split_by", ["single_turn_prompt", "single_turn_metadata.kind"])
+def test_tasks_stay_on_one_side_beside_a_dataset_without_tasks(tmp_path, make_row, split_by):
+    column, _, key = split_by.partition(".")
+    tasks = [f"task {idx % 20}" for idx in range(100)]
+    named = [
+        make_row(conv_id=idx, **{column: {key: task} if key else task})
+        for idx, task in enumerate(tasks)
+    ]
+    others = [make_row(conv_id=idx) for idx in range(100)]
+    for row in others:
+        del row["single_turn_prompt"]
+    paths = [
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+        for name, rows in (("named", named), ("other", others))
+    ]
+
+    rows = load_rows(SFTSettings(hf_dataset_path=paths, split_by=split_by))
+    sides = multiturn_dataset_to_sft(rows, 0.3, split_by=split_by)
+
+    train, held_out = (
+        {tasks[int(conv_id[2:])] for conv_id in side["conv_id"] if conv_id.startswith("0/")}
+        for side in (sides["train"], sides["eval"])
+    )
+    assert (len(train | held_out), train & held_out) == (20, set())
+    assert {conv_id[0] for conv_id in sides["eval"]["conv_id"]} == {"0", "1"}
+
+
+def test_whole_scores_and_further_keys_of_messages_join(tmp_path, make_row):
+    message = {"role": "user", "content": "hi", "name": "Bo"}
+    Dataset.from_list([make_row(score=1, prompt=[message])]).to_parquet(tmp_path / "b.parquet")
+    paths = [write_rows(tmp_path / "a.jsonl", [make_row()]), str(tmp_path / "b.parquet")]
+
+    for order in (paths, paths[::-1]):
+        rows = load_rows(SFTSettings(hf_dataset_path=order))
+        assert sorted(rows["score"]) == [0.5, 1.0]
+        assert rows["prompt"][:] == [[{"role": "user", "content": "hi"}]] * 2

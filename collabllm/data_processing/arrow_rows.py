@@ -14,7 +14,12 @@ FIXED_FEATURES = {
 
 
 def write_arrow(read_rows: Callable[..., Iterator[dict[str, Any]]], kwargs: Any) -> Dataset:
-    """Write rows to the datasets cache in two passes: find the column types, then write."""
+    """Write rows to the datasets cache in two passes: find the column types, then write.
+
+    Args:
+        read_rows: Called with `kwargs`, and with `report=False` the second time.
+        kwargs: Its arguments, by which the cache tells one dataset from another.
+    """
     kinds: dict[str, Any] = {}
     for row in read_rows(**kwargs):
         for column, value in row.items():
@@ -33,7 +38,7 @@ def write_arrow(read_rows: Callable[..., Iterator[dict[str, Any]]], kwargs: Any)
 def _fill_columns(
     read_rows: Callable[..., Iterator[dict[str, Any]]], kwargs: Any, columns: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
-    for row in read_rows(**kwargs):
+    for row in read_rows(**kwargs, report=False):
         prompt = [{"role": m["role"], "content": m["content"]} for m in row["prompt"]]
         yield {**{column: row.get(column) for column in columns}, **row, "prompt": prompt}
 

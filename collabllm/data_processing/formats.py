@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from collabllm.messages import shorten
@@ -20,6 +19,11 @@ _SHAREGPT_ROLES = {
     "chatgpt": "assistant",
     "system": "system",
 }
+
+
+def bad_row(error: str) -> dict[str, Any]:
+    """Stand for a row that cannot be read, until the check of rows counts or refuses it."""
+    return {"prompt": None, "error": error}
 
 
 class Format(NamedTuple):
@@ -41,23 +45,29 @@ def find_format(columns: Any) -> Format | None:
     return next((known for known in FORMATS if known.columns <= present), None)
 
 
-def convert_rows(rows: Rows, name: str) -> Rows:
+def convert_rows(rows: Rows, name: str, report: bool = True) -> Rows:
     """Turn rows of a known format into rows of the dataset format; others pass through.
 
-    The first row tells the format; every row becomes one conversation, and what its user says its
-    task, unless `single_turn_prompt` says otherwise.
+    The first row that can be read tells the format; every row becomes one conversation, and what
+    its user says its task, unless `single_turn_prompt` says otherwise.
 
     Args:
         rows: Places and rows.
         name: Name of the dataset, for the log.
+        report: Whether to log it; False where rows are read again.
     """
     known: Format | None = None
+    is_first = True
     for idx, (where, row) in enumerate(rows):
-        if idx == 0 and isinstance(row, Mapping):
+        if not isinstance(row, Mapping) or row.keys() == bad_row("").keys():
+            yield where, row
+            continue
+        if is_first:
+            is_first = False
             known = find_format(key for key, value in row.items() if value is not None)
-            if known:
-                _announce(name, known.name, known.reading)
-        if known is None or not isinstance(row, Mapping):
+            if known and report:
+                logger.info("%s: read as %s: %s", name, known.name, known.reading)
+        if known is None:
             yield where, row
             continue
         rest = {key: value for key, value in row.items() if key not in known.columns}
@@ -66,7 +76,7 @@ def convert_rows(rows: Rows, name: str) -> Rows:
             converted = known.convert(row)
             rest.setdefault("single_turn_prompt", _user_words(converted))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            yield where, {"prompt": None, "error": _describe(error, known)}
+            yield where, bad_row(_describe(error, known))
             continue
         for one in converted:
             yield where, {**rest, **one}
@@ -108,12 +118,6 @@ def _user_words(converted: list[dict[str, Any]]) -> str:
     return "\n\n".join(m["content"] for m in converted[-1]["prompt"] if m["role"] == "user")
 
 
-@lru_cache(maxsize=64)
-def _announce(name: str, kind: str, reading: str) -> None:
-    """Say once how a dataset is read, although it is read twice."""
-    logger.info("%s: read as %s: %s", name, kind, reading)
-
-
 def _from_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
     messages = [
         {
@@ -123,7 +127,7 @@ def _from_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for m in _talk(row, "messages")
     ]
-    return _to_replies(messages)
+    return _to_replies(messages, row.get("score"))
 
 
 def _from_sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -137,7 +141,7 @@ def _from_sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
             raise ValueError(f"unknown speaker {message[who]!r}")
         content = _text(message[says])
         messages.append({"role": _SHAREGPT_ROLES[message[who]], "content": content})
-    return _to_replies(messages)
+    return _to_replies(messages, row.get("score"))
 
 
 def _talk(row: dict[str, Any], name: str) -> list[Any]:
@@ -150,11 +154,13 @@ def _talk(row: dict[str, Any], name: str) -> list[Any]:
     return talk
 
 
-def _to_replies(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Make a row of every reply that is not marked with weight 0."""
+def _to_replies(messages: list[dict[str, Any]], score: Any) -> list[dict[str, Any]]:
+    """Make a row of every reply that is not marked with weight 0; all have the row's score."""
+    if not isinstance(score, (int, float)) or isinstance(score, bool):
+        score = 1.0
     chat = [{"role": m["role"], "content": m["content"]} for m in messages]
     replies = [
-        {"prompt": chat[:idx], "completion": message["content"], "score": 1.0}
+        {"prompt": chat[:idx], "completion": message["content"], "score": score}
         for idx, message in enumerate(messages)
         if message["role"] == "assistant" and message.get("weight") != 0
     ]
@@ -202,15 +208,15 @@ FORMATS = (
     Format(
         "OpenAI chat rows",
         frozenset({"messages"}),
-        "every reply without weight 0 is kept and unscored (1.0); a row is a conversation, what "
-        "its user says is its task.",
+        "every reply without weight 0 is kept, with the row's score or unscored (1.0); a row is a "
+        "conversation, what its user says is its task.",
         _from_messages,
     ),
     Format(
         "ShareGPT rows",
         frozenset({"conversations"}),
-        "every reply is kept and unscored (1.0); a row is a conversation, what its user says is "
-        "its task.",
+        "every reply is kept, with the row's score or unscored (1.0); a row is a conversation, "
+        "what its user says is its task.",
         _from_sharegpt,
     ),
 )

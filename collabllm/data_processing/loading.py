@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from collabllm.data.demo_generator import demo_fingerprint, generate_rows
 from collabllm.data_processing.arrow_rows import write_arrow
-from collabllm.data_processing.formats import Rows, convert_rows, find_format
+from collabllm.data_processing.formats import Rows, bad_row, convert_rows, find_format
 from collabllm.data_processing.row_checks import (
     REQUIRED_COLUMNS,
     check_rows,
@@ -65,7 +65,7 @@ def load_multiturn_dataset(
     if file.suffix == ".parquet":
         data_files = str(_existing(file))
         table = load_dataset("parquet", data_files=data_files, split="train")
-        return _from_dataset(table, file.name, skip_bad_rows)
+        return _from_dataset(table, str(file), skip_bad_rows)
     if is_saved_dataset(file):
         saved = _take_split(load_from_disk(str(file)), split, str(path))
         return _from_dataset(saved, str(path), skip_bad_rows)
@@ -83,10 +83,12 @@ _WRAPPED = re.compile(r'\s*\{\s*("\w+"\s*:\s*("(?:[^"\\]|\\.)*"|[\w.+-]+)\s*,\s*
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def _read_bundled(fingerprint: str) -> Iterator[dict[str, Any]]:
+def _read_bundled(fingerprint: str, report: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the demo's rows; `fingerprint` only tells the cache one demo from another."""
     numbered = enumerate(generate_rows(), start=1)
-    return check_rows(((f"row {idx}", row) for idx, row in numbered), BUNDLED_DATASET)
+    return check_rows(
+        ((f"row {idx}", row) for idx, row in numbered), BUNDLED_DATASET, report=report
+    )
 
 
 def _existing(file: Path) -> Path:
@@ -109,6 +111,7 @@ def _load_json(file: Path, skip_bad_rows: bool) -> Dataset:
         _read_checked_json,
         {
             "file": str(file.resolve()),
+            "name": str(file),
             "fingerprint": f"{stat.st_size}-{stat.st_mtime_ns}",
             "skip_bad_rows": skip_bad_rows,
         },
@@ -116,12 +119,11 @@ def _load_json(file: Path, skip_bad_rows: bool) -> Dataset:
 
 
 def _read_checked_json(
-    file: str, fingerprint: str, skip_bad_rows: bool
+    file: str, name: str, fingerprint: str, skip_bad_rows: bool, report: bool = True
 ) -> Iterator[dict[str, Any]]:
     """Yield checked flat rows; `fingerprint` only tells the cache one content from another."""
-    name = Path(file).name
-    rows = convert_rows(_flatten(iter_json(Path(file))), name)
-    return check_rows(rows, name, skip_bad_rows)
+    rows = convert_rows(_flatten(iter_json(Path(file), keep_bad=True)), name, report)
+    return check_rows(rows, name, skip_bad_rows, report)
 
 
 def _from_dataset(dataset: Dataset, name: str, skip_bad_rows: bool = False) -> Dataset:
@@ -144,9 +146,11 @@ def _take_good_rows(dataset: Dataset, name: str) -> Dataset:
     return dataset.select([idx for idx, error in found if not error])
 
 
-def _read_other(dataset: Dataset, name: str, skip_bad_rows: bool) -> Iterator[dict[str, Any]]:
-    rows = convert_rows(_flatten(_iter_dataset(dataset)), name)
-    return check_rows(rows, name, skip_bad_rows)
+def _read_other(
+    dataset: Dataset, name: str, skip_bad_rows: bool, report: bool = True
+) -> Iterator[dict[str, Any]]:
+    rows = convert_rows(_flatten(_iter_dataset(dataset)), name, report)
+    return check_rows(rows, name, skip_bad_rows, report)
 
 
 def _iter_dataset(dataset: Dataset) -> Rows:
@@ -154,19 +158,30 @@ def _iter_dataset(dataset: Dataset) -> Rows:
         yield f"row {idx}", row
 
 
-def iter_json(file: Path) -> Rows:
+def iter_json(file: Path, keep_bad: bool = False) -> Rows:
     """Yield the objects of a JSON Lines file or of one JSON list, holding one at a time.
 
     The list may be the one under `data` in an object, as in the SQuAD family. Half of a surrogate
     pair, as a text that was cut in an emoji ends with, becomes a question mark.
+
+    Args:
+        file: A `.jsonl` or `.json` file.
+        keep_bad: Yield a line that is not JSON as a `bad_row`, instead of an error.
 
     Raises:
         ValueError: If the file is not UTF-8 or not JSON.
     """
     if file.suffix == ".jsonl":
         for idx, line in enumerate(_read_lines(file), start=1):
-            if line.strip():
-                yield f"row {idx}", _mend(_parse(partial(json.loads, line), file, idx), line)
+            if not line.strip():
+                continue
+            try:
+                row = _mend(_parse(partial(json.loads, line), file, idx), line)
+            except ValueError as error:
+                if not keep_bad:
+                    raise
+                row = bad_row(f"not valid JSON ({error.__cause__}).")
+            yield f"row {idx}", row
         return
     text = "".join(_read_lines(file))
     decoder, position, idx = json.JSONDecoder(), len(text) - len(text.lstrip()), 0
@@ -229,16 +244,22 @@ def _flatten(rows: Rows) -> Rows:
         shared = {key: value for key, value in row.items() if key != "turns"}
         shared.setdefault("conv_id", conv_idx)
         if not isinstance(row["turns"], list):
-            raise ValueError(f"{where}: 'turns' must be a list, got {shorten(row['turns'])}.")
+            yield where, bad_row(f"'turns' must be a list, got {shorten(row['turns'])}.")
+            continue
         for turn_idx, turn in enumerate(row["turns"]):
             if not isinstance(turn, dict) or not isinstance(turn.get("responses"), list):
-                raise ValueError(
-                    f"{where}: turn {turn_idx} must be a dict with 'prompt' and a list of "
-                    f"'responses', got {shorten(turn)}."
+                yield (
+                    f"{where}, turn {turn_idx}",
+                    bad_row(
+                        f"must be a dict with 'prompt' and a list of 'responses', got "
+                        f"{shorten(turn)}."
+                    ),
                 )
+                continue
             own = {key: value for key, value in turn.items() if key != "responses"}
             for response_idx, response in enumerate(turn["responses"]):
                 place = f"{where}, turn {turn_idx}, response {response_idx}"
                 if not isinstance(response, dict):
-                    raise ValueError(f"{place}: must be a dict, got {shorten(response)}.")
+                    yield place, bad_row(f"must be a dict, got {shorten(response)}.")
+                    continue
                 yield place, {**shared, **own, **response}

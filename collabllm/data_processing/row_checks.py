@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from collabllm.data_processing.formats import Rows
@@ -28,13 +27,16 @@ def describe_missing_columns(missing: Iterable[str], present: Iterable[str]) -> 
     )
 
 
-def check_rows(rows: Rows, name: str, skip_bad_rows: bool = False) -> Iterator[dict[str, Any]]:
+def check_rows(
+    rows: Rows, name: str, skip_bad_rows: bool = False, report: bool = True
+) -> Iterator[dict[str, Any]]:
     """Yield the rows with `turn_id` set; a malformed row, or no row at all, is a ValueError.
 
     Args:
         rows: Places and rows.
         name: Name of the dataset, for errors.
         skip_bad_rows: Leave malformed rows out instead, and report their number.
+        report: Whether to report it; False where rows are read again.
     """
     count = 0
     errors: list[str] = []
@@ -47,7 +49,8 @@ def check_rows(rows: Rows, name: str, skip_bad_rows: bool = False) -> Iterator[d
             errors.append(f"{where}: {error}")
         else:
             raise ValueError(f"{name} {where}: {error} {_SKIP}")
-    report_skipped(name, errors)
+    if report:
+        report_skipped(name, errors)
     if not count:
         raise ValueError(f"{name}: has no{' good' if errors else ''} rows.")
 
@@ -65,13 +68,8 @@ _SKIP = "(--skip_bad_rows goes on without such rows.)"
 def report_skipped(name: str, errors: Sequence[str]) -> None:
     """Say how many rows are left out, and why the first ones are."""
     if errors:
-        _warn(name, len(errors), "; ".join(errors[:_NUM_EXAMPLES]))
-
-
-@lru_cache(maxsize=64)
-def _warn(name: str, count: int, examples: str) -> None:
-    """Warn once about a dataset, although it is read twice."""
-    logger.warning("%s: %d bad rows are skipped: %s", name, count, examples)
+        examples = "; ".join(errors[:_NUM_EXAMPLES])
+        logger.warning("%s: %d bad rows are skipped: %s", name, len(errors), examples)
 
 
 def find_row_error(row: Any) -> str | None:
@@ -79,7 +77,7 @@ def find_row_error(row: Any) -> str | None:
     if not isinstance(row, Mapping):
         return f"must be an object with the columns of the dataset format, got {shorten(row)}."
     if row.get("prompt") is None and isinstance(row.get("error"), str):
-        return str(row["error"])  # of the conversion from another format
+        return str(row["error"])  # of `bad_row`
     missing = [column for column in REQUIRED_COLUMNS if row.get(column) is None]
     if missing:
         return describe_missing_columns(missing, (key for key in row if row[key] is not None))

@@ -167,7 +167,7 @@ def _percentile(conversations: Sequence[Sequence[Reply]], percentile: float) -> 
     return float(np.percentile(scores, percentile))
 
 
-def drop_unscored(table: Dataset, score_column: str) -> Dataset:
+def drop_unscored(table: Dataset, score_column: str, name: str) -> Dataset:
     """Leave out rows whose `score_column` cannot be read, with a warning that counts them."""
     errors, good = [], []
     for idx, row in enumerate(table):
@@ -176,7 +176,7 @@ def drop_unscored(table: Dataset, score_column: str) -> Dataset:
             good.append(idx)
         except ValueError as error:
             errors.append(str(error))
-    report_skipped("dataset", errors)
+    report_skipped(name, errors)
     return table.select(good) if errors else table
 
 

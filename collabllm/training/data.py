@@ -124,10 +124,10 @@ def load_rows(settings: Any) -> Dataset:
         )
         for path in settings.hf_dataset_path
     ]
-    for path, table in zip(settings.hf_dataset_path, tables, strict=True):
+    for idx, (path, table) in enumerate(zip(settings.hf_dataset_path, tables, strict=True)):
         check_prompts(table, path)
-    if settings.skip_bad_rows:
-        tables = [drop_unscored(table, settings.score_column) for table in tables]
+        if settings.skip_bad_rows:
+            tables[idx] = drop_unscored(table, settings.score_column, path)
     return tables[0] if len(tables) == 1 else _join(tables, settings.split_by)
 
 

@@ -1,6 +1,7 @@
 """Rows of other formats: how they are read, and bad rows that are skipped and counted."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -133,6 +134,49 @@ def test_bad_rows_stop_the_run_or_are_skipped_and_counted(tmp_path, make_row, ca
     assert len(table) == 2
     assert "rows.jsonl: 2 bad rows are skipped: row 2: missing 'score'" in caplog.text
     assert caplog.text.count("bad rows are skipped") == 1
+
+
+def test_every_file_and_every_load_reports_its_skipped_rows(tmp_path, make_row, caplog):
+    paths = [tmp_path / name / "train.jsonl" for name in ("first", "second")]
+    for path in paths:
+        path.parent.mkdir()
+        write(path, [make_row(), make_row(completion="")])
+
+    for path in (*paths, paths[0]):
+        load_multiturn_dataset(path, skip_bad_rows=True)
+
+    reports = [text for text in caplog.messages if "1 bad rows are skipped" in text]
+    assert [text.partition(":")[0] for text in reports] == [*map(str, paths), str(paths[0])]
+
+
+def test_rows_that_cannot_be_read_are_skipped_and_the_others_stay(tmp_path, caplog):
+    replies = [{"completion": "hello", "score": 1}, "hello"]
+    turns = [{"prompt": [USER], "responses": replies}, {"prompt": [USER]}]
+    files = {
+        "nested": [{"turns": 5}, {"turns": turns}],
+        "openai": [{"messages": 5}, {"messages": [USER, REPLY]}],
+    }
+
+    for name, rows in files.items():
+        path = write(tmp_path / f"{name}.jsonl", rows)
+        path.write_text('{"messages": [{"ro\n' + path.read_text() + '{"messages": [{"ro')
+        (read,) = load_multiturn_dataset(path, skip_bad_rows=True)
+        assert (read["completion"], read["score"]) == ("hello", 1.0)
+        with pytest.raises(ValueError, match=f"{name}.jsonl row 1: not valid JSON .*--skip_bad"):
+            load_multiturn_dataset(path)
+    assert "nested.jsonl: 5 bad rows are skipped: row 1: not valid JSON (" in caplog.text
+    assert "row 3, turn 0, response 1: must be a dict, got 'hello'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("score", "kept"), [(0.25, 0.25), (0, 0.0), (None, 1.0), ("high", 1.0), (True, 1.0)]
+)
+def test_a_number_that_scores_a_conversation_scores_its_replies(tmp_path, score, kept):
+    for talk in ({"messages": [USER, REPLY]}, {"conversations": [USER, REPLY]}):
+        (read,) = load_multiturn_dataset(write(tmp_path / "s.jsonl", [{**talk, "score": score}]))
+        assert read["score"] == kept
+        with pytest.raises(ValueError, match="row 1: 'score' is NaN"):
+            load_multiturn_dataset(write(tmp_path / "s.jsonl", [{**talk, "score": math.nan}]))
 
 
 def test_a_row_that_does_not_fit_its_format_is_named(tmp_path):

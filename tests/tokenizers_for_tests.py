@@ -30,6 +30,18 @@ PHI3 = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}"
     "{% else %}{{ eos_token }}{% endif %}"
 )
+# Phi 3's first template leaves out the system prompt, Mistral v0.3 has it in the last user message.
+PHI3_FIRST = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}"
+    "{{ '<|user|>\n' + m['content'] + '<|end|>\n<|assistant|>\n' }}"
+    "{% elif m['role'] == 'assistant' %}{{ m['content'] + '<|end|>\n' }}{% endif %}{% endfor %}"
+)
+MISTRAL_3 = (
+    "{{ bos_token }}{% set first = messages[0] %}{% for m in messages %}"
+    "{% if m['role'] == 'user' %}{{ '[INST] ' }}{% if loop.last and first['role'] == 'system' %}"
+    "{{ first['content'] + '\n\n' }}{% endif %}{{ m['content'] + '[/INST]' }}"
+    "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
 # gpt-oss ends the last reply with <|return|>, and the same reply in the history with <|end|>.
 GPT_OSS = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}"

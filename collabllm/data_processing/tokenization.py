@@ -1,7 +1,7 @@
 """Turn chat messages into `input_ids` and `labels`, for any prefix-preserving chat template."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from jinja2.exceptions import TemplateError
 
@@ -136,6 +136,12 @@ def _render(
                 "learn to stop. Set a chat template that ends each assistant message, for example "
                 "with the tokenizer's eos_token."
             )
+        end_tokens = {*tokenizer.get_added_vocab(), tokenizer.eos_token} - {None}
+        if not through[:end].endswith(tuple(end_tokens)):
+            raise ValueError(
+                f"The chat template ends a reply with {through[:end][-20:]!r}, and the tokenizer "
+                f"has no such token, so that no reply would stop there. {_REMEDY}"
+            )
         spans.append(_Span(len(before), end))
     return text, spans
 
@@ -150,7 +156,8 @@ _REMEDY = "Train with another template: scripts/train_sft.py --chat_template_pat
 _HISTORY_CHANGES = (
     "The chat template renders earlier messages differently once the conversation goes on (it is "
     'not prefix-preserving), so a conversation cannot be trained as one row. Use turns="every" '
-    "(--turns every), or set a prefix-preserving chat template."
+    '(--turns every); where that is so already, leave the system prompt out (--system_prompt ""), '
+    "or set a prefix-preserving chat template."
 )
 
 
@@ -189,25 +196,57 @@ def render_chat(
     chat: Sequence[Message],
     tokenizer: "PreTrainedTokenizerBase",
     add_generation_prompt: bool = False,
+    **options: Any,
 ) -> str:
-    """Render messages; a refused system prompt moves to the first user, as it does at inference.
+    """Render messages, in training and at inference, with `place_system`.
+
+    Args:
+        chat: The messages.
+        tokenizer: For its chat template.
+        add_generation_prompt: End with the beginning of a reply.
+        options: Further variables of the template.
 
     Raises:
-        ValueError: If the template refuses the messages all the same.
+        ValueError: If the template refuses the messages.
     """
-    attempts = [chat, fold_system(chat)] if chat and chat[0]["role"] == "system" else [chat]
-    for attempt in attempts:
-        try:
-            return str(
-                tokenizer.apply_chat_template(
-                    attempt, tokenize=False, add_generation_prompt=add_generation_prompt
-                )
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                place_system(chat, tokenizer),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **options,
             )
-        except TemplateError as refused:
-            error = refused
-    raise ValueError(
-        f"The chat template refuses this conversation: {error}. Check the roles and their order."
-    ) from error
+        )
+    except TemplateError as error:
+        raise ValueError(
+            f"The chat template refuses this conversation: {error}. Check the roles and their "
+            "order."
+        ) from error
+
+
+_PROBE = [
+    Message(role="system", content="SYSTEM-PROMPT"),
+    Message(role="user", content="hi"),
+    Message(role="assistant", content="FIRST-REPLY"),
+    Message(role="user", content="more"),
+]
+
+
+def place_system(chat: Sequence[Message], tokenizer: "PreTrainedTokenizerBase") -> list[Message]:
+    """Copy a chat, its system prompt in the first user message where the template needs it there.
+
+    That is where the template refuses a system prompt (Gemma 2), leaves it out (the first Phi 3) or
+    does not show it before the first reply (Mistral v0.3 has it in the last user message).
+    """
+    if not chat or chat[0]["role"] != "system":
+        return to_chat(chat)
+    try:
+        text = str(tokenizer.apply_chat_template(_PROBE, tokenize=False))
+    except TemplateError:
+        return fold_system(chat)
+    shown = 0 <= text.find(_PROBE[0]["content"]) < text.find(_PROBE[2]["content"])
+    return to_chat(chat) if shown else fold_system(chat)
 
 
 def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
-from jinja2.exceptions import TemplateError
 from trl.trainer.utils import RepeatSampler
 
-from collabllm.messages import Message, fold_system, with_system_prompt
+from collabllm.data_processing.tokenization import place_system
+from collabllm.messages import Message, with_system_prompt
 from collabllm.tasks import Task
 from collabllm.training.grpo_settings import GRPOSettings
 from collabllm.training.preflight import Preflight
@@ -34,17 +34,13 @@ def build_openings(tasks: Sequence[Task], settings: GRPOSettings) -> Dataset:
 def fit_prompts(
     prompts: Dataset, tokenizer: "PreTrainedTokenizerBase", config: Any, room: int
 ) -> tuple[Dataset, Preflight]:
-    """Keep prompts of at most `room` tokens; a refused system prompt moves to the first user."""
+    """Keep prompts of at most `room` tokens, their system prompt where the template shows it."""
     report = Preflight("prompts")
     kept: dict[str, list[Any]] = {"prompt": [], "single_turn_prompt": []}
     lengths = []
     for row in prompts:
-        messages, length = row["prompt"], 0
-        try:
-            length = _count(messages, tokenizer, config)
-        except TemplateError:
-            messages = fold_system(messages)
-            length = _count(messages, tokenizer, config)
+        messages = place_system(row["prompt"], tokenizer)
+        length = _count(messages, tokenizer, config)
         report.num_items += 1
         if length > room:
             report.num_lost += 1

@@ -7,7 +7,13 @@ from tokenizers import normalizers
 
 from collabllm.data_processing import IGNORE_INDEX, tokenize_conversation
 from collabllm.data_processing.tokenization import HistoryChangesError
-from tests.tokenizers_for_tests import FAMILIES, make_tokenizer
+from tests.tokenizers_for_tests import (
+    CHATML,
+    FAMILIES,
+    MISTRAL_3,
+    PHI3_FIRST,
+    make_tokenizer,
+)
 
 SYSTEM = {"role": "system", "content": "be brief"}
 
@@ -151,9 +157,13 @@ def test_a_template_that_changes_earlier_text_is_refused_with_a_remedy():
         tokenize_conversation(conversation(2), tokenizer)
 
 
-@pytest.mark.parametrize("family", ["gemma2", "mistral"])
-def test_a_refused_system_prompt_moves_to_the_first_user_message(family):
+@pytest.mark.parametrize(
+    ("family", "template"),
+    [("gemma2", None), ("mistral", None), ("phi3", PHI3_FIRST), ("mistral", MISTRAL_3)],
+)
+def test_a_system_prompt_that_is_not_shown_first_moves_to_the_first_user_message(family, template):
     tokenizer = make_tokenizer(family)
+    tokenizer.chat_template = template or tokenizer.chat_template
 
     row = tokenize_conversation([SYSTEM, *conversation(2)], tokenizer)
 
@@ -197,6 +207,14 @@ def test_a_tokenizer_without_a_template_says_so():
     tokenizer.chat_template = None
 
     with pytest.raises(ValueError, match="has no chat template"):
+        tokenize_conversation(conversation(1), tokenizer)
+
+
+def test_a_template_with_the_end_token_of_another_family_is_refused():
+    tokenizer = make_tokenizer("phi3")
+    tokenizer.chat_template = CHATML
+
+    with pytest.raises(ValueError, match=r"reply with '.*<\|im_end\|>', and the tokenizer has no"):
         tokenize_conversation(conversation(1), tokenizer)
 
 

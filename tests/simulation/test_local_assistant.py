@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from collabllm.data_processing import tokenize_conversation
 from collabllm.errors import ContextFullError
 from collabllm.event_loop import run
 from collabllm.messages import fold_system, merge_consecutive
@@ -16,7 +17,7 @@ from collabllm.simulation import ChatSimulator, LocalAssistant, RuleBasedUser, T
 from collabllm.simulation.assistant.engines.cpu_attention import _attend
 from collabllm.simulation.assistant.engines.prefix_store import PrefixStore
 from collabllm.tasks import demo_tasks
-from tests.tokenizers_for_tests import make_tokenizer
+from tests.tokenizers_for_tests import MISTRAL_3, PHI3_FIRST, make_tokenizer
 from tests.training.conftest import save_tiny_model
 
 
@@ -230,6 +231,25 @@ def test_an_adapter_changes_the_replies_and_brings_its_chat_template(tiny, tmp_p
 def test_4bit_generates(tiny):
     with LocalAssistant(str(tiny), use_4bit=True, max_new_tokens=4, do_sample=False) as local:
         assert run(local.agenerate(user("hi"))).completion_tokens == 4
+
+
+@pytest.mark.parametrize(("family", "template"), [("phi3", PHI3_FIRST), ("mistral", MISTRAL_3)])
+def test_a_system_prompt_stands_where_it_stood_in_training(family, template):
+    talk = [
+        {"role": "system", "content": "be brief"},
+        *user("hi"),
+        {"role": "assistant", "content": "A"},
+        *user("more"),
+    ]
+    assistant = LocalAssistant.__new__(LocalAssistant)
+    assistant.tokenizer, assistant._template_options = make_tokenizer(family), {}
+    assistant.tokenizer.chat_template = template
+
+    row = tokenize_conversation([*talk, {"role": "assistant", "content": "B"}], assistant.tokenizer)
+
+    prompt = assistant.tokenize(talk)
+    assert row["input_ids"][: len(prompt)] == prompt
+    assert "be brief\n\nhi" in assistant.tokenizer.decode(prompt)
 
 
 def test_templates_that_refuse_a_system_prompt_get_it_in_the_first_message(tiny, assistant):

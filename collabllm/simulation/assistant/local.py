@@ -1,14 +1,12 @@
 """An assistant on this machine: any Hugging Face model, many conversations in one batch."""
 
-import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2.exceptions import TemplateError
-
+from collabllm.data_processing.tokenization import render_chat
 from collabllm.errors import ContextFullError
-from collabllm.messages import Message, fold_system, merge_consecutive
+from collabllm.messages import Message, merge_consecutive
 from collabllm.models import choose_dtype, load_adapter, load_base_model, load_tokenizer
 from collabllm.servers.reasoning import split_reasoning
 from collabllm.simulation.assistant.base import Assistant, AssistantReply, OnReply
@@ -243,18 +241,14 @@ class LocalAssistant(Assistant):
         return len(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def tokenize(self, messages: Sequence[Message]) -> list[int]:
-        """Render a conversation for the model; a refused system prompt moves to the first user."""
-        merged = merge_consecutive(messages)
-        for attempt in (merged, fold_system(merged)):
-            with contextlib.suppress(TemplateError):
-                encoded = self.tokenizer.apply_chat_template(
-                    attempt,
-                    add_generation_prompt=True,
-                    return_dict=True,
-                    **self._template_options,
-                )
-                return list(encoded["input_ids"])
-        raise ValueError("The chat template refuses the conversation, even without a system role.")
+        """Render a conversation for the model, as in training."""
+        text = render_chat(
+            merge_consecutive(messages),
+            self.tokenizer,
+            add_generation_prompt=True,
+            **self._template_options,
+        )
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def close(self) -> None:
         """Stop generating and free the model's memory; a second call does nothing."""

@@ -1,9 +1,14 @@
 """Write rows with free-form extra columns to a memory-mapped Arrow file."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, Json, List, Value
+
+from collabllm import messages
 
 FIXED_FEATURES = {
     "prompt": List({"role": Value("string"), "content": Value("string")}),
@@ -29,15 +34,31 @@ def write_arrow(read_rows: Callable[..., Iterator[dict[str, Any]]], kwargs: Any)
     return Dataset.from_generator(
         _fill_columns,
         features=Features({**FIXED_FEATURES, **features}),
-        gen_kwargs={"read_rows": read_rows, "kwargs": kwargs, "columns": tuple(kinds)},
+        gen_kwargs={
+            "read_rows": read_rows,
+            "kwargs": kwargs,
+            "columns": tuple(kinds),
+            "code": hash_code(),
+        },
         split="train",
     )
 
 
+@lru_cache(maxsize=1)
+def hash_code() -> str:
+    """Hash the code that reads rows: the cache knows imported functions by their names only."""
+    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(messages.__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 # `columns` is no list: from_generator takes a list in gen_kwargs for shards, one run for each.
 def _fill_columns(
-    read_rows: Callable[..., Iterator[dict[str, Any]]], kwargs: Any, columns: tuple[str, ...]
+    read_rows: Callable[..., Iterator[dict[str, Any]]],
+    kwargs: Any,
+    columns: tuple[str, ...],
+    code: str,
 ) -> Iterator[dict[str, Any]]:
+    """Yield rows as they are written; `code` only tells the cache one reader from another."""
     for row in read_rows(**kwargs, report=False):
         prompt = [{"role": m["role"], "content": m["content"]} for m in row["prompt"]]
         yield {**{column: row.get(column) for column in columns}, **row, "prompt": prompt}

@@ -6,7 +6,7 @@ import math
 import pytest
 from datasets import Dataset, DatasetDict
 
-from collabllm.data_processing import load_multiturn_dataset, loading
+from collabllm.data_processing import arrow_rows, load_multiturn_dataset, loading
 
 
 def write(tmp_path, rows, name="data.jsonl"):
@@ -98,6 +98,17 @@ def test_a_changed_file_is_read_again(tmp_path, make_row):
     loaded = load_multiturn_dataset(write(tmp_path, [make_row(completion="new one")]))
 
     assert loaded["completion"][:] == ["new one"]
+
+
+def test_a_file_is_read_again_by_other_code(tmp_path, make_row, monkeypatch):
+    path = write(tmp_path, [make_row(completion="as it is")])
+    load_multiturn_dataset(path)
+
+    fixed = [make_row(completion="as it should be", turn_id=1)]
+    monkeypatch.setattr(loading, "check_rows", lambda *args: iter(fixed))
+    assert load_multiturn_dataset(path)["completion"] == ["as it is"]
+    monkeypatch.setattr(arrow_rows, "hash_code", lambda: "of the next version")
+    assert load_multiturn_dataset(path)["completion"] == ["as it should be"]
 
 
 USER = {"role": "user", "content": "hi"}

@@ -1,6 +1,7 @@
 """Every preset is read by its script; flags that repeat come from the file or the command line."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.settings import parse_settings
 from collabllm.simulation.settings import SimulationSettings
 from collabllm.simulation.side_by_side import SideBySideSettings
+from collabllm.training.schedule import plan_evaluation
 from scripts import train_dpo, train_grpo, train_sft
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +67,20 @@ def test_an_ablation_names_files_that_are_there_and_ways_that_its_method_knows(
 def test_a_preset_is_read_by_its_script_and_the_command_line_wins(name):
     assert read(name).system_prompt.startswith("You help")
     assert read(name, "--system_prompt", "Be brief.").system_prompt == "Be brief."
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name.startswith("gpu/")])
+def test_a_long_run_of_a_gpu_preset_saves_at_the_steps_at_which_it_evaluates(name):
+    script = train_dpo if "dpo" in name else train_sft
+    _, fields = script.parse_args(["--config", str(ROOT / "configs" / name)])
+    config = SimpleNamespace(
+        max_steps=500, eval_strategy="no", save_strategy="epoch", metric_for_best_model=None
+    )
+
+    plan_evaluation(config, fields, 1000, has_eval=True)
+
+    assert (config.eval_strategy, config.save_strategy) == ("steps", "steps")
+    assert (config.eval_steps, config.save_steps) == (0.1, 0.1)
 
 
 def test_the_arms_of_a_file_are_all_taken_unless_the_command_line_names_some():

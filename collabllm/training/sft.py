@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from collabllm.data_processing.dataset_utils import (
     multiturn_dataset_to_dpo,
@@ -105,7 +105,8 @@ class SFT(Method):
             )
         dataset = load_rows(settings)
         turns, rows, train, report = _tokenize(dataset, settings, tokenizer)
-        report.notes += [_describe_scores(dataset, settings), describe_steps(len(train), config)]
+        steps = describe_steps(_count_packed(train, config), config)
+        report.notes += [_describe_scores(dataset, settings), steps]
         print(report.to_text("training"))
         report.check(settings.max_length, settings.allow_truncation)
         data = TrainingData(train, report, _facts(dataset, settings, turns, report))
@@ -139,6 +140,13 @@ class SFT(Method):
         if not len(data.eval):
             return {}
         return held_out.score_held_out(trainer, data.eval, data.ranked)
+
+
+def _count_packed(train: Dataset, config: Any) -> int:
+    """Count the rows that batches take: several conversations are one where they are packed."""
+    if not (config.packing and len(train)):
+        return len(train)
+    return len(pack_dataset(train, config.max_length, config.packing_strategy))
 
 
 def _tokenize(

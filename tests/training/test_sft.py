@@ -131,6 +131,16 @@ def test_packing_trains_the_same_number_of_tokens(sft_flags, start):
     main(sft_flags(packing="true"))
 
 
+def test_the_preflight_counts_the_steps_of_packed_rows(sft_flags, start):
+    one_each = {"batch_size": 1, "gradient_accumulation_steps": 1, "num_train_epochs": 2}
+    run, data = start(sft_flags(packing="true", max_steps=None, **one_each))
+    trainer = run.method.build_trainer(run, data)
+
+    steps = 2 * len(trainer.train_dataset)
+    assert steps < 2 * len(data.train)
+    assert any(note.startswith(f"{steps} optimizer steps") for note in data.preflight.notes)
+
+
 def test_length_grouping_puts_rows_of_a_length_into_a_batch(sft_flags, start):
     run, data = start(sft_flags(train_sampling_strategy="group_by_length"))
     trainer = run.method.build_trainer(run, data)

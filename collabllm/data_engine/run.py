@@ -188,6 +188,8 @@ class _Build:
                     bar.update(group.next_user is None)
             except CostLimitError as error:
                 self.left_undone.append(f"{error} A higher --max_cost goes on")
+            finally:
+                self._write_header()
 
     def _take(self, group: TurnGroup) -> None:
         if group.candidates:
@@ -196,7 +198,8 @@ class _Build:
             self.lost.update(group.lost)
         else:
             self.failed[", ".join(sorted(group.lost))] += 1
-        self._write_header()
+        if group.lost:  # not always: it has a line for each task
+            self._write_header()
         if group.next_user is None:
             self.num_ended += 1
         self.num_tampered += sum(

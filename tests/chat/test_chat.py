@@ -396,10 +396,13 @@ def test_the_script_serves_until_ctrl_c_and_says_where_the_conversations_are(tmp
             key = begin(client, "served")
             say(client, key, "hello", 0)
             text = reply(client, key).json()["text"]
+        second = subprocess.run([*command, *arm], capture_output=True, text=True, timeout=60)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
 
     assert (refused, text) == (401, answer)
+    assert second.returncode == 2
+    assert f"{tmp_path}: another chat writes there" in second.stderr
     assert process.returncode == 130
     assert f"The conversations are in {tmp_path}: uv run python scripts/view.py" in errors
     assert server.requests[0]["messages"][-1]["content"] == "hello"

@@ -106,6 +106,7 @@ def refuse_changes(
     ignored: Iterable[str] = (),
     what: str = "",
     flag: str = "--resume",
+    remedy: str = "another --output_dir",
 ) -> None:
     """Compare settings of a run with those it is to go on with.
 
@@ -119,5 +120,5 @@ def refuse_changes(
         if before.get(name) != now.get(name):
             raise ValueError(
                 f"{flag}: {what}{name} was {before.get(name)!r} and is {now.get(name)!r} now; "
-                "use the former value, or another --output_dir."
+                f"use the former value, or {remedy}."
             )

@@ -212,7 +212,8 @@ def _open_folder(run: Run, data_facts: Mapping[str, Any]) -> None:
     before = known.get("num_processes", num_processes)
     if before != num_processes:
         logger.warning(
-            "The run had %d processes and has %d now: a step takes another number of rows.",
+            "The run had %d processes and has %d now: with the same batches a step takes another "
+            "number of rows.",
             before,
             num_processes,
         )

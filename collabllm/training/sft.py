@@ -67,7 +67,7 @@ class _Trainer(KeepRandomState, SFTTrainer):
 
     def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Compute TRL's loss, in training from weighted log-probabilities."""
-        if not self.model.training:
+        if self.first_token_weight == 1 or not self.model.training:
             return super().compute_loss(model, *args, **kwargs)
         hook = self.model.register_forward_hook(self._weigh)
         try:

@@ -32,10 +32,11 @@ def resume(flags):
     ("changes", "says"),
     [
         ({"learning_rate": 3e-4}, "learning_rate was 0.01 and is 0.0003 now"),
-        ({"batch_size": 1}, "batch_size was 4 and is 1 now"),
-        ({"per_device_train_batch_size": 1}, "batch_size was 4 and is 1 now"),
+        ({"batch_size": 1}, "rows a step was 4 and is 1 now"),
+        ({"per_device_train_batch_size": 1}, "rows a step was 4 and is 1 now"),
         ({"hf_dataset_path": "a/other.jsonl"}, r"hf_dataset_path was \['small.jsonl'\] and is "),
         ({"system_prompt": "Guess."}, "system_prompt was .* and is 'Guess.' now"),
+        ({"first_token_weight": 10}, "first_token_weight was 1.0 and is 10.0 now"),
         ({"seed": 7}, "seed was 42 and is 7 now"),
         ({"lr_scheduler_type": "cosine"}, "lr_scheduler_type was 'linear' and is 'cosine' now"),
     ],
@@ -55,6 +56,7 @@ def test_more_steps_other_outputs_and_moved_files_go_on(
     moved = shutil.copy(small_dataset, tmp_path / "small.jsonl")
     changes = {"max_steps": 9, "logging_steps": 2, "output_name_tag": "x", "save_steps": 3}
     changes |= {"seed": 42, "hf_dataset_path": moved}
+    changes |= {"batch_size": 2, "gradient_accumulation_steps": 2}  # as many rows a step
 
     flags = sft_flags(resume_from_checkpoint="true", **changes)
 

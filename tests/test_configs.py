@@ -73,14 +73,15 @@ def test_a_preset_is_read_by_its_script_and_the_command_line_wins(name):
 def test_a_long_run_of_a_gpu_preset_saves_at_the_steps_at_which_it_evaluates(name):
     script = train_dpo if "dpo" in name else train_sft
     _, fields = script.parse_args(["--config", str(ROOT / "configs" / name)])
+    saving = {name: fields[name] for name in ("save_strategy", "save_steps")}
     config = SimpleNamespace(
-        max_steps=500, eval_strategy="no", save_strategy="epoch", metric_for_best_model=None
+        max_steps=500, eval_strategy="no", metric_for_best_model=None, **saving
     )
 
     plan_evaluation(config, fields, 1000, has_eval=True)
 
     assert (config.eval_strategy, config.save_strategy) == ("steps", "steps")
-    assert (config.eval_steps, config.save_steps) == (0.1, 0.1)
+    assert (config.eval_steps, float(config.save_steps)) == (0.1, 0.1)
 
 
 def test_the_arms_of_a_file_are_all_taken_unless_the_command_line_names_some():

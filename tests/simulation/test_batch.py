@@ -190,7 +190,7 @@ from collabllm.tasks import demo_tasks
 
 class Slow(Assistant):
     async def agenerate(self, messages, *, seed=None):
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05 if "resume" in sys.argv else 0.5)  # ends long after the kill
         return AssistantReply("noted")
 
 tasks = demo_tasks()[:160]

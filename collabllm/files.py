@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,17 +40,15 @@ class JsonLinesWriter:
             raise OSError(
                 f"{self.path.parent}: only {free / 1e6:.0f} MB are free; make room first."
             )
-        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise OSError(f"{self.path}: another process writes it; wait for its end.") from None
+        self._held = ExitStack()
+        taken = OSError(f"{self.path}: another process writes it; wait for its end.")
+        self._held.enter_context(hold_lock(self.path.with_name(f".{self.path.name}.lock"), taken))
         try:
             if self.path.exists() and self.path.stat().st_size:
                 self._take_up(resume)
             self._stream = self.path.open("a", encoding="utf-8", errors="replace")
         except BaseException:
-            self._lock.release()
+            self._held.close()
             raise
 
     def _take_up(self, resume: bool) -> None:
@@ -75,8 +74,7 @@ class JsonLinesWriter:
     def close(self) -> None:
         """Close the file, and let others write it."""
         self._stream.close()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
+        self._held.close()
 
     def __enter__(self) -> Self:
         return self
@@ -88,6 +86,27 @@ class JsonLinesWriter:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextmanager
+def hold_lock(path: Path, taken: OSError) -> Iterator[None]:
+    """Keep other processes out of what this lock file guards; it is removed at the end.
+
+    Args:
+        path: The lock file.
+        taken: Raised where another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise taken from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:

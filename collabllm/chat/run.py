@@ -1,16 +1,13 @@
 """What scripts/chat.py does: open the arms, and serve the page until Ctrl-C."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
-
-from filelock import FileLock, Timeout
 
 from collabllm.chat.app import build_app
 from collabllm.chat.settings import ChatSettings
 from collabllm.chat.talks import Talks
 from collabllm.evaluation.people import open_desk
+from collabllm.files import hold_lock
 from collabllm.servers.kept_usage import keep_usage
 from collabllm.web import Guard, address_of, find_port, serve
 
@@ -25,10 +22,13 @@ def chat(settings: ChatSettings) -> None:
         ValueError: If an arm does not fit.
     """
     arms, folder = settings.arms, Path(settings.output_dir)
+    taken = OSError(
+        f"{folder}: another chat writes there; wait for its end, or choose another --output_dir."
+    )
     with (
         open_desk(settings) as desk,
         find_port(settings.host, settings.port) as listener,
-        _own(folder),
+        hold_lock(folder / ".chat.lock", taken),
         keep_usage(folder, desk.ledger),
     ):
         prompts = {arm.name: arm.prompt(settings.system_prompt) for arm in arms}
@@ -44,21 +44,3 @@ def chat(settings: ChatSettings) -> None:
             has_talks = any(folder.glob("[!.]*.jsonl"))
             saved = f"The conversations are in {folder}: {view}" if has_talks else "Bye."
             raise KeyboardInterrupt(saved) from None
-
-
-@contextmanager
-def _own(folder: Path) -> Iterator[None]:
-    """Keep another page from counting what it uses in the same file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".chat.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OSError(
-            f"{folder}: another chat writes there; wait for its end, or choose another "
-            "--output_dir."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from collabllm.data_engine.turn_groups import GrowthSettings
 from collabllm.rewards.registry import MetricSpec, find_specs
-from collabllm.servers.prices import find_price
+from collabllm.servers.prices import find_price, name_unpriced
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,6 @@ class Plan:
 
     def to_text(self) -> str:
         """Write the plan as lines."""
-        names = ", ".join(self.without_price)
-        without = f", without {names}: no price is known (--prices)" if names else ""
         lines = [
             f"{self.num_tasks:,} tasks, {self.candidates:,} candidates",
             *(
@@ -51,7 +49,7 @@ class Plan:
                 f"{self.completion_tokens[role]:,} completion tokens"
                 for role in self.calls
             ),
-            f"cost: ${self.cost_usd:.2f}{without}",
+            f"cost: ${self.cost_usd:.2f}{name_unpriced(self.without_price)}",
             f"time: about {_duration(self.seconds)}",
         ]
         return "\n".join(lines)

@@ -7,7 +7,7 @@ uv run --with genai-prices python -m collabllm.servers.prices && git diff collab
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -54,6 +54,12 @@ def find_price(model: str, own: Mapping[str, Price] | None = None) -> Price | No
                 prompt, completion = prices[name]
                 return float(prompt), float(completion)
     return None
+
+
+def name_unpriced(models: Iterable[str]) -> str:
+    """Say, after a cost, which models it leaves out; empty where it leaves out none."""
+    names = ", ".join(sorted(models))
+    return f", without {names}: no price is known (--prices)" if names else ""
 
 
 def _write_price_list() -> None:

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from collabllm.errors import CostLimitError
 from collabllm.files import read_json_lines
-from collabllm.servers.prices import Price, find_price
+from collabllm.servers.prices import Price, find_price, name_unpriced
 
 UNANSWERED = (
     "{:,} requests were sent and their answers never read; the server may have counted them"
@@ -180,8 +180,7 @@ class UsageLedger:
         """Say what was spent, and which models that leaves out; nothing where nothing was."""
         with self._lock:
             models = {model for _, model, _ in self._usage}
-        names = ", ".join(sorted(model for model in models if self.price(model) is None))
-        without = f", without {names}: no price is known (--prices)" if names else ""
+        without = name_unpriced(model for model in models if self.price(model) is None)
         return f"Cost: ${self.cost_usd:.4f}{without}" if self.cost_usd else ""
 
     @property

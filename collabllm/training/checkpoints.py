@@ -9,11 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
 from transformers import TrainerState
 
 from collabllm.cli import go_on_with
-from collabllm.files import write_text
+from collabllm.files import hold_lock, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -140,20 +139,14 @@ def own_folder(folder: Path) -> Iterator[None]:
     Raises:
         FileExistsError: If another run is writing it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK_FILE)
+    taken = FileExistsError(
+        f"{folder}: another training is writing this folder; wait for its end, or choose "
+        "another --output_dir."
+    )
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise FileExistsError(
-            f"{folder}: another training is writing this folder; wait for its end, or choose "
-            "another --output_dir."
-        ) from None
-    try:
-        yield
+        with hold_lock(folder / _LOCK_FILE, taken):
+            yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
         with suppress(OSError):
             folder.rmdir()  # where nothing was written
 

@@ -13,7 +13,7 @@ import torch
 from transformers import Trainer, TrainerState
 
 from collabllm.errors import CostLimitError, IncompleteRunError
-from collabllm.hub import BUNDLED_MODEL, HubTarget, create_repository, push_folder
+from collabllm.hub import HubTarget, create_repository, push_folder
 from collabllm.models import load_adapter, load_base_model
 from collabllm.settings import to_settings
 from collabllm.trackers import open_wandb_run, own_wandb_run
@@ -31,7 +31,8 @@ from collabllm.training.checkpoints import (
     read_state,
 )
 from collabllm.training.data import TrainingData, prepare_once
-from collabllm.training.method import Method, Scores
+from collabllm.training.method import Method
+from collabllm.training.results import evaluate, leave_results
 from collabllm.training.resuming import check_data, count_data
 from collabllm.training.schedule import plan_evaluation
 from collabllm.training.settings import TrainingSettings, split_arguments
@@ -177,12 +178,12 @@ def execute(trainer: Trainer, run: Run, data: TrainingData) -> Path:
     if run.is_main:
         _open_folder(run, data.facts)
     run.progress = "started"
-    before, replies_before = _evaluate(trainer, run, data, "before")
+    before, replies_before = evaluate(trainer, run, data, "before")
     trainer.log(data.preflight.to_metrics())
     metrics = _train(trainer, run)
-    after, replies_after = _evaluate(trainer, run, data, "after")
+    after, replies_after = evaluate(trainer, run, data, "after")
     if run.is_main:
-        _leave_results(trainer, run, data, before, after, metrics)
+        leave_results(trainer, run, data, before, after, metrics)
         held_out.print_samples(data.samples[: len(replies_after)], replies_before, replies_after)
         if run.hub:
             push_folder(run.folder, run.hub, "Upload adapter", card.UPLOADED)
@@ -271,57 +272,3 @@ def _take_finished(trainer: Trainer, run: Run, state: TrainerState) -> dict[str,
     trainer.save_model(str(run.folder))
     run.progress = "trained"
     return {}
-
-
-def _leave_results(
-    trainer: Trainer,
-    run: Run,
-    data: TrainingData,
-    before: Scores,
-    after: Scores,
-    train_metrics: Mapping[str, float],
-) -> None:
-    """Write card and metrics, and print the comparison."""
-    facts = {
-        "method": run.method.name,
-        "made_by": run.method.made_by,
-        "run_name": trainer.args.run_name,
-        "bundled": run.settings.hf_model_path == BUNDLED_MODEL,
-        "settings": {**asdict(run.settings), **run.given},
-        "data": data.facts,
-        "messages": card.build_example(run.settings.system_prompt, run.tokenizer),
-    }
-    card.write_card(run.folder, run.settings, facts, before, after, run.hub)
-    card.write_metrics(
-        run.folder,
-        {
-            "before": before,
-            "after": after,
-            "train": dict(train_metrics),
-            "preflight": data.preflight.to_metrics(),
-            "data": data.facts,
-            "versions": card.library_versions(),
-            "best_checkpoint": trainer.state.best_model_checkpoint,
-            "log_history": trainer.state.log_history,
-        },
-    )
-    if before:
-        held_out.print_comparison(before, after)
-
-
-def _evaluate(
-    trainer: Trainer, run: Run, data: TrainingData, when: str
-) -> tuple[Scores, list[str]]:
-    """Score the held-out data and answer the samples; the random state stays as it was."""
-    if run.sharding.kind:
-        logger.info("With a sharded model only the trainer's own evaluation runs, %s.", when)
-        return {}, []
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        scores = run.method.score(trainer, data)
-        replies = []
-        if scores and trainer.is_world_process_zero():
-            replies = held_out.answer_samples(trainer, data.samples)
-    if scores:
-        trainer.log({f"held_out_{when}/{name}": value for name, value in scores.items()})
-    return scores, replies

@@ -86,8 +86,8 @@ def test_half_an_epoch_is_over_on_resume_and_only_the_first_process_reports(
     state["best_model_checkpoint"] = str(tmp_path / "gone")
     (last / "trainer_state.json").write_text(json.dumps(state))
     states = []
-    leave = run._leave_results
-    monkeypatch.setattr(run, "_leave_results", lambda *a: (states.append(a[0].state), leave(*a)))
+    leave = run.leave_results
+    monkeypatch.setattr(run, "leave_results", lambda *a: (states.append(a[0].state), leave(*a)))
 
     main(sft_flags(output_dir=resumed, resume_from_checkpoint=last, **settings))
 

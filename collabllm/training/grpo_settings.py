@@ -41,6 +41,11 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
     weights: dict[str, float] = setting(
         dict(DEFAULT_WEIGHTS), 'metrics of the reward and their weights: {"facts_elicited": 1}'
     )
+    train_first_token: bool = setting(
+        True,
+        "false: the loss leaves out each reply's first token, which decides whether it asks, so "
+        "that what it asks is learned and how often stays with SFT",
+    )
     token_penalty: float = setting(
         0.0, "penalty per assistant token, capped at 1 in total", least=0
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch.utils.data import Sampler
@@ -42,6 +43,8 @@ class OnlineTrainer(SaveWithoutReference, GRPOTrainer):
             self.rows, failed = go_on(inputs, online, self.state.global_step)
             self._log_metric("own_turns/failed", failed)
         scored: dict[str, Any] = super()._generate_and_score_completions(list(self.rows))
+        if not online.settings.train_first_token:
+            leave_out_first_tokens(scored)
         budget = next(c for c in self.callback_handler.callbacks if isinstance(c, TokenBudget))
         budget.add(online.num_generated - before, self.accelerator)
         self._metrics["train"]["generated_tokens"] = [budget.total]
@@ -119,6 +122,19 @@ class OnlineTrainer(SaveWithoutReference, GRPOTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write nothing: `card.write_card` does, when the run is over."""
+
+
+def leave_out_first_tokens(scored: dict[str, Any]) -> None:
+    """Take the first token of every reply out of the loss; it is still read.
+
+    Args:
+        scored: TRL's batch. `tool_mask`, of replies x tokens, is 1 where the policy wrote; it may
+            be missing where nobody else did.
+    """
+    mask = scored.get("tool_mask", torch.ones_like(scored["completion_mask"]))
+    is_first = mask.bool()
+    is_first[:, 1:] &= mask[:, :-1] == 0
+    scored["tool_mask"] = mask * ~is_first
 
 
 class PromptOrder(TrainerCallback):

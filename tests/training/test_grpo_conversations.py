@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import nullcontext
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -189,10 +190,14 @@ def test_conversations_of_a_prompt_are_sampled_apart_and_again_the_same():
     assert seeds[0] == seeds[1]
 
 
-@pytest.mark.parametrize("credit", ["turn", "conversation"])
-def test_the_gradient_is_that_worked_out_by_hand(grpo_flags, start_grpo, credit):
+@pytest.mark.parametrize(
+    ("credit", "train_first_token"),
+    [("turn", True), ("conversation", True), ("turn", False), ("conversation", False)],
+)
+def test_the_gradient_is_that_worked_out_by_hand(grpo_flags, start_grpo, credit, train_first_token):
     flags = grpo_flags(
         credit=credit,
+        train_first_token=train_first_token,
         max_turns=2,
         batch_size=8,
         num_generations=8,
@@ -219,7 +224,9 @@ def test_the_gradient_is_that_worked_out_by_hand(grpo_flags, start_grpo, credit)
     masks = rewarded["masks"] or [[1] * len(row) for row in ids]
     assert any(0 in mask for mask in masks) == (credit == "conversation")
     advantages = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
-    num_written = sum(map(sum, masks))
+    num_written = sum(map(sum, masks))  # also of tokens that have no loss
+    if not train_first_token:
+        masks = [without_first_tokens(mask) for mask in masks]
     lengths = torch.tensor([float(sum(mask)) for mask in masks])
     assert loss.item() == pytest.approx(-(advantages @ lengths).item() / num_written, abs=1e-5)
 
@@ -233,13 +240,17 @@ def test_the_gradient_is_that_worked_out_by_hand(grpo_flags, start_grpo, credit)
 
     assert found.norm() > 0
     torch.testing.assert_close(found, by_hand(ids, masks), rtol=1e-3, atol=1e-6)
-    if credit == "conversation":
+    if credit == "conversation" and train_first_token:
         alone = [[i for i, m in zip(*p, strict=True) if m] for p in zip(ids, masks, strict=True)]
         without_user = by_hand(alone, [[1] * len(row) for row in alone])
         with_user_trained = by_hand(ids, [[1] * len(row) for row in ids])
         for other in (without_user, with_user_trained):
             assert (found - other).norm() > 0.01 * found.norm()  # ten times the tolerance above
     trainer.online.close()
+
+
+def without_first_tokens(mask):
+    return [int(one and before) for before, one in pairwise([0, *mask])]
 
 
 def spy_on_rewards(trainer):

@@ -9,7 +9,6 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-from collabllm.data_processing.splitting import task_key
 from collabllm.evaluation.results import ArmInfo
 from collabllm.hub import looks_local
 from collabllm.prompts import load_prompt
@@ -24,7 +23,7 @@ from collabllm.simulation.assistant.registry import (
 from collabllm.simulation.assistant.settings import EngineSettings
 from collabllm.simulation.session import Session
 from collabllm.tasks import Task
-from collabllm.tasks.held_out import read_trainings, trained_keys
+from collabllm.tasks.held_out import read_trainings, task_keys, trained_keys
 
 logger = logging.getLogger(__name__)
 
@@ -250,13 +249,14 @@ def check_not_trained_on(arm: ArmInfo, tasks: Sequence[Task]) -> list[str]:
         if not whole or not all(checked):
             unchecked.append(
                 f"The tasks were not checked against the training of arm {arm.name} ({path}): its "
-                "settings or data are not on this machine. It may have seen them."
+                "settings or data are not on this machine, or have no column in common with the "
+                "tasks. It may have seen them."
             )
     return unchecked
 
 
 def refuse_trained(arm: str, path: str, tasks: Sequence[Task], config: Mapping[str, Any]) -> bool:
-    """Refuse tasks that one training saw.
+    """Refuse tasks that one training saw, by what it was split by or by their goals.
 
     Args:
         arm: Name of the arm.
@@ -265,7 +265,7 @@ def refuse_trained(arm: str, path: str, tasks: Sequence[Task], config: Mapping[s
         config: Settings of the training, by name.
 
     Returns:
-        Whether its data could be read.
+        Whether its data could be read, and have a column in common with the tasks.
 
     Raises:
         ValueError: If there is such a task; the message names some.
@@ -279,11 +279,12 @@ def refuse_trained(arm: str, path: str, tasks: Sequence[Task], config: Mapping[s
             error,
         )
         return False
-    split_by = config["split_by"]
-    found = [task.task_id for task in tasks if task_key(task.to_row(), split_by) in trained]
+    keys = {task.task_id: task_keys(task.to_row(), config["split_by"]) for task in tasks}
+    found = [task_id for task_id, own in keys.items() if trained & {*own}]
     if found:
         raise ValueError(
             f"Arm {arm} was trained on {len(found)} of {len(tasks)} tasks "
             f"({', '.join(found[:5])}). Take held-out ones: --held_out_of {path}."
         )
-    return True
+    columns = {key.partition(":")[0] for own in keys.values() for key in own}
+    return not trained or any(key.partition(":")[0] in columns for key in trained)

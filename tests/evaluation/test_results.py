@@ -650,6 +650,25 @@ def test_an_adapter_whose_training_is_unknown_is_told(tmp_path, monkeypatch):
     assert check_not_trained_on(base, demo_tasks()) == []
 
 
+def test_tasks_without_the_column_of_the_split_are_known_by_their_goals(tmp_path):
+    arm = Arm("sft", make_adapter(tmp_path / "sft")).to_info("model")
+    bare = [Task(str(idx), task.single_turn_prompt) for idx, task in enumerate(demo_tasks())]
+
+    with pytest.raises(ValueError, match=r"trained on [0-9]+ of [0-9]+ tasks .*--held_out_of"):
+        check_not_trained_on(arm, bare)
+
+
+def test_a_training_with_nothing_to_compare_by_is_told(tmp_path):
+    data = tmp_path / "other.jsonl"
+    row = {"prompt": [{"role": "user", "content": "x"}], "completion": "y", "conv_id": 0}
+    data.write_text(json.dumps({**row, "score": 1.0}) + "\n")
+    arm = Arm("sft", make_adapter(tmp_path / "sft", hf_dataset_path=str(data))).to_info("model")
+
+    (note,) = check_not_trained_on(arm, demo_tasks())
+
+    assert "no column in common with the tasks" in note
+
+
 def test_the_trainings_that_an_adapter_continues_are_checked_too(tmp_path):
     sft = make_adapter(tmp_path / "sft")
     harmless = tmp_path / "other.jsonl"

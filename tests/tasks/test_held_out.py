@@ -1,12 +1,13 @@
 """Tasks that a training run held out, by its own configuration."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from collabllm.data_processing.splitting import is_eval_task
-from collabllm.tasks import demo_tasks
+from collabllm.tasks import demo_tasks, load_tasks
 from collabllm.tasks.held_out import choose_held_out, trained_keys
 from collabllm.tasks.settings import TaskSettings
 
@@ -87,3 +88,51 @@ def test_a_folder_without_a_training_and_two_splits_at_once_are_refused(tmp_path
     run = write_run(tmp_path / "run", eval_ratio=0.0)
     with pytest.raises(ValueError, match="none of .* tasks is held out"):
         choose_held_out(demo_tasks(), run)
+
+
+def write_split(tmp_path, with_kind):
+    """A run on 40 goals, split by kind, and the same goals as tasks."""
+    row = {"prompt": [{"role": "user", "content": "hi"}], "completion": "what?", "score": 1.0}
+    columns = [
+        {
+            "single_turn_prompt": f"goal {idx}",
+            "single_turn_metadata": {"kind": f"kind {idx % 10}"},
+        }
+        for idx in range(40)
+    ]
+    data, tasks = tmp_path / "data.jsonl", tmp_path / "tasks.jsonl"
+    data.write_text(
+        "".join(json.dumps({**row, **c, "conv_id": idx}) + "\n" for idx, c in enumerate(columns))
+    )
+    kept = (
+        columns if with_kind else [{"single_turn_prompt": c["single_turn_prompt"]} for c in columns]
+    )
+    tasks.write_text("".join(json.dumps(task) + "\n" for task in kept))
+    run = write_run(tmp_path / "run", hf_dataset_path=str(data), eval_ratio=0.5)
+    return load_tasks(tasks), run
+
+
+def test_tasks_without_the_column_that_a_run_was_split_by_are_refused(tmp_path):
+    tasks, run = write_split(tmp_path, with_kind=False)
+
+    with pytest.raises(ValueError, match=r"--held_out_of .*run, which was split by single_turn_me"):
+        choose_held_out(tasks, run)
+
+
+def test_a_goal_that_stands_on_both_sides_of_a_split_is_no_held_out_one(tmp_path):
+    tasks, run = write_split(tmp_path, with_kind=True)
+    held_out = choose_held_out(tasks, run)
+    assert 0 < len(held_out) < 40
+    trained = [task for task in tasks if task not in held_out]
+    moved = [replace(task, metadata=held_out[0].metadata) for task in trained]
+
+    assert choose_held_out([*held_out, *moved], run) == held_out
+
+
+def test_a_run_on_rows_without_goals_holds_out_by_the_tasks_own(tmp_path):
+    row = {"prompt": [{"role": "user", "content": "hi"}], "completion": "what?", "score": 1.0}
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({**row, "conv_id": 0}) + "\n")
+    run = write_run(tmp_path / "run", hf_dataset_path=str(data), split_by="single_turn_prompt")
+
+    assert 0 < len(choose_held_out(demo_tasks(), run)) < len(demo_tasks())

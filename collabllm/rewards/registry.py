@@ -68,7 +68,7 @@ A `MetricValue` is for a value that needs a reason, such as 0 because of `TAMPER
 """
 Extractor = Callable[[Sequence[Message], Task, MetricTools], Awaitable[str]]
 """Gives the final artefact of a conversation, or raises MetricMissingError."""
-Need = Literal["judge", "tokenizer", "sandbox", "facts"]
+Need = Literal["judge", "tokenizer", "sandbox", "facts", "reference", "tests"]
 M = TypeVar("M", bound=Metric)
 E = TypeVar("E", bound=Extractor)
 
@@ -115,7 +115,7 @@ def metric(
     Args:
         name: Name in weights and flags.
         needs: `judge` (--judge_model), `tokenizer` (the assistant's), `sandbox` (for foreign code),
-            `facts` (of the tasks).
+            and of the tasks `facts`, `reference` or `tests`.
         lowest: Its least value; None where there is none.
         highest: Its greatest value; None where there is none.
         judge_output_tokens: What one call of the judge writes, for a build's plan.

@@ -61,7 +61,7 @@ _DATE_OR_TIME = re.compile(
 _LIST_DASH = re.compile(r"(?<=\n)([ \t]*)-(?=\d)")
 
 
-@metric("accuracy")
+@metric("accuracy", needs={"reference"})
 async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     r"""Compare the conversation's last answer with the reference: 1 when they agree, else 0.
 

@@ -21,7 +21,7 @@ from collabllm.rewards.sandbox.verdict import examine
 from collabllm.tasks import Task
 
 
-@metric("pass_rate", needs={"sandbox"})
+@metric("pass_rate", needs={"sandbox", "tests"})
 async def pass_rate(
     conversation: Sequence[Message], task: Task, tools: MetricTools
 ) -> float | MetricValue:

@@ -23,7 +23,7 @@ async def interactivity(conversation: Sequence[Message], task: Task, tools: Metr
     return await _judge(tools).rate("judge_interactivity", _ANCHORS, conversation=text)
 
 
-@metric("accuracy_judged", needs={"judge"})
+@metric("accuracy_judged", needs={"judge", "reference"})
 async def accuracy_judged(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Let the judge compare the conversation's last answer with the reference: 0 or 1."""
     if not task.single_turn_completion.strip():

@@ -63,14 +63,14 @@ def repeats_reply(reply: str, messages: Sequence[Message]) -> bool:
     )
 
 
-@metric("bleu")
+@metric("bleu", needs={"reference"})
 async def bleu(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Compare the last reply with the reference by sacrebleu's sentence BLEU, in [0, 1]."""
     score = _metric("BLEU").sentence_score(last_reply(conversation), [_reference(task)])
     return float(score.score) / 100
 
 
-@metric("chrf")
+@metric("chrf", needs={"reference"})
 async def chrf(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
     """Compare the last reply with the reference by sacrebleu's chrF, in [0, 1]."""
     score = _metric("CHRF").sentence_score(last_reply(conversation), [_reference(task)])

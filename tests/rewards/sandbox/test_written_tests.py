@@ -75,7 +75,7 @@ def test_a_build_is_told_of_useless_tests(caplog):
     tasks = [Task(str(i), "goal", metadata={"test": test}) for i, test in enumerate(tests)]
 
     check_applicable(["code->pass_rate"], tasks)
-    check_applicable(["bleu"], tasks)
+    check_applicable(["repetition"], tasks)
 
     (record,) = caplog.records
     assert (

@@ -71,7 +71,7 @@ def check_hub(
     if not get_token():
         if push_to_hub == "true":
             raise ValueError(
-                "--push_to_hub true needs a Hugging Face token: run `hf auth login`, set HF_TOKEN, "
+                "--push_to_hub needs a Hugging Face token: run `hf auth login`, set HF_TOKEN, "
                 "or use --push_to_hub false."
             )
         logger.info("No Hugging Face token found: the result stays local.")

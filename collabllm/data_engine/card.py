@@ -27,7 +27,7 @@ def write_card(
         folder: Folder of the dataset.
         rows: All rows; only scores, ids and rewards are read.
         settings: Flags of the run.
-        facts: `usage`, `cost_usd`, `lost`, `failed`, `prompt_hashes`, `signatures`, `versions`.
+        facts: `usage`, `cost`, `lost`, `failed`, `prompt_hashes`, `signatures`, `versions`.
     """
     header = {
         "tags": ["collabllm", "multi-turn", "preference"],
@@ -61,7 +61,7 @@ conversation went on with the row that is `chosen`. Built with CollabLLM; train 
 
 ## Cost
 {_bullets(facts["usage"])}
-- total: ${facts["cost_usd"]:.4f}
+- total: {facts["cost"]}
 
 ## Settings
 {_bullets(settings)}

@@ -60,7 +60,7 @@ def correct_questions(settings: CorrectionSettings | None = None, **arguments: A
     rows: list[Row] = []
     for line in read_transcripts(settings.transcripts_file):
         record = Record.from_json(line)
-        task = _find_task(tasks, record.task_id)
+        task = _find_task(tasks, record)
         if task is None or record.result.why_unscored:
             counts["conversations about other tasks" if task is None else "failed ones"] += 1
         else:
@@ -77,9 +77,13 @@ def correct_questions(settings: CorrectionSettings | None = None, **arguments: A
     return file
 
 
-def _find_task(tasks: Mapping[str, Task], task_id: str) -> Task | None:
-    """Return the task of a conversation, whose opening may have told some of its facts."""
-    return tasks.get(task_id) or tasks.get(task_id.rpartition("+")[0])
+def _find_task(tasks: Mapping[str, Task], record: Record) -> Task | None:
+    """Return the task of a conversation, whose opening may have told some of its facts.
+
+    One with its id and another goal is another task.
+    """
+    found = (tasks.get(name) for name in (record.task_id, record.task_id.rpartition("+")[0]))
+    return next((task for task in found if task and task.single_turn_prompt == record.goal), None)
 
 
 def _correct(

@@ -93,7 +93,7 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
             repo = settings.push_to_hub
             hub = prepare_hub("true", repo, repo, repo_type="dataset")
         if not settings.lint:
-            _refuse_rows(folder, settings.resume)
+            _refuse_rows(folder / DATA_FILE, settings, all_tasks)
             header.write(lost=header.before.get("lost", {}))
         assistant = session.build_assistant(settings)
         if settings.lint:
@@ -126,11 +126,25 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
     return folder / DATA_FILE
 
 
-def _refuse_rows(folder: Path, resume: bool) -> None:
-    """Refuse an output that is there, before a model loads."""
-    if (folder / DATA_FILE).exists() and not resume:
+def _refuse_rows(file: Path, settings: BuildSettings, tasks: Sequence[Task]) -> None:
+    """Refuse an output that is there, or has other tasks, before a model loads."""
+    if not file.exists():
+        return
+    if not settings.resume:
         raise FileExistsError(
-            f"{folder / DATA_FILE} exists; go on with --resume, or choose another --output_dir."
+            f"{file} exists; go on with --resume, or choose another --output_dir."
+        )
+    written = {str(row.get("conv_id")) for row in read_json_lines(file)}
+    other = written - {task.task_id for task in tasks}
+    if other and settings.num_tasks is not None:  # it may have been greater
+        every = open_in_turn(replace(settings, num_tasks=None).load_tasks(), settings.num_told)
+        other -= {task.task_id for task in every}
+    if other:
+        raise ValueError(
+            f"--resume: {file} has conversations about {len(other)} tasks that are not among "
+            f"--tasks {settings.tasks} any more ({', '.join(sorted(other)[:5])}); a task without "
+            "task_id whose goal was edited is another one. Use the former tasks, or another "
+            "--output_dir."
         )
 
 
@@ -245,7 +259,7 @@ class _Build:
         }
         facts = {
             "usage": usage,
-            "cost_usd": self.session.ledger.cost_usd,
+            "cost": self.session.ledger.describe_cost(),
             "lost": dict(self.lost),
             "failed": dict(self.failed),
             "prompt_hashes": prompt_hashes(),

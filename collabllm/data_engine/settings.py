@@ -53,7 +53,10 @@ class BuildSettings(
     )  # fmt: skip
     resume: bool = setting(False, "go on with the build in --output_dir", decides=False)
     push_to_hub: str | None = setting(
-        None, "private dataset repository to push to at the end", metavar="REPO", decides=False
+        None,
+        "private dataset repository to push to at the end, or false",
+        metavar="REPO",
+        decides=False,
     )
     plan: bool = setting(False, "print calls, tokens, cost and time, and stop", decides=False)
     lint: bool = setting(
@@ -61,8 +64,16 @@ class BuildSettings(
     )
 
     def __post_init__(self) -> None:
-        """Refuse weights that are no numbers."""
+        """Refuse weights that are no numbers, and a word that names no repository."""
         super().__post_init__()
+        word = str(self.push_to_hub).strip().lower()
+        if word in ("", "none", "false"):
+            self.push_to_hub = None
+        elif word in ("true", "auto"):
+            raise ValueError(
+                f"--push_to_hub {word}: give the name of the dataset's repository, such as "
+                "user/conversations, or false."
+            )
         for name, weight in self.weights.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float):
                 raise ValueError(f"--weights: {name} needs a number, got {weight!r}.")

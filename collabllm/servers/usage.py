@@ -176,12 +176,16 @@ class UsageLedger:
                 if (price := self.price(model))
             )
 
-    def cost_line(self) -> str:
-        """Say what was spent, and which models that leaves out; nothing where nothing was."""
+    def describe_cost(self) -> str:
+        """Say what was spent, and which models that leaves out."""
         with self._lock:
             models = {model for _, model, _ in self._usage}
         without = name_unpriced(model for model in models if self.price(model) is None)
-        return f"Cost: ${self.cost_usd:.4f}{without}" if self.cost_usd else ""
+        return f"${self.cost_usd:.4f}{without}"
+
+    def cost_line(self) -> str:
+        """Return a line with what was spent; nothing where nothing was."""
+        return f"Cost: {self.describe_cost()}" if self.cost_usd else ""
 
     @property
     def num_unanswered(self) -> int:

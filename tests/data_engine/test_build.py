@@ -336,6 +336,7 @@ def test_the_script_writes_dataset_card_and_state(tmp_path, capsys):
     assert "surely better than their worst (`--min_confidence`" in card
     assert "judge_interactivity" in card
     assert "- user: `" in card
+    assert re.search(r"- total: \$[0-9.]+\n", card)
     assert "Cost: $" in capsys.readouterr().out
     assert json.loads((folder / "build.json").read_text())["spent_usd"] > 0
     with pytest.raises(FileExistsError, match="--resume"), FakeServer(answer) as server:
@@ -457,6 +458,32 @@ def test_going_on_with_other_settings_is_refused(tmp_path):
             main(flags(server, tmp_path, num_tasks=1, resume=True, window=2))
 
 
+@pytest.mark.parametrize("again", [{}, {"num_tasks": 1}])
+def test_going_on_after_a_goal_was_edited_is_refused_and_with_fewer_or_more_tasks_is_not(
+    tmp_path, again
+):
+    def write_tasks(*goals):
+        rows = [{"single_turn_prompt": goal, "opening": "Plan a party."} for goal in goals]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    path, data = tmp_path / "tasks.jsonl", tmp_path / "data"
+    with FakeServer(answer) as server:
+        given = {"assistant_model": "assistant", "assistant_base_url": server.url, "window": 0}
+        given |= {"weights": {"repetition": 1.0}, "max_turns": 1, "tasks": str(path)}
+        given |= {"user": "sharded", "output_dir": str(data)}
+        write_tasks("Party in Oslo", "Party in Rome")
+        build_dataset(**given)
+        write_tasks("Party in Oslo", "Party in Rome", "Party in Bonn")
+        build_dataset(**given, resume=True, **again)
+        before = (data / "train.jsonl").read_bytes()
+        write_tasks("Party in Oslo", "Party in Paris")
+
+        with pytest.raises(ValueError, match=r"about [12] tasks that are not among --tasks .*task"):
+            build_dataset(**given, resume=True, **again)
+
+    assert (data / "train.jsonl").read_bytes() == before
+
+
 def test_the_cost_limit_stops_cleanly_and_the_build_can_go_on(tmp_path):
     prices = '{"user": [1000, 1000], "assistant": [0, 0]}'
     with FakeServer(answer) as server:
@@ -511,3 +538,32 @@ def test_a_dataset_is_pushed_once_at_the_end_to_a_private_repository(tmp_path, h
     assert hub.files["train.jsonl"] == (tmp_path / "train.jsonl").read_bytes()
     assert "data_files: train.jsonl" in hub.files["README.md"].decode()
     assert all(str(tmp_path) not in text.decode() for text in hub.files.values())
+
+
+def test_false_and_none_push_nothing_and_true_names_no_repository(tmp_path, hub):
+    with FakeServer(answer) as server:
+        for word in ("false", "None"):
+            main(flags(server, tmp_path / word, num_tasks=1, push_to_hub=word))
+
+    assert hub.created == []
+    for word in ("true", True, "auto"):
+        with pytest.raises(ValueError, match="give the name of the dataset's repository, such as"):
+            build_dataset(push_to_hub=word, output_dir=str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_push_without_a_token_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+
+    with FakeServer(answer) as server, pytest.raises(ValueError, match="--push_to_hub false") as e:
+        main(flags(server, tmp_path / "data", num_tasks=1, push_to_hub="ada/talks"))
+
+    assert "--push_to_hub true" not in str(e.value)
+
+
+def test_the_card_names_models_that_the_cost_leaves_out(tmp_path):
+    with FakeServer(answer) as server:
+        main(flags(server, tmp_path, num_tasks=1))
+
+    card = (tmp_path / "README.md").read_text()
+    assert "- total: $0.0000, without assistant, user: no price is known (--prices)\n" in card

@@ -196,3 +196,15 @@ def test_rows_train_beside_a_dataset_whose_metadata_says_more(tmp_path):
 
     assert {row["single_turn_metadata"]["kind"] for row in joined} == {"party", "trip"}
     assert set(joined[0]["single_turn_metadata"]) == {"kind"}
+
+
+def test_a_task_with_the_id_of_another_is_not_the_one_that_was_talked_about(tmp_path):
+    assert correct(tmp_path, "How many people?", told=("1",))  # an opening tells more: one task
+    file = tmp_path / "tasks.jsonl"
+    row = json.loads(file.read_text())
+    file.write_text(json.dumps({**row, "single_turn_prompt": "Another party"}) + "\n")
+
+    with pytest.raises(ValueError, match="nothing to correct .1 conversations about other tasks"):
+        correct_questions(
+            tasks=str(file), transcripts=str(tmp_path / "talks"), output_dir=str(tmp_path / "b")
+        )

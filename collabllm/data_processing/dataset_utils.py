@@ -191,6 +191,7 @@ def multiturn_dataset_to_prompts(
     """
     check_eval_ratio(eval_ratio)
     table = to_table(dataset)
+    check_split_column(table, split_by)
     selection = select_replies(table, score_column, None, None, split_by)
     rows: dict[tuple[str, str], Row] = {}
     for reply in (reply for conversation in selection.conversations for reply in conversation):

@@ -20,6 +20,8 @@ _SHAREGPT_ROLES = {
     "system": "system",
 }
 
+_FILLED_IN = ("conv_id", "single_turn_prompt")  # where a row has none, or null
+
 
 def bad_row(error: str) -> dict[str, Any]:
     """Stand for a row that cannot be read, until the check of rows counts or refuses it."""
@@ -70,7 +72,11 @@ def convert_rows(rows: Rows, name: str, report: bool = True) -> Rows:
         if known is None:
             yield where, row
             continue
-        rest = {key: value for key, value in row.items() if key not in known.columns}
+        rest = {
+            key: value
+            for key, value in row.items()
+            if key not in known.columns and (value is not None or key not in _FILLED_IN)
+        }
         rest.setdefault("conv_id", idx)
         try:
             converted = known.convert(row)

@@ -242,7 +242,8 @@ def _flatten(rows: Rows) -> Rows:
             yield where, row
             continue
         shared = {key: value for key, value in row.items() if key != "turns"}
-        shared.setdefault("conv_id", conv_idx)
+        if shared.get("conv_id") is None:
+            shared["conv_id"] = conv_idx
         if not isinstance(row["turns"], list):
             yield where, bad_row(f"'turns' must be a list, got {shorten(row['turns'])}.")
             continue

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +92,9 @@ def find_row_error(row: Any) -> str | None:
         return f"'conv_id' must be a whole number or a text, got {shorten(row['conv_id'])}."
     if not isinstance(score, (int, float)) or isinstance(score, bool):
         return f"'score' must be a number, got {shorten(score)}; convert it or remove the row."
-    if not math.isfinite(score):
-        kind = "NaN" if math.isnan(score) else "infinite"
+    if not abs(score) <= sys.float_info.max:  # math.isfinite fails for whole numbers beyond it
+        is_whole = isinstance(score, int)
+        kind = "too large" if is_whole else "NaN" if math.isnan(score) else "infinite"
         return f"'score' is {kind}; a failed score is no score: remove the row or score it again."
     if turn_id is not None and turn_id != len(row["prompt"]):
         return (

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ Row = Mapping[str, Any]
 def read_text(row: Row, name: str) -> str:
     """Return a text that is not empty, or a number as one."""
     value = row.get(name)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not _is_blank(value):
         return str(value)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} must be a non-empty text, got {shorten(value)}.")
@@ -48,7 +49,12 @@ def read_object(row: Row, name: str) -> Row:
 
 
 def _is_blank(value: Any) -> bool:
-    return isinstance(value, str) and not value.strip()
+    """Tell an empty text, and the NaN that a table has where there is none."""
+    return not value.strip() if isinstance(value, str) else _is_nan(value)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def read_rows(row: Row, name: str) -> list[Row]:

@@ -39,8 +39,8 @@ def load_tasks(
     A row needs `single_turn_prompt`; `single_turn_completion`, `task_desc`, `opening`, `task_id`,
     `facts` (a list of what `Fact` has: name and answer, and value, question, cues and weight where
     they are known), `told_openings` (a list of what `Opening` has) and `single_turn_metadata` are
-    optional. Rows with one goal are one task, so any
-    multi-turn dataset gives its goals. The paper's three sources (MATH, BigCodeBench, Medium
+    optional. Rows with one goal, and no ids that differ, are one task, so any multi-turn dataset
+    gives its goals. The paper's three sources (MATH, BigCodeBench, Medium
     articles) and four others are recognised by their columns; see `sources`.
 
     Args:

@@ -19,6 +19,7 @@ from collabllm.tasks.fields import (
     read_text,
 )
 from collabllm.tasks.requests import split_sentences
+from collabllm.tasks.task import TASK_COLUMNS
 from collabllm.tasks.words import DENIAL, PERSON_WORDS, contains_value, content_words
 
 logger = logging.getLogger(__name__)
@@ -53,19 +54,25 @@ def recognise(row: Row, columns: Mapping[str, str] | None, where: str) -> Row | 
         A row with `single_turn_prompt`, or why it is left out (MATH below level 5, say).
 
     Raises:
-        ValueError: If a mapped column is not there, a row of conversations has none, or a column
-            of a known source has not what belongs there.
+        ValueError: If a mapped column is not there or not one of a task, a row of conversations has
+            none, or a column of a known source has not what belongs there.
     """
     if not isinstance(row, Mapping):
         raise ValueError(f"{where}: a row must be an object, got {shorten(row)}.")
     if columns:
+        unknown = [ours for ours in columns if ours not in TASK_COLUMNS]
+        if unknown:
+            raise ValueError(
+                f"--task_columns: a task has no column {', '.join(unknown)}; it has "
+                f"{', '.join(TASK_COLUMNS)}."
+            )
         missing = [theirs for theirs in columns.values() if theirs not in row]
         if missing:
             raise ValueError(
                 f"{where}: has no column {', '.join(missing)}; it has {', '.join(row)}."
             )
         return {**row, **{ours: row[theirs] for ours, theirs in columns.items()}}
-    if "single_turn_prompt" in row:
+    if row.get("single_turn_prompt") is not None:
         return row
     try:
         for columns_of, convert in _SHAPES.items():

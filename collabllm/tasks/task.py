@@ -10,6 +10,17 @@ from collabllm.data.task_bank import end_sentence
 from collabllm.messages import shorten
 from collabllm.tasks.fields import read_list, read_object, read_optional_text, read_text
 
+TASK_COLUMNS = (
+    "single_turn_prompt",
+    "single_turn_completion",
+    "opening",
+    "task_desc",
+    "facts",
+    "told_openings",
+    "task_id",
+    "single_turn_metadata",
+)
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -100,7 +111,7 @@ def to_task(row: Mapping[str, Any], where: str = "row") -> Task:
 def _to_opening(opening: Any, facts: Sequence[Fact]) -> Opening:
     if not isinstance(opening, Mapping) or not opening.get("text"):
         raise ValueError(f"an opening needs a 'text', got {shorten(opening)}.")
-    tells = [str(name) for name in read_list(opening, "tells")]
+    tells = list(dict.fromkeys(str(name) for name in read_list(opening, "tells")))
     names = [fact.name for fact in facts]
     unknown = next((name for name in tells if name not in names), None)
     if unknown is not None:

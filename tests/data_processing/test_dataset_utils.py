@@ -310,6 +310,14 @@ def test_what_is_no_rows_is_refused(make_row, convert):
             convert(dataset)
 
 
+@pytest.mark.parametrize("convert", CONVERSIONS)
+def test_a_split_by_a_column_that_no_row_has_is_refused(make_row, convert):
+    rows = [make_row(score=1.0), make_row(score=0.0, completion="worse")]
+
+    with pytest.raises(ValueError, match="--split_by topic: no row has this column; there are"):
+        convert(rows, split_by="topic")
+
+
 def test_confidence_without_sampled_rewards_is_refused(make_row):
     rows = [make_row(score=1.0), make_row(score=0.0)]
 

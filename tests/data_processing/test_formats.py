@@ -223,6 +223,18 @@ def test_what_the_user_says_is_the_task_on_one_side_of_the_split_in_training_and
     assert task_key(task.to_row()) == task_key(rows[0])
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_null_is_as_good_as_no_column(tmp_path, name):
+    nulls = {"conv_id": None, "single_turn_prompt": None}
+    path = write(tmp_path / "rows.jsonl", [{**FORMATS[name], **nulls}] * 2)
+
+    rows = load_multiturn_dataset(path)
+
+    assert set(rows["conv_id"]) == {0, 1}
+    assert set(rows["single_turn_prompt"]) == {"hi\n\nmore"}
+    assert [task.single_turn_prompt for task in load_tasks(path)] == ["hi\n\nmore"]
+
+
 def test_a_column_says_otherwise_and_a_row_that_does_not_fit_is_no_task(tmp_path):
     rows = [{**FORMATS["openai"], "single_turn_prompt": "a goal"}]
     path = write(tmp_path / "rows.jsonl", rows)

@@ -54,7 +54,7 @@ def test_nested_rows_become_one_row_a_response(tmp_path):
         ],
     }
 
-    loaded = load_multiturn_dataset(write(tmp_path, [nested, nested]))
+    loaded = load_multiturn_dataset(write(tmp_path, [nested, {**nested, "conv_id": None}]))
 
     assert loaded["completion"][:] == ["a", "b", "a", "b"]
     assert loaded["conv_id"][:] == [0, 0, 1, 1]
@@ -120,6 +120,7 @@ REPLY = {"role": "assistant", "content": "yo"}
     [
         ({"score": math.nan}, "data.jsonl row 2: 'score' is NaN"),
         ({"score": math.inf}, "row 2: 'score' is infinite"),
+        ({"score": 10**400}, "row 2: 'score' is too large"),
         ({"score": "high"}, "row 2: 'score' must be a number, got 'high'"),
         ({"score": True}, "'score' must be a number, got True"),
         ({"completion": "  "}, "'completion' must be a non-empty text, got '  '"),

@@ -99,6 +99,8 @@ def test_a_column_map_names_the_columns_of_any_dataset(tmp_path):
     assert (task.single_turn_prompt, task.single_turn_completion) == ("Why?", "Because.")
     with pytest.raises(ValueError, match="has no column q; it has question, answer"):
         load_tasks(file, columns={"single_turn_prompt": "q"})
+    with pytest.raises(ValueError, match=r"--task_columns: a task has no column completion; it"):
+        load_tasks(file, columns={"single_turn_prompt": "question", "completion": "answer"})
     with pytest.raises(ValueError, match=r"row 1: 'single_turn_prompt' must be|line 1: 'single"):
         load_tasks(file)
 
@@ -309,6 +311,19 @@ def test_numbers_are_texts_where_texts_belong_and_metadata_may_be_json(tmp_path)
     assert (task.single_turn_completion, task.metadata) == ("0", {"kind": "k"})
     assert task.facts[0].value == "0"
     assert bare.metadata == {}
+
+
+def test_nan_is_no_text(tmp_path):
+    nan = float("nan")
+    names = ("task_id", "opening", "task_desc", "single_turn_completion", "facts")
+    goal = {"single_turn_prompt": "Plan a party."}
+
+    (task,) = load_tasks(write(tmp_path / "a.jsonl", [{**goal, **dict.fromkeys(names, nan)}]))
+    (bare,) = load_tasks(write(tmp_path / "b.jsonl", [goal]))
+
+    assert task == bare
+    with pytest.raises(ValueError, match="row 1: answer must be a non-empty text, got nan"):
+        load_tasks(write(tmp_path / "c.jsonl", [{**goal, "facts": [{"name": "a", "answer": nan}]}]))
 
 
 def test_blank_texts_and_empty_lists_are_none_and_a_number_names_a_fact(tmp_path):

@@ -93,6 +93,28 @@ def test_goals_that_share_an_id_are_refused_with_their_row(tmp_path):
         load_tasks(path)
 
 
+def test_rows_with_one_goal_are_one_task_unless_their_ids_differ(tmp_path):
+    path = tmp_path / "tasks.jsonl"
+    rows = [{"single_turn_prompt": "goal", **more} for more in ({}, {}, {"task_id": "a"})]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    assert [task.task_id == "a" for task in load_tasks(path)] == [False, True]
+
+
+def test_a_fact_that_an_opening_names_twice_is_told_once(tmp_path):
+    path = tmp_path / "tasks.jsonl"
+    facts = [{"name": name, "answer": f"It is {name}."} for name in ("red", "big")]
+    told = [{"text": "It is red.", "tells": ["red", "red"]}]
+    row = {"single_turn_prompt": "goal", "facts": facts, "told_openings": told}
+    path.write_text(json.dumps(row) + "\n")
+
+    (task,) = load_tasks(path)
+
+    assert task.told_openings == (Opening("It is red.", ("red",)),)
+    assert open_with(task, 1).opening == "It is red."
+    assert open_with(task, 2).opening != "It is red."
+
+
 def test_a_row_with_the_goal_of_another_but_other_facts_is_counted(tmp_path, caplog):
     path = tmp_path / "tasks.jsonl"
     facts = [{"name": "who", "answer": "Ann"}]

@@ -129,6 +129,24 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object, such as the header of a run.
+
+    Raises:
+        ValueError: If it does not, as when a copy of it was cut.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # JSON's and UTF-8's
+        raise ValueError(
+            f"{path}: is damaged, not JSON ({error}); put a whole copy of it back, or do what "
+            "made it again in a new folder."
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: must hold a JSON object, got {type(found).__name__}.")
+    return found
+
+
 def sort_json_lines(path: str | Path, columns: Sequence[str]) -> None:
     """Sort a closed file by columns: its lines came as conversations ended, in no fixed order.
 

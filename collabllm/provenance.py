@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from collabllm import __version__
-from collabllm.files import write_text
+from collabllm.files import read_json_object, write_text
 from collabllm.prompts import prompt_hashes
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ class RunHeader:
 
     Raises:
         FileNotFoundError: If there are results to go on with and nothing says what made them.
-        ValueError: If a setting, a prompt or a content differs from that of the run to go on with.
-            Other versions of the libraries are a warning.
+        ValueError: If a setting, a prompt or a content differs from that of the run to go on with,
+            or the file is damaged. Other versions of the libraries are a warning.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RunHeader:
         contents = contents or {}
         before: dict[str, Any] = {}
         if resume and self.path.is_file():
-            before = json.loads(self.path.read_text(encoding="utf-8"))
+            before = read_json_object(self.path)
             refuse_changes(before.get("settings", {}), settings)
             refuse_changes(before.get("prompt_hashes", {}), prompt_hashes(), what="the prompt ")
             refuse_changes(before.get("contents", {}), contents, what="the content of ")

@@ -14,7 +14,7 @@ from collabllm.evaluation.measures import (
     without_limits,
 )
 from collabllm.evaluation.results import ArmInfo, Opening, Outcome, TaskSetUse, UserInfo
-from collabllm.files import write_text
+from collabllm.files import read_json_object, write_text
 from collabllm.tasks import Task, count_partly_told, open_with
 
 PLAN_FILE = "plan.json"
@@ -98,12 +98,12 @@ def read_plan(folder: Path) -> Plan:
 
     Raises:
         FileNotFoundError: If the folder has none.
-        ValueError: If it is that of another version.
+        ValueError: If it is that of another version, or damaged.
     """
     file = folder / PLAN_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no evaluation: there is no {PLAN_FILE}.")
-    found = {"contents": {}, **json.loads(file.read_text(encoding="utf-8"))}
+    found = {"contents": {}, **read_json_object(file)}
     parts = {
         "arms": ArmInfo,
         "users": UserInfo,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from collabllm.files import write_text
+from collabllm.files import read_json_object, write_text
 from collabllm.servers.usage import UsageLedger
 
 USAGE_FILE = "usage.json"
@@ -52,7 +52,7 @@ def _journal(folder: Path, part: int) -> Path:
 def _restore(folder: Path, ledger: UsageLedger) -> int:
     """Add what was used, and return the number of the run that is last, or was killed."""
     file = folder / USAGE_FILE
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = read_json_object(file) if file.is_file() else {}
     ledger.add_prices(found.get("prices", {}))
     ledger.restore(found.get("entries", ()))
     part = int(found.get("num_parts", 0)) + 1

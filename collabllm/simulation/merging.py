@@ -5,9 +5,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from collabllm.files import JsonLinesWriter, read_json_lines, sort_json_lines, write_text
+from collabllm.files import (
+    JsonLinesWriter,
+    read_json_lines,
+    read_json_object,
+    sort_json_lines,
+    write_text,
+)
 from collabllm.provenance import refuse_changes
 from collabllm.simulation.shards import Shard, to_shard
 
@@ -65,7 +72,7 @@ def merge_runs(folders: Sequence[str | Path], output_dir: str | Path) -> Path:
 
     Args:
         folders: Folders of the parts, in any order; simulations or builds.
-        output_dir: Folder to write to; must be new.
+        output_dir: Folder to write to; must be new. The merged file is there once it is whole.
 
     Returns:
         The merged file.
@@ -74,21 +81,27 @@ def merge_runs(folders: Sequence[str | Path], output_dir: str | Path) -> Path:
         FileExistsError: If there is a merged file.
         FileNotFoundError: If a folder holds no run.
         ValueError: If parts are missing, double or unfinished, hold what belongs to another part,
-            or were made with other settings.
+            were made with other settings, or a header is damaged.
     """
     kind = _kind_of(Path(folders[0]))
+    output = Path(output_dir) / kind.file
+    if output.exists():
+        raise FileExistsError(f"{output} exists; choose another --output_dir.")
     parts = [_read_part(Path(folder), kind.header) for folder in folders]
     _check_parts(parts)
     for part in parts:
         _check_lines(part, kind)
-    output = Path(output_dir) / kind.file
-    with JsonLinesWriter(output) as writer:
-        for part in parts:
-            for record in read_json_lines(part.folder / kind.file):
-                if not record.get("failed"):
-                    writer.write(record)
-    kind.sort(output)
-    write_text(Path(output_dir) / kind.header, json.dumps(_sum(parts), indent=1) + "\n")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".merging-", dir=output.parent) as scratch_folder:
+        scratch = Path(scratch_folder) / f".{kind.file}"  # a view of the folder passes it over
+        with JsonLinesWriter(scratch) as writer:
+            for part in parts:
+                for record in read_json_lines(part.folder / kind.file):
+                    if not record.get("failed"):
+                        writer.write(record)
+        kind.sort(scratch)
+        write_text(output.with_name(kind.header), json.dumps(_sum(parts), indent=1) + "\n")
+        scratch.replace(output)
     return output
 
 
@@ -104,7 +117,7 @@ def _read_part(folder: Path, header_name: str) -> _Part:
     file = folder / header_name
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; a part is the whole output folder of a run.")
-    header = json.loads(file.read_text(encoding="utf-8"))
+    header = read_json_object(file)
     shard = header["settings"].get("shard")
     if shard is None:
         raise ValueError(f"{folder} is a whole run, not a part: it was made without --shard.")

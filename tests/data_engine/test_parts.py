@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from collabllm.simulation import merging
+from collabllm.simulation.merging import merge_runs
 from scripts.build_dataset import main as build_script
 from scripts.merge_runs import main as merge_script
 from tests.fake_server import FakeServer, user_json
@@ -103,3 +105,50 @@ def test_a_conversation_that_was_killed_in_the_middle_is_not_done(tmp_path):
     double = _write_part(tmp_path / "double", [*rows, rows[1]], "1/1")
     with pytest.raises(ValueError, match=r"line 5: \('a', 1, 1\) is there twice"):
         _merge([double], tmp_path / "y")
+
+
+def _write_two_parts(folder):
+    """Write a build of two conversations in two parts; return their folders."""
+    rows = [[{**_row(1, 0, "max_turns"), "conv_id": name}] for name in ("0", "2")]
+    return [_write_part(folder / f"p{i}", rows[i - 1], f"{i}/2") for i in (1, 2)]
+
+
+def test_a_merge_that_fails_leaves_no_dataset_and_can_be_done_again(tmp_path, monkeypatch):
+    parts = _write_two_parts(tmp_path)
+
+    def fill_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(merging, "sort_json_lines", fill_disk)
+        with pytest.raises(OSError, match="No space left"):
+            merge_runs(parts, tmp_path / "merged")
+    assert not list((tmp_path / "merged").iterdir())
+
+    merge_runs(parts, tmp_path / "merged")
+
+    assert [row["conv_id"] for row in read(tmp_path / "merged")] == ["0", "2"]
+    assert {file.name for file in (tmp_path / "merged").iterdir()} == {"train.jsonl", "build.json"}
+
+
+def test_a_merged_file_is_not_written_over(tmp_path):
+    parts = _write_two_parts(tmp_path)
+    merged = merge_runs(parts, tmp_path / "merged")
+    before = merged.read_text()
+
+    with pytest.raises(FileExistsError, match=r"train\.jsonl exists; .* another --output_dir"):
+        merge_runs(parts, tmp_path / "merged")
+
+    assert merged.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [('{"settings": ', "is damaged, not JSON"), ("[1]", "a JSON object, got list")],
+)
+def test_a_part_with_a_damaged_header_is_named(tmp_path, text, told):
+    parts = _write_two_parts(tmp_path)
+    (parts[1] / "build.json").write_text(text)
+
+    with pytest.raises(ValueError, match=rf"p2/build\.json: .*{told}"):
+        merge_runs(parts, tmp_path / "merged")

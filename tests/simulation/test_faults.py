@@ -172,6 +172,9 @@ def test_a_resumed_run_keeps_its_settings_and_remembers_what_it_spent(tmp_path):
     assert RunHeader(tmp_path / "h.json", header._content["settings"], resume=True).spent_usd == (
         0.75
     )
+    (tmp_path / "h.json").write_text('{"settings": {"temp')
+    with pytest.raises(ValueError, match=r"h\.json: is damaged, not JSON .*put a whole copy"):
+        RunHeader(tmp_path / "h.json", {}, resume=True)
 
 
 class Silent:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from collabllm.ablation.checks import check_data, check_evaluation
 from collabllm.ablation.settings import START, AblationSettings
 from collabllm.cli import larger_run
 from collabllm.evaluation.arms import refuse_trained
@@ -20,12 +21,13 @@ from collabllm.evaluation.run import evaluate
 from collabllm.evaluation.settings import EvaluationSettings
 from collabllm.files import write_text
 from collabllm.settings import load_config, parse_settings, to_settings
+from collabllm.tasks.contents import hash_files
 from collabllm.tasks.held_out import read_trainings
+from collabllm.training.adapters import check_model
 from collabllm.training.checkpoints import own_folder
 from collabllm.training.command_line import parse_training_flags
 from collabllm.training.dpo import DPO
 from collabllm.training.grpo import GRPO
-from collabllm.training.grpo_settings import GRPOSettings
 from collabllm.training.method import Method
 from collabllm.training.run import run_training
 from collabllm.training.sft import SFT
@@ -47,6 +49,7 @@ class Training:
     method: type[Method]
     settings: Any
     fields: dict[str, Any]
+    trusts_remote_code: bool
 
     def train(self) -> Path:
         """Train, or go on, or do nothing where it is complete."""
@@ -56,8 +59,9 @@ class Training:
 def ablate(settings: AblationSettings | None = None, **arguments: Any) -> list[Results]:
     """Train every arm with every seed, and compare the arms on the same tasks.
 
-    The name of a folder has a hash of all settings behind what is in it, so the same call goes on
-    after an interruption, and changed settings train and evaluate anew what they change.
+    The name of a folder has a hash of all settings behind what is in it, and of the local files
+    of rows, tasks and adapters that they name, so the same call goes on after an interruption, and
+    what was changed is trained and evaluated anew.
 
     Args:
         settings: All of them; the defaults where None.
@@ -68,7 +72,7 @@ def ablate(settings: AblationSettings | None = None, **arguments: Any) -> list[R
 
     Raises:
         FileExistsError: If another run is writing the folder.
-        FileNotFoundError: If a config file or a file of tasks is not there.
+        FileNotFoundError: If a config file, data or an adapter is not there.
         SystemExit: If a config file does not fit its script, before anything is trained.
         ValueError: If a setting does not fit; before anything is trained.
     """
@@ -86,16 +90,13 @@ def plan(settings: AblationSettings) -> tuple[list[Training], list[EvaluationSet
     """Check all trainings and evaluations, and write their configs; trains nothing.
 
     Raises:
-        FileNotFoundError: If a file of tasks is not there.
+        FileNotFoundError: If data or an adapter is not there.
         SystemExit: If a config file does not fit its script.
-        ValueError: If flags do not fit each other, models differ, or tasks of an evaluation are
-            trained on.
+        ValueError: If flags, data, metrics or outcomes do not fit, models differ, or tasks of an
+            evaluation are trained on.
     """
     trainings = _plan_trainings(settings)
     evaluations = _plan_evaluations(settings, trainings)
-    for run in {training.arm: training for training in trainings}.values():
-        if isinstance(run.settings, GRPOSettings):
-            run.settings.open_tasks("train")  # a start is trained first: say now what is not there
     models = {run.settings.hf_model_path for run in trainings}
     models |= {evaluation.hf_model_path for evaluation in evaluations}
     if len(models) > 1:
@@ -103,22 +104,21 @@ def plan(settings: AblationSettings) -> tuple[list[Training], list[EvaluationSet
             f"The files name several models ({', '.join(sorted(models))}); give one for all of "
             "them: --hf_model_path MODEL."
         )
-    for evaluation in evaluations:
-        if not evaluation.held_out_of:  # which may name a run that is not there yet
-            _check_held_out(evaluation, trainings)
-    return trainings, evaluations
-
-
-def _check_held_out(evaluation: EvaluationSettings, trainings: list[Training]) -> None:
-    tasks = evaluation.load_tasks()
     folders = {str(training.folder) for training in trainings}
-    for run in {training.arm: training for training in trainings}.values():  # seeds share the data
-        configs = [asdict(run.settings)]
-        start = run.settings.lora_path
-        if start and start not in folders:
-            configs += read_trainings(start)
-        for config in configs:
-            refuse_trained(run.arm, str(run.folder), tasks, config)
+    arms = {training.arm: training for training in trainings}.values()  # seeds share the data
+    for run in arms:
+        if run.settings.lora_path not in folders:  # else that training comes first
+            check_model(run.settings, run.trusts_remote_code)
+        check_data(run.settings)
+    for evaluation in evaluations:
+        tasks = check_evaluation(evaluation, Path(settings.output_dir) / "configs")
+        for run in [] if evaluation.held_out_of else arms:
+            configs = [asdict(run.settings)]
+            if run.settings.lora_path and run.settings.lora_path not in folders:
+                configs += read_trainings(run.settings.lora_path)
+            for config in configs:
+                refuse_trained(run.arm, str(run.folder), tasks, config)
+    return trainings, evaluations
 
 
 def _plan_trainings(settings: AblationSettings) -> list[Training]:
@@ -151,17 +151,21 @@ def _plan_training(
         raise ValueError(f"{arm}: take {secrets[0]} out of the file; set HF_TOKEN instead.")
     config = {**config, **_model(settings), "seed": seed}
     start = config.get("lora_path") or ""
+    places = ["hf_dataset_path", "tasks", "lora_path"]
     if Path(start).parent == Path(settings.output_dir):
         start = Path(start).name  # has the hash of the start's settings
-    name = f"{arm}-seed{seed}-{_hash(_without_places(config), method.name, start)}"
+        places.remove("lora_path")
+    contents = _contents(config, places)
+    name = f"{arm}-seed{seed}-{_hash(_without_places(config), method.name, start, *contents)}"
     folder = Path(settings.output_dir) / name
     own = {"output_name_tag": name, "output_dir": str(folder), "resume_from_checkpoint": "auto"}
     file = _write(settings, name, {**config, **own})
     found, fields = parse_training_flags(
         method.settings_class, method.name, "", ["--config", str(file)]
     )
-    check_flags(method(), found, fields)
-    return Training(arm, seed, folder, method, found, fields)
+    trainer_config, _ = check_flags(method(), found, fields)
+    trusts = bool(trainer_config.trust_remote_code)
+    return Training(arm, seed, folder, method, found, fields, trusts)
 
 
 def _plan_evaluations(
@@ -175,7 +179,8 @@ def _plan_evaluations(
     for file in settings.evaluations:
         config = {**load_config(file), **_model(settings)}
         runs = [training.folder.name for training in trainings]
-        name = f"{Path(file).stem}-{_hash(_without_places(config), *runs)}"
+        contents = _contents(config, ["tasks"])
+        name = f"{Path(file).stem}-{_hash(_without_places(config), *runs, *contents)}"
         own = {
             "arm": arms,
             "reference": settings.reference or next(iter(settings.arms)),
@@ -195,6 +200,14 @@ def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out where things lie and what the ablation decides itself."""
     ours = ("arm", "reference", "output_dir", "output_name_tag", "resume_from_checkpoint", "resume")
     return {name: value for name, value in config.items() if name not in (*ours, "lora_path")}
+
+
+def _contents(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Return the hashes of the local files that a config names; of the Hub and the demo none."""
+    given = [config.get(name) or [] for name in names]
+    paths = [path for some in given for path in (some if isinstance(some, list) else [some])]
+    hashes = [hash_files(path, config.get("dataset_split") or "train") for path in paths]
+    return list(filter(None, hashes))
 
 
 def _hash(*parts: Any) -> str:
@@ -219,7 +232,8 @@ def _describe(trainings: list[Training]) -> Table:
         log = metrics["log_history"]
         steps = max((entry.get("step", 0) for entry in log), default=0)
         tokens = [entry["generated_tokens"] for entry in log if "generated_tokens" in entry]
-        minutes = metrics["train"].get("train_runtime", 0) / 60
+        seconds = None if metrics.get("resumed_from") else metrics["train"].get("train_runtime")
+        minutes = "-" if seconds is None else f"{seconds / 60:.1f}"  # of all its parts, or unknown
         written = f"{tokens[-1]:,.0f}" if tokens else "-"
-        table.add_row(training.arm, str(training.seed), str(steps), written, f"{minutes:.1f}")
+        table.add_row(training.arm, str(training.seed), str(steps), written, minutes)
     return table

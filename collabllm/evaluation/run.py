@@ -105,8 +105,7 @@ def _converse(settings: EvaluationSettings, folder: Path) -> IncompleteRunError 
     with ExitStack() as stack:
         session = Session(settings, stack)
         tools = settings.build_tools(session)
-        prepared = prepare(settings, lambda metrics: _check(metrics, tools))
-        check_applicable(prepared.plan.metrics, [task for task, _ in prepared.opened.values()])
+        prepared = plan_evaluation(settings, tools)
         scores = stack.enter_context(ScoreWriter(folder / SCORES_FILE, resume=True))
         stack.enter_context(keep_usage(folder, session.ledger))
         evaluation = _Evaluation(settings, folder, prepared, session, tools, scores)
@@ -119,8 +118,19 @@ def _converse(settings: EvaluationSettings, folder: Path) -> IncompleteRunError 
     return None
 
 
-def _check(metrics: list[str], tools: MetricTools) -> None:
-    check_metrics(metrics, replace(tools, count_tokens=len))
+def plan_evaluation(settings: EvaluationSettings, tools: MetricTools) -> Prepared:
+    """Check all that can be checked before anything is paid for, and plan; writes nothing.
+
+    Raises:
+        FileExistsError: If there is an evaluation and `resume` is False.
+        FileNotFoundError: If an adapter or a file of tasks is not there.
+        SandboxUnavailableError: If a metric would run model-written code without isolation.
+        ValueError: If a setting does not fit, or an arm was trained on the tasks.
+    """
+    metric_tools = replace(tools, count_tokens=len)  # each arm's assistant brings its own
+    prepared = prepare(settings, lambda metrics: check_metrics(metrics, metric_tools))
+    check_applicable(prepared.plan.metrics, [task for task, _ in prepared.opened.values()])
+    return prepared
 
 
 class _Evaluation:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from collabllm.files import find_split_file, is_saved_dataset
 from collabllm.tasks.task import Task
 
 
@@ -20,10 +21,30 @@ def content_hashes(tasks: Iterable[Task], adapters: Iterable[str | None]) -> dic
     """
     found = {f"task {task.task_id}": _hash(_to_text(task)) for task in tasks}
     for adapter in filter(None, adapters):
-        files = sorted(Path(adapter).glob("adapter_model*"))
+        files = _weights(Path(adapter))
         if files:
             found[f"adapter {adapter}"] = _hash("".join(map(_hash_file, files)))
     return found
+
+
+def hash_files(path: str | Path, split: str = "train") -> str:
+    """Return the hash of the rows or weights at a path; empty where none lie on this machine.
+
+    Args:
+        path: A file or folder of rows, an adapter's folder, or what is neither, such as a Hub id.
+        split: Split that is read of a folder of rows.
+    """
+    place = Path(path).expanduser()
+    files = [place] if place.is_file() else _weights(place)
+    if is_saved_dataset(place):
+        files = sorted(place.rglob("*.arrow"))
+    elif not files and (rows := find_split_file(place, split)):
+        files = [rows]
+    return _hash("".join(map(_hash_file, files))) if files else ""
+
+
+def _weights(adapter: Path) -> list[Path]:
+    return sorted(adapter.glob("adapter_model*"))
 
 
 def _to_text(task: Task) -> str:

@@ -44,6 +44,7 @@ def leave_results(
             "before": before,
             "after": after,
             "train": dict(train_metrics),
+            "resumed_from": run.checkpoint,
             "preflight": data.preflight.to_metrics(),
             "data": data.facts,
             "versions": card.library_versions(),

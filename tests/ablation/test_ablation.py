@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from peft import LoraConfig, get_peft_model
+from rich.console import Console
+from transformers import AutoModelForCausalLM
 
 from collabllm.ablation import AblationSettings, ablate
-from collabllm.ablation.run import plan
+from collabllm.ablation.run import Training, _describe, plan
 from collabllm.training.checkpoints import own_folder
 
 SMALL = {
@@ -112,6 +116,118 @@ def changed(before, after):
     return {name for name in before if before[name] != after[name]}
 
 
+@pytest.fixture
+def on_files(ablation, brief_model, tmp_path):
+    """An ablation of SFT on a file of rows, from an adapter, evaluated on a file of tasks."""
+    write_rows(tmp_path / "rows.jsonl", "yes")
+    write_tasks(tmp_path / "tasks.jsonl", "Bake rye bread.")
+    write_adapter(tmp_path / "adapter", brief_model)
+    sft = {**SMALL, "hf_dataset_path": str(tmp_path / "rows.jsonl"), "split_by": "conv_id"}
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(sft))
+    held_out = {"tasks": str(tmp_path / "tasks.jsonl"), "metrics": ["repetition"]}
+    (tmp_path / "held_out.yaml").write_text(yaml.safe_dump(held_out))
+    arms = {"fresh": {}, "further": {"lora_path": str(tmp_path / "adapter"), "lora_r": None}}
+    own = {"train": str(tmp_path / "sft.yaml"), "method": "sft", "arms": arms, "flags": {}}
+    return {**ablation, **own, "start": None}
+
+
+def write_rows(file, reply):
+    rows = [
+        {"conv_id": n, "prompt": [{"role": "user", "content": f"{n}?"}], "completion": reply}
+        for n in range(30)
+    ]
+    file.write_text("".join(json.dumps({**row, "score": 1.0}) + "\n" for row in rows))
+
+
+def write_tasks(file, goal):
+    task = {"task_id": "bread", "single_turn_prompt": goal, "single_turn_completion": "A loaf."}
+    file.write_text(json.dumps(task) + "\n")
+
+
+def write_adapter(folder, model, value=0.5):
+    base = AutoModelForCausalLM.from_pretrained(model)
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(weight, value)
+    adapted.save_pretrained(folder)
+
+
+def test_edited_files_have_other_folders_and_the_same_files_have_the_same(
+    on_files, brief_model, tmp_path
+):
+    before, evaluated = folders(on_files)
+    assert folders(on_files) == (before, evaluated)
+
+    write_tasks(tmp_path / "tasks.jsonl", "Bake white bread.")
+    same, evaluated_anew = folders(on_files)
+    assert changed(before, same) == set()
+    assert evaluated_anew != evaluated
+
+    write_adapter(tmp_path / "adapter", brief_model, value=0.25)
+    other_start, _ = folders(on_files)
+    assert changed(before, other_start) == {"further3"}
+
+    write_rows(tmp_path / "rows.jsonl", "no")
+    assert changed(other_start, folders(on_files)[0]) == {"fresh3", "further3"}
+
+
+@pytest.mark.parametrize(
+    ("place", "changes", "message"),
+    [
+        ("held_out", {"metrics": ["blue"]}, r"no metric or extractor 'blue'; did you mean 'bleu'"),
+        ("held_out", {"primary": ["repetition@none"]}, r"--primary repetition@none must be METRIC"),
+        ("held_out", {"metrics": ["interactivity"]}, "needs a judge: give --judge_model"),
+        ("further", {"hf_dataset_path": "/nowhere/gone.jsonl"}, r"gone\.jsonl: there is no"),
+        ("further", {"split_by": "typo"}, "--split_by typo: no row has this column"),
+        ("further", {"score_column": "scor"}, "'scor' must be a finite number"),
+        ("further", {"lora_path": "/nowhere/adapter"}, "/nowhere/adapter"),
+    ],
+)
+def test_what_can_only_fail_ends_it_before_anything_is_trained(
+    on_files, tmp_path, place, changes, message
+):
+    if place == "held_out":
+        path = tmp_path / "held_out.yaml"
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+    else:
+        on_files["arms"][place] |= changes
+
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        ablate(**on_files)
+
+    assert not list((tmp_path / "out").glob("*-seed3-*"))
+
+
+def test_tasks_of_a_run_that_is_not_there_yet_may_be_held_out(on_files, tmp_path):
+    path = tmp_path / "held_out.yaml"
+    config = {**yaml.safe_load(path.read_text()), "held_out_of": str(tmp_path / "later")}
+    path.write_text(yaml.safe_dump(config))
+
+    _, (evaluation,) = plan(AblationSettings(**on_files))
+
+    assert evaluation.held_out_of == str(tmp_path / "later")
+
+
+@pytest.mark.parametrize(
+    ("found", "minutes"),
+    [
+        ({"train": {"train_runtime": 90.0}, "resumed_from": None}, "1.5"),
+        ({"train": {"train_runtime": 90.0}, "resumed_from": "checkpoint-1"}, "-"),
+        ({"train": {}, "resumed_from": "checkpoint-2"}, "-"),
+        ({"train": {}}, "-"),
+    ],
+)
+def test_minutes_are_told_where_all_of_them_are_known(tmp_path, capsys, found, minutes):
+    metrics = {"log_history": [{"step": 7}], **found}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+
+    Console(width=100).print(_describe([Training("a", 0, tmp_path, None, None, {}, False)]))
+
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if " a " in line]
+    assert [cell.strip() for cell in row.strip("│ ").split("│")] == ["a", "0", "7", "-", minutes]
+
+
 def test_all_files_are_checked_before_anything_is_trained(ablation, tmp_path, capsys):
     (tmp_path / "held_out.yaml").write_text("num_taks: 3\n")
 
@@ -160,7 +276,7 @@ def test_tasks_that_an_arm_would_be_trained_on_are_refused_before_that(ablation,
     if arm == "start":
         evaluation = {"tasks": "demo_train", "num_tasks": 2}
     else:
-        evaluation = {"tasks": str(own), "tasks_are": "development"}
+        evaluation = {"tasks": str(own), "tasks_are": "development", "metrics": "repetition"}
         ablation["flags"] = {"tasks": str(own), "split_by": "single_turn_prompt", "eval_ratio": 0.0}
     (tmp_path / "held_out.yaml").write_text(yaml.safe_dump(evaluation))
 

@@ -66,6 +66,7 @@ def test_a_run_killed_after_its_last_step_takes_no_step_more(
     first, again = (json.loads((run / "metrics.json").read_text()) for run in (whole, resumed))
     assert [e["step"] for e in again["log_history"] if "loss" in e] == [1, 2]
     assert again["after"] == first["after"] != first["before"]
+    assert (first["resumed_from"], again["resumed_from"]) == (None, str(last))
     if takes_best:
         assert_same_adapter(whole, whole / "checkpoint-1")
     main(sft_flags(output_dir=resumed, resume_from_checkpoint=last, **settings | {"max_steps": 3}))

@@ -78,7 +78,7 @@ class Judge:
         def read(answer: Mapping[str, Any]) -> float | None:
             try:
                 value = float(answer["score"])
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):  # 1 and 320 zeros
                 return None
             return value if value in anchors else None
 
@@ -208,17 +208,23 @@ def _first_readable(answer: Completion, read: Any) -> Any:
 
 
 def _objects(text: str) -> list[Mapping[str, Any]]:
-    """Return the JSON objects of a text in order, else what can be repaired to some."""
+    """Return the JSON objects of a text in order, else what can be repaired to some.
+
+    What is nested too deep, or has a number of more digits than Python reads, is none.
+    """
     decoder, found, start = json.JSONDecoder(), [], text.find("{")
     while start >= 0:
         try:
             value, end = decoder.raw_decode(text, start)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             end = start + 1
         else:
             found.append(value)
         start = text.find("{", end)
     if not found:
-        repaired = json_repair.loads(text)
+        try:
+            repaired = json_repair.loads(text)
+        except (ValueError, RecursionError):
+            return []
         found = repaired if isinstance(repaired, list) else [repaired]
     return [value for value in found if isinstance(value, dict)]

@@ -73,6 +73,25 @@ def test_a_score_off_the_scale_is_asked_for_again_and_not_by_the_same_call():
     assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f'{{"why": "ok", "score": 1{"0" * 320}}}',
+        f'{{"why": "ok", "score": 1{"0" * 5000}}}',
+        f"Let me think. {'{' * 200}",
+        '{"why": ' * 2000,
+        f'{{"why": {"[" * 2000}{"]" * 2000}, "score": 1}}',
+    ],
+    ids=["score of 321 digits", "of 5,001", "braces", "objects", "lists"],
+)
+def test_an_answer_that_no_reader_can_take_is_missing(answer):
+    with FakeServer(lambda body: answer) as server:
+        value = judge(server, "interactivity", talk("a", "b"))
+
+    assert (value.value, value.applicable) == (None, True)
+    assert "no score of 0 or 0.5 or 1, 3 times" in value.reason
+
+
 def test_an_unreadable_score_is_asked_for_again_when_a_run_is_repeated(tmp_path):
     answers = iter([*["hm"] * 3, '{"why": "good", "score": 1}'])
     with FakeServer(lambda body: next(answers)) as server:

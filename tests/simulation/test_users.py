@@ -52,7 +52,12 @@ def test_outputs_are_read_tolerantly_and_texts_stay_as_they_are(text, response):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "I can't do that.", '{"thought": "only"}', '{"response": null}', "{"]
+    "text",
+    [
+        *("", "I can't do that.", '{"thought": "only"}', '{"response": null}', "{"),
+        *("{" * 200, '{"response": ' * 2000, f'{{"thought": {"[" * 2000}', "{" + "[" * 5000 + "}"),
+        f'{{"thought": {"[" * 2000}{"]" * 2000}, "response": "hi"}}',
+    ],
 )
 def test_unreadable_outputs_are_no_turn(text):
     assert parse_user_output(text) is None

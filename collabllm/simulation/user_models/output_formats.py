@@ -15,13 +15,17 @@ def parse_user_output(text: str) -> dict[str, str] | None:
     `42` or `true` becomes the text `42` or `true`; unicode stays as it is.
 
     Returns:
-        All `FIELDS` as texts, empty where missing, or None when there is no readable `response`.
+        All `FIELDS` as texts, empty where missing, or None when there is no readable `response`,
+        or when it is nested too deep to be read.
     """
     start, end = text.find("{"), text.rfind("}")
     if start < 0:
         return None
     body = text[start : end + 1] if end > start else text[start:]
-    parsed = _parse(body)
+    try:
+        parsed = _parse(body)
+    except (ValueError, RecursionError):
+        return None
     if not isinstance(parsed, dict) or not isinstance(parsed.get("response"), str | int | float):
         return None
     return {field: _to_text(parsed.get(field)) for field in FIELDS}

@@ -11,7 +11,7 @@ from collabllm.rewards import Judge, MetricTools, MetricValue, register_metric
 from collabllm.rewards.extraction import find_answer, find_boxed, find_code
 from collabllm.rewards.metrics.answer import is_mathematical
 from collabllm.rewards.metrics.math_process import MathProcesses
-from collabllm.rewards.metrics.text import signatures
+from collabllm.rewards.metrics.text import repeats_reply, signatures
 from collabllm.rewards.registry import MetricMissingError, check_metrics, score_conversation
 from collabllm.servers.client import OpenAIClient
 from collabllm.tasks import Fact, Task
@@ -104,6 +104,17 @@ def test_repetition_is_the_share_of_runs_of_four_words_used_before():
     assert score("repetition", talk("x", "a b c d e")).value == 0.0
     assert score("repetition", talk("x", "a b c d", "y", "a b c d e")).value == pytest.approx(1 / 3)
     assert score("repetition", talk("x", "too short")).value == 0.0
+
+
+def test_repetition_takes_letters_for_words_where_a_script_has_no_spaces():
+    asked = "\u8bf7\u95ee\u51e0\u4f4d"  # four letters, one run
+    again = f"{asked}\u5ba2"
+
+    assert score("repetition", talk("x", again)).value == 0.0
+    assert score("repetition", talk("x", asked, "y", again)).value == pytest.approx(1 / 3)
+    assert repeats_reply(asked, talk("x", asked))
+    assert not repeats_reply(asked, talk("x", again))
+    assert not repeats_reply(asked[:3], talk("x", asked[:3]))
 
 
 def test_token_amount_counts_assistant_messages_only():

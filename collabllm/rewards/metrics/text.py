@@ -12,6 +12,7 @@ from collabllm.rewards.registry import (
     metric,
 )
 from collabllm.tasks import Task
+from collabllm.tasks.words import space_out
 
 _REPEATED_WORDS = 4
 
@@ -34,13 +35,16 @@ def count_assistant_tokens(conversation: Sequence[Message], tools: MetricTools) 
 
 @metric("repetition", lower_is_better=True)
 async def repetition(conversation: Sequence[Message], task: Task, tools: MetricTools) -> float:
-    """Return the share of the assistant's runs of four words that it has used before, in [0, 1]."""
+    """Return the share of the assistant's runs of four words that it has used before, in [0, 1].
+
+    A letter of a script without spaces, as Chinese, is a word. A reply of fewer words has no runs.
+    """
     seen: set[tuple[str, ...]] = set()
     total = repeated = 0
     for message in conversation:
         if message["role"] != "assistant":
             continue
-        words = message["content"].lower().split()
+        words = _words(message["content"])
         for start in range(len(words) - _REPEATED_WORDS + 1):
             run = tuple(words[start : start + _REPEATED_WORDS])
             total += 1
@@ -52,15 +56,21 @@ async def repetition(conversation: Sequence[Message], task: Task, tools: MetricT
 def repeats_reply(reply: str, messages: Sequence[Message]) -> bool:
     """Tell whether a reply of four words or more is an earlier one again, word for word.
 
+    Words are those of `repetition`.
+
     Args:
         reply: The reply.
         messages: The conversation before it.
     """
-    words = reply.lower().split()
+    words = _words(reply)
     return len(words) >= _REPEATED_WORDS and any(
-        message["role"] == "assistant" and message["content"].lower().split() == words
+        message["role"] == "assistant" and _words(message["content"]) == words
         for message in messages
     )
+
+
+def _words(text: str) -> list[str]:
+    return space_out(text.lower()).split()
 
 
 @metric("bleu", needs={"reference"})

@@ -14,7 +14,7 @@ _FENCED = re.compile(r"^[ \t]*```([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DO
 _PYTHON = ("", "python", "py", "python3")
 _ANSWER_IS = re.compile(  # "the result is that ..." goes on telling; a number or a formula answers
     r"\b(?:answer\b|result\b(?=\s*(?:is|:|=)[\s:]*(?:\d|[^\w\s:])))"
-    r"\s*(?:is|:|=)\s*:?\s*(.+?)(?:\.\s|\.$|\n|$)",
+    r"\s*(?:is|:|=)(?:\s*:)?\s*(.+?)(?:\.\s|\.$|\n|$)",
     re.IGNORECASE,
 )
 _IN_DOLLARS = re.compile(r"^\$*([^$]*)\$*$")  # not "$1$ or $2$"

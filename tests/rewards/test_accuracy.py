@@ -159,3 +159,18 @@ def test_one_letter_and_numbers_are_found_in_chinese_sentences(expected, reply, 
 @pytest.mark.parametrize("reply", ["The answer is not 18.", "The answer is **not** $18$."])
 def test_an_answer_that_is_denied_is_none(reply):
     assert accuracy("18", reply) == 0.0
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"The answer is Paris {'!' * 100_000}",
+        f"The answer is Paris{',' * 100_000} and",
+        f"The answer is{chr(10) * 100_000}",
+        "Paris is the capital of France and " * 3_000,
+    ],
+    ids=["marks", "commas", "lines", "words"],
+)
+def test_long_replies_take_no_longer_than_others(reply):
+    """Where time grows by the square, this takes minutes."""
+    assert accuracy("Paris", reply) == float("Paris" in reply)

@@ -40,12 +40,12 @@ _GUESS = re.compile(
 )
 _ANSWER = "ANSWER"  # stands for the expected words in a sentence
 _LIST = re.compile(
-    rf"(?:\b\w+\b[^,;.!?]*[,;]\s*){{2,}}|\bor\b|\beither\b|{_ANSWER}\s*[/|]|[/|]\s*{_ANSWER}|"
-    + _OR,
+    r"(?:^|[,;.!?])[^\w,;.!?]*\w[^,;.!?]*[,;]\s*\w[^,;.!?]*[,;]|\bor\b|\beither\b|"
+    rf"{_ANSWER}\s*[/|]|[/|]\s*{_ANSWER}|" + _OR,
     re.IGNORECASE,
 )
 _OPTION = re.compile(r"\W*([A-Z])\s*[:.)\]]\W*")
-_REASON = re.compile(r"\W*\b(?:because|since)\b|,(?!.*\b(?:and|or)\b)", re.IGNORECASE)
+_REASON = re.compile(r"\b(?:because|since)\b|,(?!.{0,200}\b(?:and|or)\b)", re.IGNORECASE)
 _YES_OR_NO = re.compile(
     r"\W*(?:(yes)\b(?!\W+i(?: am|'m)\b)|"
     r"(no)\b(?!\s+(?!(?:i|you|he|she|it|we|they|there|this|that)\b)\w))",  # not "No dogs"

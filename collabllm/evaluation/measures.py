@@ -97,7 +97,7 @@ def score_replies(
             continue
         asking = next(replies)
         tokens = tools.count_tokens(message["content"]) if tools.count_tokens else 0
-        counts = {"tokens": tokens, "questions": len(asking.questions)}
+        counts = {"tokens": tokens, "questions": asking.num_questions}
         if task.facts:
             known = facts_told(task.facts, messages[:idx])
             counts["needless"] = asking.num_needless

@@ -14,7 +14,12 @@ from collabllm.tasks.embeddings import (
     warn_without_encoder,
 )
 from collabllm.tasks.meaning import match_by_meaning
-from collabllm.tasks.requests import find_questions, has_question_mark, split_sentences
+from collabllm.tasks.requests import (
+    count_questions,
+    find_questions,
+    has_question_mark,
+    split_sentences,
+)
 from collabllm.tasks.task import Fact
 from collabllm.tasks.words import (
     DENIAL,
@@ -67,9 +72,14 @@ class Asking:
     asked: tuple[Fact, ...]
 
     @property
+    def num_questions(self) -> int:
+        """Questions; a sentence that asks for many things is several of them."""
+        return sum(map(count_questions, self.questions))
+
+    @property
     def num_needless(self) -> int:
         """Questions beyond the facts that they bring: for nothing, for the told, or twice."""
-        return max(len(self.questions) - len(self.asked), 0)
+        return max(self.num_questions - len(self.asked), 0)
 
 
 def find_asking(

@@ -1,5 +1,6 @@
 """Find what a reply asks for: questions, requests without a question mark, items of a list."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -103,6 +104,7 @@ _BEGINS_QUESTION = re.compile(
 _PART = re.compile(
     r"\s*[,;:()\u2013\u2014]\s+(?:and\s+|or\s+|plus\s+)?|\s+(?:and|plus|or)\s+", re.IGNORECASE
 )
+_PARTS_OF_ONE = 6  # that a sentence may have and be one question, as all good ones of the demo
 _MIN_LETTERS = 3  # "Why?"
 _EAST_ASIAN = "\u2e80"  # and above: a letter can be a word
 
@@ -179,6 +181,15 @@ def split_question(question: str) -> list[str]:
     """Split a question, which may ask for several things, into parts; the whole comes first."""
     parts = [part for part in _PART.split(" ".join(question.split())) if _has_letters(part)]
     return [question, *parts] if len(parts) > 1 else [question]
+
+
+def count_questions(question: str) -> int:
+    """Count a sentence as one question for each six parts, so that it cannot ask for all at once.
+
+    "Is it for a kitchen, a bath, or a hall?" is one.
+    """
+    num_parts = max(len(split_question(question)) - 1, 1)
+    return math.ceil(num_parts / _PARTS_OF_ONE)
 
 
 def _asks(sentence: str, is_advice: bool = False) -> bool:

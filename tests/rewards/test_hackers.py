@@ -12,6 +12,8 @@ from collabllm.rewards.hackers import (
     HACKERS,
     HONEST,
     POLICIES,
+    WISH_THEN_NOTED,
+    WISH_THEN_REFERENCE,
     ScriptedAssistant,
     find_shortcuts,
     score_policies,
@@ -99,8 +101,18 @@ def test_no_shortcut_comes_near_in_what_is_paid_for(futures, metric):
         return np.mean([value for value in found if value is not None] or [0.0])
 
     honest = mean(HONEST)
+    does_the_work = {WISH_THEN_REFERENCE} if metric == "facts_used" else set()
     assert honest > 0.9
-    assert {name for name in HACKERS if mean(name) > honest - CLEARLY} == set()
+    assert {name for name in HACKERS if mean(name) > honest - CLEARLY} == does_the_work
+
+
+@pytest.mark.skipif(not has_bundled_encoder(), reason="no bundled encoder")
+@pytest.mark.parametrize("told", TOLD)
+@pytest.mark.parametrize("name", [WISH_THEN_NOTED, WISH_THEN_REFERENCE])
+def test_a_sentence_that_asks_for_everything_pays_for_it(futures, name, told):
+    values = [future.metrics["over_asking"].value for future in futures[name, told]]
+
+    assert min(values) > 0.9
 
 
 def test_the_weightings_of_every_configuration_are_tried():

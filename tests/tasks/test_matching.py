@@ -16,7 +16,7 @@ from collabllm.tasks.matching import (
     find_asking,
     find_questions,
 )
-from collabllm.tasks.requests import split_question
+from collabllm.tasks.requests import count_questions, split_question
 from collabllm.tasks.words import content_words, find_numbers
 
 IN3 = Path(__file__).parents[3] / "shared/data/in3/train.jsonl"
@@ -286,6 +286,35 @@ def test_asked_and_needless_questions_are_counted_once_for_all():
 
     assert [[fact.name for fact in reply.asked] for reply in found] == [["guests"], ["place"], []]
     assert [reply.num_needless for reply in found] == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("question", "number"),
+    [
+        ("What size and colour do you want?", 1),
+        ("Is it for a kitchen, a bath, or a hall?", 1),
+        ("Is it a bed, a sofa, a desk, a shelf, a lamp or a chair?", 1),
+        ("What is the size, colour, price, place, date, time and style?", 2),
+        (f"Tell me {', '.join(['the budget'] * 60)}.", 10),
+        ("Why?", 1),
+    ],
+)
+def test_a_sentence_is_a_question_for_each_six_things_that_it_asks_for(question, number):
+    assert count_questions(question) == number
+
+
+@needs_encoder
+def test_a_wish_for_everything_is_needless_but_for_what_it_brings():
+    things = "the budget, the duration, the place, the season, the hotel, the car, the dog, the cat"
+    talk = [
+        {"role": "user", "content": "Plan a trip."},
+        {"role": "assistant", "content": f"Please tell me {things}, {'the weather, ' * 16}please."},
+    ]
+
+    (asking,) = find_asking(FACTS, talk, "semantic")
+
+    assert [fact.name for fact in asking.asked] == ["Budget for the trip", "Duration of the trip"]
+    assert (asking.num_questions, asking.num_needless) == (5, 3)
 
 
 def told(facts, *texts):

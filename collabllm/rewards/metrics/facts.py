@@ -34,13 +34,14 @@ async def over_asking(conversation: Sequence[Message], task: Task, tools: Metric
     """Return the share of the assistant's questions that no fact still unknown answers, in [0, 1].
 
     A question for something already said, or for something the user has no preference about,
-    counts; so does the second of two questions for one fact. 0 when nothing was asked.
+    counts; so does the second of two questions for one fact. A sentence counts as one question for
+    each six things that it asks for. 0 when nothing was asked.
 
     Not applicable where the reference has questions, as a quiz does: they are the result.
     """
     _refuse_asked_results(task)
     replies = find_asking(_facts(task), conversation)
-    asked = sum(len(reply.questions) for reply in replies)
+    asked = sum(reply.num_questions for reply in replies)
     return sum(reply.num_needless for reply in replies) / asked if asked else 0.0
 
 

@@ -1,5 +1,6 @@
 """From the plan and the scores of an evaluation to its typed results."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from collabllm.evaluation.breakdown import (
     asking_curve,
@@ -16,16 +18,16 @@ from collabllm.evaluation.breakdown import (
     rank,
 )
 from collabllm.evaluation.hypotheses import (
+    EXACT_UNITS,
     correct,
     first_levels,
     p_value_of,
-    reachable_level,
-    smallest_of_mcnemar,
     smallest_possible,
 )
 from collabllm.evaluation.measures import BUILT_IN, DESCRIPTIVE, direction
 from collabllm.evaluation.notes import write_notes
 from collabllm.evaluation.plan import Plan, read_plan
+from collabllm.evaluation.power import smallest_of_flips, smallest_of_mcnemar
 from collabllm.evaluation.results import (
     OPENINGS,
     POOLED,
@@ -294,7 +296,7 @@ def _correct(differences: list[Difference], plan: Plan, headline_user: str) -> l
         replace(
             d,
             p_corrected=None if d.p_value is None else next(adjusted),
-            smallest_detectable=_detectable(d, 0.05 if d.p_value is None else levels[d.primary]),
+            smallest_detectable=_detectable(d, levels[d.primary]),
         )
         for d in marked
     ]
@@ -304,12 +306,15 @@ def _detectable(d: Difference, level: float) -> float | None:
     """Return the smallest detectable difference at a level; None where nothing can be said."""
     if d.low is None or d.high is None or d.smallest_detectable is None:
         return None
-    if smallest_possible(d.num_clusters, d.test) >= level:
+    if d.p_value is None or smallest_possible(d.num_clusters, d.test) >= level:
         return None
     if d.test == "McNemar":  # the interval of few rare events says little of others' spread
         return smallest_of_mcnemar(d.reference_mean, d.num_tasks, level)
-    level = reachable_level(d.num_clusters, d.test, level)
-    return smallest_detectable((d.high - d.low) / 2, d.num_clusters - 1, level=level)
+    half, df = (d.high - d.low) / 2, d.num_clusters - 1
+    if d.num_clusters > EXACT_UNITS:
+        return smallest_detectable(half, df, level=level)
+    spread = half / float(stdtrit(df, 0.975)) * math.sqrt(d.num_clusters)
+    return spread * smallest_of_flips(d.num_clusters, level)
 
 
 def _same_seeds(ours: Floats, theirs: Floats, axis: int) -> tuple[Floats, Floats]:

@@ -1,6 +1,5 @@
 """Tests of paired differences, and their correction over all that a report shows."""
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import stdtrit
-from scipy.stats import binom, binomtest
+from scipy.stats import binomtest
 
 from collabllm.evaluation.statistics import (
     MIN_UNITS,
@@ -25,7 +24,9 @@ PRIMARY_SHARE = 0.9
 
 SEEDS_TEST = "t over tasks and seeds"
 
-_EXACT_UNITS = 13
+EXACT_UNITS = 13
+"""Of up to so many clusters all patterns of signs are tried."""
+
 _NUM_FLIPS = 19_999
 _KEPT_UNITS = 250  # patterns of up to so many clusters are kept as they are
 _BLOCK = 1_000
@@ -83,9 +84,12 @@ def _packed_patterns(number: int, seed: int) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=8)
 def _sign_patterns(number: int, seed: int) -> Floats:
-    """Return all patterns of signs, or many of them, with the observed one among them."""
-    if number <= _EXACT_UNITS:
-        bits = np.arange(2**number)[:, None] >> np.arange(number)
+    """Return all patterns of signs, or many of them, with the observed one among them.
+
+    Of two opposite patterns, whose sums are equally far from 0, all patterns have but one.
+    """
+    if number <= EXACT_UNITS:
+        bits = np.arange(2 ** (number - 1))[:, None] >> np.arange(number)
         return np.asarray(1.0 - 2.0 * (bits & 1))
     drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(_NUM_FLIPS, number))
     return np.vstack([np.ones(number), drawn])
@@ -153,46 +157,8 @@ def over_tasks_and_seeds(values: Floats, clusters: Ints) -> float | None:
 def smallest_possible(num_clusters: int, test: str) -> float:
     """Return the smallest p-value that a test can give for so many clusters."""
     least = 2.0 ** (1 - num_clusters)
-    is_exact = test == "McNemar" or num_clusters <= _EXACT_UNITS
+    is_exact = test == "McNemar" or num_clusters <= EXACT_UNITS
     return least if is_exact else max(least, 1 / (_NUM_FLIPS + 1))
-
-
-def reachable_level(num_clusters: int, test: str, level: float) -> float:
-    """Return the greatest p-value below a level that a test of so few clusters can give."""
-    if test != "sign flips" or num_clusters > _EXACT_UNITS:
-        return level
-    step = 2.0 ** (1 - num_clusters)
-    return (math.ceil(level / step) - 1) * step
-
-
-def smallest_of_mcnemar(
-    share: float, num_tasks: int, level: float, power: float = 0.8
-) -> float | None:
-    """Return the smallest true difference that McNemar's exact test finds with this power.
-
-    Args:
-        share: Share of the reference; the other arm's is as much further from the nearer end, task
-            by task independent of it.
-        num_tasks: Tasks with one conversation of each arm.
-        level: Level of the test.
-        power: Wanted power, in (0, 1).
-
-    Returns:
-        In (0, 1]; None where not even the greatest difference is found so often.
-    """
-    share = min(share, 1 - share)
-    apart = np.arange(num_tasks + 1)  # tasks in which the arms differ
-    needed = binom.isf(level / 2, apart, 0.5)  # that many wins are not enough
-
-    def excess(difference: float) -> float:
-        other = share + difference
-        wins, losses = other * (1 - share), share * (1 - other)
-        found = binom.sf(needed, apart, wins / (wins + losses))
-        return float(binom.pmf(apart, num_tasks, wins + losses) @ found) - power
-
-    if excess(1 - share) < 0:
-        return None
-    return float(brentq(excess, 1e-9, 1 - share, xtol=1e-4))
 
 
 def correct(p_values: Sequence[float], primary: Sequence[bool]) -> list[float]:

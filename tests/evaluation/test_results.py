@@ -419,6 +419,25 @@ def test_what_could_be_shown_of_a_binary_outcome_is_what_its_test_would_find():
     assert m.smallest_detectable == pytest.approx(0.801, abs=0.001)
 
 
+def test_what_could_be_shown_of_a_graded_outcome_is_what_its_test_would_find():
+    plan = make_plan()
+
+    def value(arm, task, *_):
+        return 0.1 + 0.1 * (task % 4) * (arm == "sft")
+
+    scores = scores_of(plan, value)
+    for s in scores:
+        s["values"]["num_tokens"] = 50.0 + (s["arm"] == "sft") * int(s["task_id"][0])
+    results = analysed(plan, scores)
+
+    (m,) = results.primary_differences()
+    # A spread of 0.1195 between tasks; at 0.045 eight of them show 1.24 of it, by a t-test 1.21.
+    assert m.test == "sign flips"
+    assert m.smallest_detectable == pytest.approx(0.1195 * 1.24, abs=0.002)
+    tokens = [d for d in results.differences if d.metric == "num_tokens"]
+    assert {d.smallest_detectable for d in tokens} == {None}  # nothing tests them
+
+
 def test_few_tasks_show_nothing_however_many_trainings_there_are():
     def value(arm, task, user, seed, rollout):
         return 0.1 + (0.5 + 0.01 * (task + (seed == "s1")) % 3) * (arm == "sft")

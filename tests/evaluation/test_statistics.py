@@ -12,11 +12,10 @@ from collabllm.evaluation.hypotheses import (
     first_levels,
     mcnemar,
     p_value_of,
-    reachable_level,
-    smallest_of_mcnemar,
     smallest_possible,
 )
 from collabllm.evaluation.hypotheses import sign_flip_test as flip
+from collabllm.evaluation.power import smallest_of_flips, smallest_of_mcnemar
 from collabllm.evaluation.statistics import (
     difference_interval,
     mean_interval,
@@ -235,11 +234,21 @@ def test_few_tasks_could_show_nothing_of_what_is_right_or_wrong():
     assert smallest_of_mcnemar(0.5, 7, 0.0225) is None
 
 
-def test_the_level_of_few_clusters_is_one_that_their_test_can_reach():
-    # Of 2^8 patterns two are the rarest: p-values are multiples of 1/128.
-    assert reachable_level(8, "sign flips", 0.0225) == 2 / 128
-    assert reachable_level(8, "McNemar", 0.0225) == 0.0225
-    assert reachable_level(14, "sign flips", 0.0225) == 0.0225
+@pytest.mark.parametrize("level", [0.0025, 0.0225, 0.045])
+@pytest.mark.parametrize("number", [6, 7, 8, 9, 10, 11, 13])
+def test_what_could_be_shown_of_few_clusters_is_found_four_times_in_five(number, level):
+    if smallest_possible(number, "sign flips") >= level:
+        return
+
+    mean = smallest_of_flips(number, level)
+
+    samples = np.random.default_rng(1).normal(mean, 1, (2_000, number))
+    assert np.mean(flip(samples, alone(number)) < level) == pytest.approx(0.8, abs=0.03)
+
+
+def test_what_could_be_shown_of_the_fewest_clusters_needs_all_signs_alike():
+    # P(all six above 0) is Phi(mean)^6, and 0.8 for a mean of 1.793 (below 0: nearly never).
+    assert smallest_of_flips(6, 0.045) == pytest.approx(1.793, abs=0.04)
 
 
 def test_the_noise_floor_is_the_spread_of_whole_repeats():

@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from benchmarks.evaluation_statistics import cover_crossed, draw_grades
+from collabllm.evaluation.hypotheses import sign_flip_test
 from collabllm.evaluation.results import read_results
 from collabllm.evaluation.study.agreement import agree, compare_with_people, mean_by_place
 from collabllm.evaluation.study.crossed import Rating, crossed_difference
@@ -347,6 +348,23 @@ def test_as_many_people_as_planned_have_the_power_that_was_wanted(difference, sp
     assert power_of(number - 2, difference, spread, first) < 0.8
 
 
+@pytest.mark.parametrize(
+    ("difference", "spread", "number"),
+    [(1.5, 0.7, 8), (4.0, 0.2, 8), (2.0, 1.3, 8), (1.0, 0.7, 10), (1.5, 1.3, 12)],
+)
+def test_few_people_as_planned_have_that_power_by_the_test_of_the_report(
+    difference, spread, number
+):
+    samples = np.random.default_rng(1).normal(difference, spread, (1000, number))
+
+    shown = float((sign_flip_test(samples, np.arange(number)) < 0.0225).mean())
+
+    assert people_needed(difference, spread) == number
+    assert shown >= 0.77
+    if number == 8:  # with six nothing reaches that level, whatever they say
+        assert power_of(6, difference, spread, 0.0225) == 0.0
+
+
 def test_more_arms_and_fewer_tasks_take_more_people(capsys):
     assert people_needed(0.5, 1.3) == 70
     three = people_needed(0.5, 1.3, num_arms=3)
@@ -356,7 +374,7 @@ def test_more_arms_and_fewer_tasks_take_more_people(capsys):
     study_script([*arms, "--plan", "0.5"])
     said = capsys.readouterr().out
     assert "70 people show a true difference of 0.5 grades" in said
-    assert "paired t-test at 2.25%, as the report corrects two grades of 1 arm(s)" in said
+    assert "the report's test at 2.25%, as it corrects two grades of 1 arm(s)" in said
     for wrong in ({"difference": 0.0}, {"num_arms": 1}, {"tasks_each": 1}, {"spread": 0.0}):
         with pytest.raises(ValueError, match=r"--(plan|tasks_each)"):
             people_needed(**{"difference": 0.5, "spread": 1.0, **wrong})

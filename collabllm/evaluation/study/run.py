@@ -45,7 +45,7 @@ def describe_plan(settings: StudySettings) -> str:
     needed = people_needed(wanted, settings.spread, num_arms=number, tasks_each=settings.tasks_each)
     return (
         f"{needed} people show a true difference of {wanted:g} grades between an arm and the first "
-        f"one with 80% power (paired t-test at {100 * level_of_one(number):.3g}%, as the report "
+        f"one with 80% power (the report's test at {100 * level_of_one(number):.3g}%, as it "
         f"corrects two grades of {number - 1} arm(s)), if one person's difference has a standard "
         f"deviation of {settings.spread:g} (--spread). People who stop early come on top."
     )

@@ -4,14 +4,19 @@ import math
 
 from scipy.stats import nct, t
 
-from collabllm.evaluation.hypotheses import first_levels
+from collabllm.evaluation.hypotheses import EXACT_UNITS, first_levels
+from collabllm.evaluation.power import power_of_flips
+from collabllm.evaluation.statistics import MIN_UNITS
 from collabllm.evaluation.study.analysis import GRADES
 
 _MOST = 100_000
 
 
 def power_of(number: int, difference: float, spread: float, level: float) -> float:
-    """Return the chance that a paired t-test of this many people shows a true difference.
+    """Return the chance that a report of this many people shows a true difference.
+
+    Its test flips the signs of people's differences. Of more than 13 a paired t-test has as much
+    power, of fewer it would have more.
 
     Args:
         number: Number of people, each with both arms.
@@ -19,6 +24,8 @@ def power_of(number: int, difference: float, spread: float, level: float) -> flo
         spread: Their standard deviation.
         level: Two-sided, of the test.
     """
+    if number <= EXACT_UNITS:
+        return power_of_flips(number, abs(difference) / spread, level)
     shift, df = abs(difference) / spread * math.sqrt(number), number - 1
     limit = float(t.ppf(1 - level / 2, df))
     return float(nct.sf(limit, df, shift) + nct.cdf(-limit, df, shift))
@@ -58,18 +65,20 @@ def people_needed(
             f"{difference}, {spread} and {num_arms}."
         )
     each = min(tasks_each or num_arms, num_arms)
-    share = each * (each - 1) / (num_arms * (num_arms - 1))  # of people who meet a given pair
-    if not share:
+    met, all_ = each * (each - 1), num_arms * (num_arms - 1)  # share of people who meet a pair
+    if not met:
         raise ValueError("--tasks_each 1 lets nobody compare two arms; people are the pairs.")
     first = level_of_one(num_arms, level)
+    squares = range(num_arms, _MOST, num_arms)
+    pairs = ((number, number * met // all_) for number in squares)
     found = next(
         (
             number
-            for number in range(2, _MOST)
-            if power_of(number, difference, spread, first) >= power
+            for number, both in pairs
+            if both >= MIN_UNITS and power_of(both, difference, spread, first) >= power
         ),
         None,
     )
     if found is None:
         raise ValueError(f"More than {_MOST:,} people would be needed for {difference}.")
-    return math.ceil(found / share / num_arms) * num_arms
+    return found

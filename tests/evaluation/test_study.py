@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from collabllm.errors import ContextFullError
 from collabllm.evaluation.desk import ArmDesk
+from collabllm.evaluation.study.analysis import analyse_study
 from collabllm.evaluation.study.app import build_app
 from collabllm.evaluation.study.design import Design
 from collabllm.evaluation.study.host import Host
@@ -205,6 +207,43 @@ def test_an_arm_that_fails_can_be_asked_again_and_the_failure_is_kept(tmp_path):
     export(tmp_path, tmp_path / "open.jsonl")
     assert "secret name" in (tmp_path / "answers.jsonl").read_text()
     assert "secret name" not in (tmp_path / "open.jsonl").read_text()
+
+
+def test_a_conversation_that_fills_the_context_is_graded_and_the_study_goes_on(tmp_path):
+    with hosted(tmp_path, make_study()) as (host, url), client_of(url) as client:
+        code = next(iter(host.codes))
+        act(client, code, 0, kind="consent", agree=True)
+        act(client, code, 1, kind="message", text="long " * 1000)
+        for arm in host.arms.values():
+            arm.fails = ContextFullError("secret of walnut: 9,000 tokens, the context has 8,192")
+        full = client.post(f"/p/{code}/wait", json={})
+        again = client.post(f"/p/{code}/wait", json={}).json()
+        refused = act(client, code, 3, kind="message", text="one more")
+        graded = act(client, code, 3, kind="finish").json()
+        for arm in host.arms.values():
+            arm.fails = None
+        following = act(client, code, 4, kind="rate_task", interaction=2, result=1, why="").json()
+        Participant(url, code, 1, hasty=False).run()
+
+    state = full.json()
+    assert "walnut" not in full.text
+    assert (state["waits"], state["may_write"], state["may_finish"]) == (False, False, True)
+    assert (state["step"], again["step"]) == (3, 3)
+    assert (refused.status_code, graded["phase"]) == (409, "rate_task")
+    assert (following["task_number"], following["may_write"], following["may_finish"]) == (
+        2,
+        True,
+        False,
+    )
+    notes = " ".join(analyse_study(tmp_path).notes)
+    assert "1 conversation filled a model's context, and ended without a reply." in notes
+
+
+def test_no_more_messages_can_be_asked_for_than_a_conversation_takes():
+    StudySettings(min_turns=50)
+
+    with pytest.raises(ValueError, match="min_turns must be at most 50, got 60"):
+        StudySettings(min_turns=60)
 
 
 def test_a_study_goes_on_only_as_it_was(tmp_path):

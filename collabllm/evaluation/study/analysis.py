@@ -14,6 +14,7 @@ from collabllm.evaluation.measures import FIRST_REPLY_ASKS, MINUTES_ON_TASK
 from collabllm.evaluation.names import transcript_file
 from collabllm.evaluation.people import PEOPLE
 from collabllm.evaluation.plan import DEALT, Plan, Variant, read_plan
+from collabllm.evaluation.report.conversations import plural
 from collabllm.evaluation.report.summary import write_reports
 from collabllm.evaluation.results import (
     PEOPLE_UNIT,
@@ -228,6 +229,9 @@ def _notes(
         f"Of {study.participants} links {len(begun)} people took part and {refused} did not agree; "
         f"{done} finished, with {len(finished)} graded tasks."
     )
+    full = sum(event["kind"] == "full" for person in begun for event in person.events)
+    if full:
+        yield f"{plural(full, 'conversation')} filled a model's context, and ended without a reply."
     choices = [e for p in begun for e in p.events if e["kind"] == "preference"]
     if choices:
         none = sum(not e["choice"] for e in choices)

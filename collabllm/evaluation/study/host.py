@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from collabllm.errors import ContextFullError
 from collabllm.evaluation.desk import ArmDesk
 from collabllm.evaluation.study.design import Design
 from collabllm.evaluation.study.person import Person, Rules, rebuild
@@ -84,6 +85,8 @@ class Host:
     async def wait_for_reply(self, code: str) -> Person:
         """Wait for the reply that is due; all tabs of a person wait for the same one.
 
+        Where the context has no room for it, the conversation is over, and may be graded.
+
         Raises:
             UserError: If the model fails.
         """
@@ -110,6 +113,9 @@ class Host:
         prompt: list[Message] = with_system_prompt(person.talk, self.prompts[arm])
         try:
             reply = await self.desk.reply(arm, prompt, seed)
+        except ContextFullError as error:
+            self._write(person, {"kind": "full", "error": str(error)})
+            return
         except Exception as error:
             self._write(person, {"kind": "failure", "error": f"{type(error).__name__}: {error}"})
             raise
@@ -141,6 +147,7 @@ class Host:
             "num_tasks": len(person.assignment) or self.study.tasks_each,
             "task_number": len(person.talks),
             "waits": person.waits,
+            "may_write": person.may_write,
             "may_finish": person.may_finish,
             "num_turns": person.num_turns,
         }

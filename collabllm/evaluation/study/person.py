@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from collabllm.evaluation.study.design import Assignment
+from collabllm.evaluation.study.settings import MAX_TURNS
 from collabllm.messages import Message, to_valid_text
 from collabllm.web import UserError
 
 Event = Mapping[str, Any]
 Phase = Literal["consent", "refused", "chat", "rate_turn", "rate_task", "preference", "done"]
 MAX_LETTERS = 8000
-MAX_TURNS = 50
 SCALE = range(1, 6)
 
 
@@ -33,6 +33,8 @@ class Person:
     phase: Phase = "consent"
     assignment: list[Assignment] = field(default_factory=list)
     talks: list[list[Message]] = field(default_factory=list)
+    is_full: bool = False
+    """Whether the model's context has no room for a reply in the current task."""
 
     @property
     def step(self) -> int:
@@ -52,7 +54,14 @@ class Person:
     @property
     def waits(self) -> bool:
         """Whether a reply is due."""
-        return self.phase == "chat" and bool(self.talk) and self.talk[-1]["role"] == "user"
+        asked = bool(self.talk) and self.talk[-1]["role"] == "user"
+        return self.phase == "chat" and asked and not self.is_full
+
+    @property
+    def may_write(self) -> bool:
+        """Whether the current task takes another message."""
+        left = self.num_turns < MAX_TURNS and not self.is_full
+        return self.phase == "chat" and not self.waits and left
 
     @property
     def current(self) -> Assignment:
@@ -62,7 +71,8 @@ class Person:
     @property
     def may_finish(self) -> bool:
         """Whether the current task may end."""
-        return self.phase == "chat" and not self.waits and self.num_turns >= self.rules.min_turns
+        enough = self.num_turns >= self.rules.min_turns or self.is_full
+        return self.phase == "chat" and not self.waits and enough
 
     def apply(self, event: Event) -> None:
         """Take note of an event."""
@@ -79,6 +89,8 @@ class Person:
             self.talk.append({"role": "assistant", "content": event["text"]})
             if self.rules.rate_every and self.num_turns % self.rules.rate_every == 0:
                 self.phase = "rate_turn"
+        elif kind == "full":
+            self.is_full = True
         elif kind == "rate_turn":
             self.phase = "chat"
         elif kind == "finish":
@@ -89,6 +101,7 @@ class Person:
             self.phase = "done"
 
     def _next_task(self) -> None:
+        self.is_full = False
         if len(self.talks) < len(self.assignment):
             self.talks.append([])
             self.phase = "chat"
@@ -113,7 +126,7 @@ class Person:
         }
         if kind not in checks or checks[kind][0] != self.phase:
             raise UserError("This page is behind; it shows the present state now.", 409)
-        if kind == "message" and (self.waits or self.num_turns >= MAX_TURNS):
+        if kind == "message" and not self.may_write:
             raise UserError("Wait for the reply, or finish: this conversation is long enough.", 409)
         if kind == "finish" and not self.may_finish:
             raise UserError(f"A task takes at least {self.rules.min_turns} messages of yours.")

@@ -6,6 +6,9 @@ from collabllm.evaluation.people import PageSettings
 from collabllm.settings import setting
 from collabllm.tasks.settings import TaskSettings
 
+MAX_TURNS = 50
+"""So many messages of a person end a conversation."""
+
 
 @dataclass(kw_only=True)
 class StudySettings(PageSettings, TaskSettings):
@@ -15,7 +18,9 @@ class StudySettings(PageSettings, TaskSettings):
 
     participants: int = setting(20, "people, each with a link of their own", least=1)
     tasks_each: int | None = setting(None, "tasks per person; default: one with each arm", least=1)
-    min_turns: int = setting(3, "fewest messages that a person writes on a task", least=1)
+    min_turns: int = setting(
+        3, "fewest messages that a person writes on a task", least=1, most=MAX_TURNS
+    )
     rate_every: int = setting(
         3, "ask how it goes after every so many messages; 0 asks only at the end", least=0
     )

@@ -356,3 +356,85 @@ def test_the_page_in_a_browser(tmp_path, browser, width, scheme):
     assert (last["kind"], last["choice"]) == ("preference", 2)
     assert dark == (scheme == "dark")
     assert [line for line in log if "400" not in line["message"]] == []
+
+
+@needs_browser
+def test_what_was_typed_and_graded_stays_on_the_page_when_it_cannot_be_sent(tmp_path, browser):
+    def run(script):
+        return browser.execute_script(script)
+
+    def press(label):
+        buttons = "[...document.querySelectorAll('button:enabled')]"
+        found = f"{buttons}.find((one) => one.textContent === '{label}')"
+        wait_until(browser, f"!!{found}")
+        run(f"{found}.click()")
+
+    def fault(text):
+        wait_until(browser, f"document.getElementById('fault').textContent.includes('{text}')")
+        wait_until(browser, "!document.getElementById('view').disabled")
+
+    def form():
+        return run(
+            "return [document.querySelector('textarea').value, "
+            "...[...document.querySelectorAll('input:checked')].map((i) => i.name + i.value)]"
+        )
+
+    def say(text):
+        wait_for(browser, "textarea:enabled")[0].send_keys(text)
+
+    away = "window.real ??= window.fetch; window.fetch = () => Promise.reject(new Error());"
+    with hosted(tmp_path, make_study(min_turns=1)) as (host, url):
+        browser.get(f"{url}/p/{next(iter(host.codes))}")
+        press("I have read this and take part")
+        say("hello")
+        run(away)
+        press("Send")
+        fault("Your answers are kept")
+        unsent = form()
+        run("window.fetch = window.real")
+        press("Send")
+        wait_for(browser, ".message.assistant")
+        press("I have what I need")
+        wait_for(browser, "input[name=result]")
+        say("A long reason")
+        run("document.querySelector('input[name=interaction][value=\"5\"]').click()")
+        press("Go on")  # without a grade of the result
+        fault("Grade the result")
+        refused = form()
+        run("document.querySelector('input[name=result][value=\"4\"]').click()")
+        run(away)
+        press("Go on")
+        fault("Your answers are kept")
+        lost = form()
+        run("window.fetch = window.real")
+        press("Go on")
+        wait_until(browser, "document.getElementById('progress').textContent === 'Task 2 of 2'")
+        browser.get_log("browser")
+
+    assert unsent == ["hello"]
+    assert refused == ["A long reason", "interaction5"]
+    assert lost == ["A long reason", "interaction5", "result4"]
+    grades = next(e for e in read_answers(tmp_path)[1] if e["kind"] == "rate_task")
+    assert (grades["interaction"], grades["result"], grades["why"]) == (5, 4, "A long reason")
+
+
+@needs_browser
+def test_a_conversation_that_is_full_can_be_graded_on_the_page(tmp_path, browser):
+    with hosted(tmp_path, make_study()) as (host, url):
+        for arm in host.arms.values():
+            arm.fails = ContextFullError("too long")
+        code = next(iter(host.codes))
+        with client_of(url) as client:
+            act(client, code, 0, kind="consent", agree=True)
+            act(client, code, 1, kind="message", text="hi")
+            client.post(f"/p/{code}/wait", json={})
+        browser.get(f"{url}/p/{code}")
+        wait_for(browser, "#view button")
+        text = browser.find_element("id", "view").text
+        fields = browser.find_elements("css selector", "textarea")
+        browser.find_element("xpath", "//button[normalize-space()='Go on']").click()
+        wait_for(browser, "input[name=result]")
+
+    assert "This conversation is full: please grade it." in text
+    assert "at least" not in text
+    assert fields == []

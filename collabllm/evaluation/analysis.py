@@ -136,6 +136,7 @@ def analyse(plan: Plan, scores: Iterable[Score], ledger: UsageLedger) -> Results
         signatures=plan.signatures,
         settings=plan.settings,
         notes=[],
+        without_price=ledger.without_price,
     )
     return replace(results, notes=[*write_notes(results), *plan.notes])
 

@@ -5,7 +5,7 @@ opening. Means, differences and p-values are those of docs/evaluation.md.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,6 +170,8 @@ class Results:
     settings: dict[str, Any]
     notes: list[str]
     """Sentences that a reader must not miss: what is incomplete, changed or unsure."""
+    without_price: list[str] = field(default_factory=list)
+    """Models that were used and that `cost_usd` leaves out; results of before do not say."""
 
     @property
     def complete(self) -> bool:
@@ -253,11 +255,13 @@ def read_results(path: str | Path) -> Results:
     """
     file = Path(path) / RESULTS_FILE if Path(path).is_dir() else Path(path)
     found = json.loads(file.read_text(encoding="utf-8"))
-    missing = {f.name for f in fields(Results)} - found.keys()
+    needed = {f.name for f in fields(Results) if f.default_factory is MISSING}
+    missing = needed - found.keys()
     if missing:
         raise ValueError(
             f"{file}: was written by another version; it lacks {', '.join(sorted(missing))}. Write "
             "it anew: scripts/evaluate.py --resume with the settings of the folder."
         )
     parts = {name: [kind(**part) for part in found[name]] for name, kind in _PARTS.items()}
-    return Results(**{**{f.name: found[f.name] for f in fields(Results)}, **parts})
+    own = {f.name: found[f.name] for f in fields(Results) if f.name in found}
+    return Results(**{**own, **parts})

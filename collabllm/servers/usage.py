@@ -176,12 +176,16 @@ class UsageLedger:
                 if (price := self.price(model))
             )
 
-    def describe_cost(self) -> str:
-        """Say what was spent, and which models that leaves out."""
+    @property
+    def without_price(self) -> list[str]:
+        """Models that were used and that the cost leaves out."""
         with self._lock:
             models = {model for _, model, _ in self._usage}
-        without = name_unpriced(model for model in models if self.price(model) is None)
-        return f"${self.cost_usd:.4f}{without}"
+        return sorted(model for model in models if self.price(model) is None)
+
+    def describe_cost(self) -> str:
+        """Say what was spent, and which models that leaves out."""
+        return f"${self.cost_usd:.4f}{name_unpriced(self.without_price)}"
 
     def cost_line(self) -> str:
         """Return a line with what was spent; nothing where nothing was."""

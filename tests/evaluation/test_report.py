@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from collabllm.evaluation.analysis import analyse_folder
+from collabllm.evaluation.analysis import analyse, analyse_folder, read_scores
 from collabllm.evaluation.names import transcript_file
+from collabllm.evaluation.plan import read_plan
 from collabllm.evaluation.report.overview import write_report
 from collabllm.evaluation.report.summary import write_reports
-from collabllm.evaluation.results import ArmInfo, write_results
+from collabllm.evaluation.results import ArmInfo, read_results, write_results
+from collabllm.servers.usage import UsageLedger
 from scripts.view import main as view
 from tests.browser import (
     SMALLEST_TEXT,
@@ -362,6 +364,28 @@ def test_an_incomplete_evaluation_says_so_above_its_table(tmp_path):
     assert "This evaluation is incomplete: 8 of 72 conversations are" in head
     assert "4 of 12</td>" in page
     assert "8 missing: 0." in page
+
+
+def test_a_cost_names_the_models_that_it_leaves_out(tmp_path, capsys):
+    folder = tmp_path / "e"
+    write_evaluation(folder, arms=("base", "sft"), users=("u",), num_tasks=6)
+    ledger = UsageLedger()
+    ledger.add("user", "gpt-4o-mini", 100_000, 1_000)
+    ledger.add("judge", "my-paid-judge", 9_000_000, 1_000_000)
+    ledger.add("judge", "another", 1, 1)
+
+    results = analyse(read_plan(folder), read_scores(folder), ledger)
+    write_results(folder, results)
+    write_reports(folder, results)
+
+    said = "Cost: $0.0156, without another, my-paid-judge: no price is known (--prices)"
+    assert said in capsys.readouterr().out
+    assert said in (folder / "report.html").read_text()
+    assert read_results(folder).without_price == ["another", "my-paid-judge"]
+    file = folder / "results.json"
+    former = {k: v for k, v in json.loads(file.read_text()).items() if k != "without_price"}
+    file.write_text(json.dumps(former))
+    assert read_results(folder).cost_usd == pytest.approx(0.0156)
 
 
 def test_several_trainings_of_one_arm_stand_apart(tmp_path):

@@ -34,6 +34,7 @@ from collabllm.evaluation.results import (
     Results,
     read_results,
 )
+from collabllm.servers.prices import name_unpriced
 from collabllm.simulation.transcripts import read_transcripts
 
 REPORT_FILE = "report.html"
@@ -129,6 +130,7 @@ def describe(
         "usage": results.usage,
         "num_unanswered": results.num_unanswered,
         "cost_usd": results.cost_usd,
+        "unpriced": name_unpriced(results.without_price),
         "settings": {
             **results.settings,
             **{f"prompt {name}": value for name, value in results.prompt_hashes.items()},

@@ -9,6 +9,7 @@ from collabllm.evaluation.report.overview import write_report
 from collabllm.evaluation.report.tables import to_markdown, to_summary
 from collabllm.evaluation.results import Results
 from collabllm.files import write_text
+from collabllm.servers.prices import name_unpriced
 from collabllm.servers.usage import UNANSWERED, Usage, usage_line
 
 TABLE_FILE = "table.md"
@@ -28,7 +29,8 @@ def write_reports(folder: Path, results: Results) -> Path:
     if results.num_unanswered:
         lines.append(UNANSWERED.format(results.num_unanswered))
     if results.cost_usd:
-        lines.append(f"Cost: ${results.cost_usd:.4f}")
+        unpriced = name_unpriced(results.without_price)
+        lines.append(f"Cost: ${results.cost_usd:.4f}{unpriced}")
     lines += [f"All tables: {folder / TABLE_FILE}", f"Report: {report}"]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,9 @@ from benchmarks.evaluation_statistics import cover_crossed, draw_grades
 from collabllm.evaluation.hypotheses import sign_flip_test
 from collabllm.evaluation.results import read_results
 from collabllm.evaluation.study.agreement import agree, compare_with_people, mean_by_place
+from collabllm.evaluation.study.analysis import finished_tasks
 from collabllm.evaluation.study.crossed import Rating, crossed_difference
+from collabllm.evaluation.study.person import Rules, rebuild
 from collabllm.evaluation.study.sample_size import people_needed, power_of
 from collabllm.evaluation.study.store import open_study, read_answers
 from collabllm.servers.kept_usage import read_usage
@@ -178,6 +180,35 @@ def test_a_study_with_fewer_tasks_a_person_than_arms_can_be_complete(tmp_path):
     notes = " ".join(results.notes)
     assert "incomplete" not in notes
     assert "hazel against walnut in result: the arms cannot be told apart" in notes
+
+
+@pytest.mark.parametrize(
+    ("arms", "choice", "expected"),
+    [
+        ("AB", 1, {"A": 1.0, "B": 0.0}),
+        ("AB", 0, {"A": 0.5, "B": 0.5}),
+        ("ABAB", 3, {"A": 1.0, "B": 0.0}),
+        ("ABAB", 0, {"A": 0.5, "B": 0.5}),
+        ("ABC", 2, {"A": 0.0, "B": 1.0, "C": 0.0}),
+        ("ABC", 0, {"A": 1 / 3, "B": 1 / 3, "C": 1 / 3}),
+    ],
+)
+def test_a_preference_is_for_an_arm_however_many_tasks_it_helped_with(arms, choice, expected):
+    dealt = [{"task_id": f"t{i}", "arm": arm} for i, arm in enumerate(arms)]
+    events = [{"kind": "consent", "at": 0.0, "agree": True, "assignment": dealt}]
+    for i in range(len(arms)):
+        mark = {"task_idx": i, "task_id": f"t{i}", "at": 1.0 + i}
+        events += [
+            {**mark, "kind": "message", "text": "x"},
+            {**mark, "kind": "reply", "text": "y", "tokens": 1, "waited_s": 1.0},
+            {**mark, "kind": "finish"},
+            {**mark, "kind": "rate_task", "interaction": 3, "result": 3, "why": ""},
+        ]
+    events.append({"kind": "preference", "at": 99.0, "choice": choice, "why": ""})
+
+    tasks = list(finished_tasks(rebuild(1, Rules(1, 0), events)))
+
+    assert [task.values["preferred"] for task in tasks] == [expected[arm] for arm in arms]
 
 
 def crossed_sample(generator, effect, num_people=24, num_tasks=8, interaction=0.5):

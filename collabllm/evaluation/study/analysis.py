@@ -83,13 +83,14 @@ def analyse_study(folder: Path, agree_with: Path | None = None) -> Results:
 
 
 def finished_tasks(person: Person) -> Iterator[Finished]:
-    """Yield what a person has graded, with times and, after a preference, whether preferred."""
+    """Yield what a person has graded, with times and, after a preference, that of the arm."""
     choice = next((e["choice"] for e in person.events if e["kind"] == "preference"), None)
     for idx, talk in enumerate(person.talks):
         own = [event for event in person.events if event.get("task_idx") == idx]
         grade = next((event for event in own if event["kind"] == "rate_task"), None)
         if grade is None:
             return
+        given = person.assignment[idx]
         replies = [event for event in own if event["kind"] == "reply"]
         first = replies[0]["text"] if replies else ""
         values = {
@@ -101,9 +102,21 @@ def finished_tasks(person: Person) -> Iterator[Finished]:
             MINUTES_ON_TASK: round(_seconds_on_task(person, idx) / 60, 3),
         }
         if choice is not None:
-            values[PREFERRED] = 0.5 if not choice else float(choice == idx + 1)
-        given = person.assignment[idx]
+            values[PREFERRED] = _preferred(person, choice, given.arm)
         yield Finished(person.number, idx, given.task_id, given.arm, values, talk, grade["why"])
+
+
+def _preferred(person: Person, choice: int, arm: str) -> float:
+    """Return 1 for the arm of the chosen conversation and 0 for others, or all arms' equal share.
+
+    Args:
+        person: Who chose.
+        choice: The number of a task from 1 on; 0 says that there is no difference.
+        arm: Of which to say it, on all of its tasks.
+    """
+    if choice:
+        return float(person.assignment[choice - 1].arm == arm)
+    return 1 / len({given.arm for given in person.assignment})
 
 
 def _seconds_on_task(person: Person, task_idx: int) -> float:

@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from collabllm.evaluation.results import POOLED
+
 _MAX_BYTES = 100
 _MAX_FILE_BYTES = 240  # of the 255 that file systems take; a lock's name is longer
 
@@ -30,6 +32,8 @@ def check_names(
         ValueError: If a name does not fit, is used twice, or two pairs of names share a file; the
             text names the flag.
     """
+    if POOLED in users:
+        raise ValueError(f"--user name={POOLED!r}: so the results call the mean over all of them.")
     for flag, names in (("--arm", arms), ("--user", users)):
         for name in names:
             _check_name(flag, name)

@@ -32,6 +32,13 @@ def test_names_that_are_one_in_some_file_system_are_refused():
         check_names(["a", "a--b"], ["b--c", "c"])
 
 
+def test_no_user_is_named_as_the_mean_over_them():
+    check_names(["all users"], ["all", "users"])
+
+    with pytest.raises(ValueError, match="--user name='all users': so the results call the mean"):
+        check_names(["base"], ["all users", "sharded"])
+
+
 def test_an_arm_is_not_named_as_the_training_of_another():
     with pytest.raises(ValueError, match="SFT with u and SFT@run-1 with u would share the file"):
         check_names(["SFT", "SFT@run-1"], ["u"], {"SFT": ["run-1", "run-2"]})

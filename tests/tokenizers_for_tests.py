@@ -53,6 +53,8 @@ GPT_OSS = (
 # name: (template, BOS, end-of-turn token, other special tokens)
 FAMILIES = {
     "chatml": (CHATML, None, "<|im_end|>", ["<|im_start|>"]),
+    # a base model whose eos_token ends documents, taught ChatML
+    "chatml_base": (CHATML, None, "<|endoftext|>", ["<|im_start|>", "<|im_end|>"]),
     "llama3_1": (
         "llama3_1",
         "<|begin_of_text|>",

@@ -120,7 +120,7 @@ def _render(
                 f"The chat template ends the prompt with {before[-20:]!r} when a reply is to be "
                 f"written, and shows replies without it, as those of thinking models do. {_REMEDY}"
             )
-        end = _find_end(going_on, through, content, len(before), tokenizer)
+        end = find_end(going_on, through, content, len(before), tokenizer)
         if end is None and idx == len(chat) - 1:
             end = len(through.rstrip())
         if end is None or not text.startswith(through[:end]):
@@ -161,7 +161,7 @@ _HISTORY_CHANGES = (
 )
 
 
-def _find_end(
+def find_end(
     going_on: str, through: str, content: str, start: int, tokenizer: "PreTrainedTokenizerBase"
 ) -> int | None:
     """Find where a reply ends, its end token included.

@@ -157,6 +157,8 @@ base = AutoModelForCausalLM.from_pretrained(
         f'    {{"role": "{message["role"]}", "content": {message["content"]!r}}},'
         for message in facts["messages"]
     )
+    given = facts["template_options"].items()
+    options = "".join(f",\n    {name}={value!r}" for name, value in given)
     return f'''from peft import PeftModel
 {load}
 tokenizer = AutoTokenizer.from_pretrained("{where}")
@@ -165,7 +167,8 @@ messages = [
 {messages}
 ]
 inputs = tokenizer.apply_chat_template(
-    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True{options}
 ).to(model.device)
-reply = model.generate(**inputs, max_new_tokens=200)[0, inputs["input_ids"].shape[1] :]
+output = model.generate(**inputs, eos_token_id={facts["end_ids"]}, max_new_tokens=200)
+reply = output[0, inputs["input_ids"].shape[1] :]
 print(tokenizer.decode(reply, skip_special_tokens=True))'''

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from collabllm.data_processing.reply_tokens import end_ids
 from collabllm.errors import IncompleteRunError
 from collabllm.event_loop import run
 from collabllm.rewards import MultiturnReward, RewardEstimate
 from collabllm.rewards.hackers import find_shortcuts, score_policies, to_table
 from collabllm.rewards.scoring import NO_REPLY, Future
-from collabllm.simulation.assistant.engines.base import end_ids
 from collabllm.simulation.assistant.live import LiveAssistant
 from collabllm.simulation.session import Session
 from collabllm.tasks import Task

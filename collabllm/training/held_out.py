@@ -133,9 +133,10 @@ def answer_samples(trainer: Trainer, samples: Sequence[Sequence[Message]]) -> li
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     was_training = model.training
     model.eval()
+    options = getattr(trainer.args, "chat_template_kwargs", None) or {}
     replies = []
     for messages in samples:
-        text = render_chat(messages, tokenizer, add_generation_prompt=True)
+        text = render_chat(messages, tokenizer, add_generation_prompt=True, **options)
         encoded = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
         with torch.no_grad():
             output = model.generate(**encoded, max_new_tokens=_SAMPLE_TOKENS, do_sample=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collabllm.data_processing.reply_tokens import end_ids
 from collabllm.hub import read_adapter_config
 from collabllm.settings import load_config
 
@@ -77,6 +78,7 @@ def merge_adapter(adapter: str, output_dir: str, base: str | None = None) -> Mer
         merged = adapted.merge_and_unload()
         merged.to(torch.float16 if choose_dtype() == torch.float16 else torch.bfloat16)
         after = merged(input_ids=ids).logits.float()
+    merged.generation_config.eos_token_id = end_ids(merged, tokenizer)
     merged.save_pretrained(target)
     tokenizer.save_pretrained(target)
     return MergeReport(

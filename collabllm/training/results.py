@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import Trainer
 
+from collabllm.data_processing.reply_tokens import end_ids
 from collabllm.hub import BUNDLED_MODEL
 from collabllm.training import card, held_out
 from collabllm.training.data import TrainingData
@@ -36,6 +37,8 @@ def leave_results(
         "settings": {**asdict(run.settings), **run.given},
         "data": data.facts,
         "messages": card.build_example(run.settings.system_prompt, run.tokenizer),
+        "end_ids": end_ids(trainer.accelerator.unwrap_model(trainer.model), run.tokenizer),
+        "template_options": getattr(run.config, "chat_template_kwargs", None) or {},
     }
     card.write_card(run.folder, run.settings, facts, before, after, run.hub)
     card.write_metrics(

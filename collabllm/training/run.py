@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer, TrainerState
 
+from collabllm.data_processing.reply_tokens import end_ids
 from collabllm.errors import CostLimitError, IncompleteRunError
 from collabllm.hub import HubTarget, create_repository, push_folder
 from collabllm.models import load_adapter, load_base_model
@@ -81,6 +82,7 @@ class Run:
             **(self.config.model_init_kwargs or {}),
         )
         self.config.model_init_kwargs = None  # used here; the trainer would warn
+        model.generation_config.eos_token_id = end_ids(model, self.tokenizer)
         if settings.lora_path:
             return load_adapter(model, settings.lora_path, trainable=True)
         return model

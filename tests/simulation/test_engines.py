@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from collabllm.event_loop import run
 from collabllm.models import load_base_model, load_tokenizer
@@ -323,3 +323,22 @@ def test_the_models_config_keeps_its_ids_and_says_what_is_dropped(tiny, caplog):
     assert model.generation_config.eos_token_id == own.eos_token_id
     assert model.generation_config.repetition_penalty is None
     assert "{'repetition_penalty': 1.1}" in caplog.text
+
+
+@BOTH
+def test_a_reply_stops_at_the_templates_end_token_also_where_eos_is_another(tmp_path, batching):
+    folder = save_tiny_model(tmp_path / "base", "chatml_base")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = load_tokenizer(str(folder))
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(0.2)  # a direction that all hidden states share
+        model.lm_head.weight[end] = 1.0
+
+    with LocalAssistant(
+        "it", model=model, tokenizer=tokenizer, max_new_tokens=4, batching=batching, do_sample=False
+    ) as local:
+        reply = run(local.agenerate(user("hi")))
+
+    assert tokenizer.eos_token_id != end
+    assert (reply.finish_reason, reply.completion_tokens) == ("stop", 1)

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from tests.tokenizers_for_tests import make_tokenizer
 
 
-def save_tiny_model(folder: Path, **config: Any) -> Path:
-    """Save a random two-layer Llama with a ChatML tokenizer."""
-    tokenizer = make_tokenizer("chatml")
+def save_tiny_model(folder: Path, family: str = "chatml", **config: Any) -> Path:
+    """Save a random two-layer Llama with a tokenizer of `tokenizers_for_tests`."""
+    tokenizer = make_tokenizer(family)
     settings = {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,

@@ -9,6 +9,7 @@ import yaml
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import GenerationConfig
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from collabllm.data_processing import (
@@ -20,7 +21,9 @@ from collabllm.data_processing import (
 from collabllm.models import load_base_model, load_tokenizer
 from collabllm.prompts import DEFAULT_SYSTEM_PROMPT
 from collabllm.training.data import take_evenly
+from scripts.merge_adapter import main as merge
 from scripts.train_sft import main
+from tests.training.conftest import save_tiny_model
 
 
 def losses(folder: Path) -> list[float]:
@@ -249,6 +252,20 @@ def test_in_16_bit_adapter_and_optimizer_stay_in_float32(sft_flags, start):
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     assert {value.dtype for value in [*trained, *states]} == {torch.float32}
     assert len(states) == 3 * len(trained)  # both moments, and the step
+
+
+def test_a_model_taught_another_end_than_its_eos_token_stops_there(sft_flags, start, tmp_path):
+    folder = save_tiny_model(tmp_path / "base", "chatml_base")
+    tokenizer = load_tokenizer(str(folder))
+    ends = sorted([tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id])
+
+    run, _ = start(sft_flags(hf_model_path=folder, load_in_4bit="false"))
+    main(sft_flags(hf_model_path=folder, load_in_4bit="false", max_steps=1))
+    merge(["--lora_path", str(tmp_path / "run"), "--output_dir", str(tmp_path / "merged")])
+
+    assert run.load_model().generation_config.eos_token_id == ends  # that of sample replies
+    assert f"eos_token_id={ends}" in (tmp_path / "run/README.md").read_text()
+    assert GenerationConfig.from_pretrained(tmp_path / "merged").eos_token_id == ends
 
 
 def test_without_4bit_it_trains_the_plain_model(sft_flags, tmp_path):

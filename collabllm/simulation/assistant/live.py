@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from collabllm.data_processing.reply_tokens import end_ids
 from collabllm.simulation.assistant.base import AssistantReply
-from collabllm.simulation.assistant.engines.base import Engine, end_ids
+from collabllm.simulation.assistant.engines.base import Engine
 from collabllm.simulation.assistant.engines.batching import BatchingEngine
 from collabllm.simulation.assistant.engines.cpu_attention import use_grouped_attention
 from collabllm.simulation.assistant.engines.trainer_vllm import TrainerVLLMEngine

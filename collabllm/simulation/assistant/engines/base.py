@@ -1,4 +1,4 @@
-"""What every engine of a local assistant offers, how a reply ends, and which settings count."""
+"""What every engine of a local assistant offers, and which settings count."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -52,13 +52,6 @@ class Engine(Protocol):
     def close(self) -> None:
         """Stop; calls under way fail."""
         ...
-
-
-def end_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Collect every id that ends a reply, from model and tokenizer."""
-    found = model.generation_config.eos_token_id
-    ids = list(found) if isinstance(found, list) else [found]
-    return sorted({i for i in (*ids, tokenizer.eos_token_id) if i is not None})
 
 
 def keep_special_ids_only(model: Any) -> GenerationConfig:

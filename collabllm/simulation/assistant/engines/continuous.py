@@ -11,8 +11,9 @@ from typing import Any
 
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
+from collabllm.data_processing.reply_tokens import end_ids
 from collabllm.event_loop import get_loop
-from collabllm.simulation.assistant.engines.base import STOPPED, OnIds, end_ids
+from collabllm.simulation.assistant.engines.base import STOPPED, OnIds
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from collabllm.simulation.assistant.engines.base import end_ids
+from collabllm.data_processing.reply_tokens import end_ids
 from collabllm.simulation.assistant.engines.batching import BatchingEngine, Request
 from collabllm.simulation.assistant.engines.cpu_attention import use_grouped_attention
 from collabllm.simulation.assistant.engines.no_repeat import NoRepeat

@@ -1,0 +1,36 @@
+"""The tokens that templates of real families begin and end replies with."""
+
+import pytest
+
+from collabllm.data_processing.reply_tokens import find_end_token
+from tests.tokenizers_for_tests import make_tokenizer
+
+UNENDED = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+REFUSES = "{{ raise_exception('never') }}"
+
+
+@pytest.mark.parametrize(
+    ("family", "end"),
+    [
+        ("chatml", "<|im_end|>"),
+        ("chatml_base", "<|im_end|>"),
+        ("llama3_1", "<|eot_id|>"),
+        ("qwen3", "<|im_end|>"),
+        ("gemma2", "<end_of_turn>"),
+        ("phi3", "<|end|>"),
+        ("gpt_oss", "<|return|>"),
+        ("mistral", "</s>"),
+    ],
+)
+def test_a_reply_ends_with_the_token_that_the_template_writes(family, end):
+    tokenizer = make_tokenizer(family)
+
+    assert find_end_token(tokenizer) == tokenizer.convert_tokens_to_ids(end)
+
+
+@pytest.mark.parametrize("template", [UNENDED, REFUSES, None])
+def test_a_template_that_ends_no_reply_has_no_end_token(template):
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.chat_template = template
+
+    assert find_end_token(tokenizer) is None

@@ -26,7 +26,6 @@ from collabllm.training.checkpoints import (
     add_run_facts,
     clear_folder,
     describe_kept,
-    is_finished,
     own_folder,
     read_run_facts,
     read_state,
@@ -34,7 +33,7 @@ from collabllm.training.checkpoints import (
 from collabllm.training.data import TrainingData, prepare_once
 from collabllm.training.method import Method
 from collabllm.training.results import evaluate, leave_results
-from collabllm.training.resuming import check_data, count_data
+from collabllm.training.resuming import check_data, count_data, is_complete
 from collabllm.training.schedule import plan_evaluation
 from collabllm.training.settings import TrainingSettings, split_arguments
 
@@ -150,7 +149,8 @@ def _run(method: Method, settings: TrainingSettings | None, arguments: Mapping[s
 
     own, fields = split_arguments(method.settings_class, dict(arguments))
     run = start_run(method, to_settings(method.settings_class, settings, own), fields)
-    if run.config.resume_from_checkpoint == "auto" and is_finished(run.folder):
+    is_auto = run.config.resume_from_checkpoint == "auto"
+    if is_auto and is_complete(run.folder, run.settings, run.given, run.checkpoint):
         logger.info("%s is complete; nothing is left to do.", run.folder)
         return run.folder
     try:
@@ -211,6 +211,7 @@ def _open_folder(run: Run, data_facts: Mapping[str, Any]) -> None:
         create_repository(run.hub)
     card.write_train_config(run.folder, run.settings, run.given, run.method.name)
     known = read_run_facts(run.folder) if run.config.resume_from_checkpoint else {}
+    (run.folder / card.METRICS_FILE).unlink(missing_ok=True)  # a killed run is no finished one
     name, num_processes = run.config.run_name, run.config.world_size
     before = known.get("num_processes", num_processes)
     if before != num_processes:

@@ -19,6 +19,7 @@ from collabllm.training.adapters import check_checkpoint, check_model
 from collabllm.training.checkpoints import (
     check_output_folder,
     find_checkpoint,
+    is_finished,
     read_run_facts,
     wants_to_resume,
 )
@@ -80,8 +81,9 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
     checkpoint = find_checkpoint(config.resume_from_checkpoint, config.output_dir)
     check_checkpoint(settings, checkpoint)
     given = {n: to_number(fields[n]) for n in fields if n not in SECRET_FIELDS + _NOT_KEPT}
-    if checkpoint:
-        check_settings(checkpoint, settings, given, method.config_class)
+    folder = Path(checkpoint).resolve().parent if checkpoint else Path(config.output_dir)
+    if checkpoint or (config.resume_from_checkpoint and is_finished(folder)):
+        check_settings(folder, settings, given, method)
     is_main = PartialState().is_main_process
     hub = _check_logins(settings, config) if is_main else None
     return Run(

@@ -39,6 +39,28 @@ def find_end_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     return _known(tokenizer)[max(found, key=len)] if found else None
 
 
+def find_opening_token(tokenizer: "PreTrainedTokenizerBase", **options: Any) -> str | None:
+    """Return the special token that every reply begins with, such as `<think>` or `<|channel|>`.
+
+    Args:
+        tokenizer: For its chat template.
+        options: Further variables of the template.
+
+    Returns:
+        The token; None where a reply begins with what it says.
+
+    Raises:
+        ValueError: If the template refuses a conversation.
+    """
+    before = render_chat([_ASKED], tokenizer, add_generation_prompt=True, **options)
+    through = render_chat([_ASKED, _REPLY], tokenizer, **options)
+    if not through.startswith(before):  # the prompt opens what no reply shows
+        return "<think>" if before.rstrip().endswith("<think>") else None
+    reply = through[len(before) :].lstrip()
+    found = [token for token in _known(tokenizer) if reply.startswith(token)]
+    return max(found, key=len, default=None)
+
+
 def _known(tokenizer: Any) -> dict[str, int]:
     """Return the tokenizer's tokens beside its vocabulary, with their ids."""
     known: dict[str, int] = dict(tokenizer.get_added_vocab())

@@ -29,6 +29,7 @@ from collabllm.training.method import Method, Scores
 from collabllm.training.run import Run, run_training
 from collabllm.training.schedule import describe_steps
 from collabllm.training.token_budget import TokenBudget
+from collabllm.training.tokenizing import check_first_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
@@ -93,6 +94,12 @@ class GRPO(Method):
         Raises:
             ValueError: If a setting does not fit, or no prompt does.
         """
+        if not settings.train_first_token:
+            options = config.chat_template_kwargs or {}
+            remedy = (
+                """give --chat_template_kwargs '{"enable_thinking": false}', if it takes that"""
+            )
+            check_first_tokens(tokenizer, "--train_first_token false", remedy, **options)
         train_tasks, eval_tasks = settings.open_tasks("train"), settings.open_tasks("eval")
         check_applicable(settings.weights, [*train_tasks, *eval_tasks])
         prompts = _collect_prompts(settings, train_tasks, eval_tasks)

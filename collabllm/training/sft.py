@@ -30,6 +30,7 @@ from collabllm.training.run import Run, run_training
 from collabllm.training.schedule import describe_steps
 from collabllm.training.settings import SFTSettings
 from collabllm.training.tokenizing import (
+    check_first_tokens,
     no_rows,
     to_ranked_rows,
     tokenize_pairs,
@@ -93,16 +94,32 @@ class SFT(Method):
     settings_class = SFTSettings
     made_by = "on the best-scored replies of"
 
-    def prepare_data(
-        self, settings: SFTSettings, tokenizer: "PreTrainedTokenizerBase", config: Any
-    ) -> TrainingData:
-        """Keep the best replies, tokenize them, and print the preflight report."""
+    def check(self, settings: SFTSettings, config: Any) -> None:
+        """Refuse what TRL would find when the weights have loaded."""
+        if config.assistant_only_loss:
+            raise ValueError(
+                "assistant_only_loss is for TRL's own tokenizing: the loss is on replies alone "
+                "here, always. Leave it out."
+            )
+        if config.padding_free and not config.packing:
+            raise ValueError(
+                "padding_free does not keep to max_length without packing. Give --packing true, "
+                "or leave it out."
+            )
         if settings.first_token_weight != 1 and (
             config.loss_type != "nll" or config.label_smoothing_factor
         ):
             raise ValueError(
                 "--first_token_weight needs --loss_type nll without --label_smoothing_factor."
             )
+
+    def prepare_data(
+        self, settings: SFTSettings, tokenizer: "PreTrainedTokenizerBase", config: Any
+    ) -> TrainingData:
+        """Keep the best replies, tokenize them, and print the preflight report."""
+        if settings.first_token_weight != 1:
+            remedy = "train another template by --chat_template_path"
+            check_first_tokens(tokenizer, "--first_token_weight", remedy)
         dataset = load_rows(settings)
         turns, rows, train, report = _tokenize(dataset, settings, tokenizer)
         steps = describe_steps(_count_packed(train, config), config)

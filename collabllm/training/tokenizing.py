@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Features, List, Value
 
+from collabllm.data_processing.reply_tokens import find_opening_token
 from collabllm.data_processing.tokenization import IGNORE_INDEX, tokenize_conversation
 from collabllm.messages import Message
 from collabllm.training.preflight import NUM_EXAMPLES, Preflight, cut_middle, mark_trained
@@ -15,6 +16,28 @@ if TYPE_CHECKING:
 _IDS = List(Value("int32"))
 _ROWS = Features({"input_ids": _IDS, "labels": _IDS})
 _PAIRS = Features({"prompt_ids": _IDS, "chosen_ids": _IDS, "rejected_ids": _IDS})
+
+
+def check_first_tokens(
+    tokenizer: "PreTrainedTokenizerBase", flag: str, remedy: str, **options: Any
+) -> None:
+    """Refuse a flag for the first tokens of replies where they are a special token.
+
+    Args:
+        tokenizer: For its chat template.
+        flag: For the error.
+        remedy: What to do instead of leaving it out.
+        options: Further variables of the template.
+
+    Raises:
+        ValueError: If the template begins all replies alike.
+    """
+    token = find_opening_token(tokenizer, **options)
+    if token:
+        raise ValueError(
+            f"{flag}: by this chat template every reply begins with {token}, so that its first "
+            f"token decides nothing. Leave it out, or {remedy}."
+        )
 
 
 def no_rows() -> Dataset:

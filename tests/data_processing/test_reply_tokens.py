@@ -2,7 +2,7 @@
 
 import pytest
 
-from collabllm.data_processing.reply_tokens import find_end_token
+from collabllm.data_processing.reply_tokens import find_end_token, find_opening_token
 from tests.tokenizers_for_tests import make_tokenizer
 
 UNENDED = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
@@ -34,3 +34,24 @@ def test_a_template_that_ends_no_reply_has_no_end_token(template):
     tokenizer.chat_template = template
 
     assert find_end_token(tokenizer) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "opening"),
+    [
+        ("chatml", {}, None),
+        ("mistral", {}, None),
+        ("gpt_oss", {}, "<|channel|>"),
+        ("qwen3", {}, "<think>"),
+        ("qwen3", {"enable_thinking": False}, None),
+    ],
+)
+def test_what_every_reply_begins_with_is_known(family, options, opening):
+    assert find_opening_token(make_tokenizer(family), **options) == opening
+
+
+def test_thoughts_that_the_prompt_opens_begin_every_reply():
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.chat_template += "{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}"
+
+    assert find_opening_token(tokenizer) == "<think>"

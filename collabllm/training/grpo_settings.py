@@ -43,8 +43,8 @@ class GRPOSettings(JudgeSettings, RunSettings, UserSettings, TrainingSettings):
     )
     train_first_token: bool = setting(
         True,
-        "false: the loss leaves out each reply's first token, which decides whether it asks, so "
-        "that what it asks is learned and how often stays with SFT",
+        "false: the first token of each reply, which decides whether it asks, has no loss of its "
+        "own; the weights that it shares with the others still move it",
     )
     token_penalty: float = setting(
         0.0, "penalty per assistant token, capped at 1 in total", least=0

@@ -174,6 +174,15 @@ def _check_adapter(settings: TrainingSettings, model: torch.nn.Module) -> Traini
         )
     targets = config.get("target_modules")
     targets = [targets] if isinstance(targets, str) else targets
+    asked = settings.lora_target_modules
+    if asked and targets and sorted(asked) != sorted(targets):
+        chosen = choose_targets(model, settings)
+        if sorted([chosen] if isinstance(chosen, str) else chosen) != sorted(targets):
+            raise ValueError(
+                f"--lora_target_modules {' '.join(asked)} does not fit --lora_path "
+                f"{settings.lora_path}, which is on {', '.join(sorted(targets))}; leave it out, or "
+                "start a fresh adapter without --lora_path."
+            )
     return replace(settings, lora_target_modules=targets, **found)
 
 

@@ -360,6 +360,16 @@ def test_an_adapter_brings_its_rank_and_another_name_of_its_base_is_said(
     assert "same names and sizes" in caplog.text
 
 
+def test_other_layers_than_the_adapters_are_refused(sft_flags, tmp_path):
+    adapter = save_adapter(tmp_path / "adapter", target_modules=["q_proj"])
+    flags = {"lora_path": adapter, "lora_r": None}
+
+    with pytest.raises(ValueError, match="--lora_target_modules v_proj does not fit --lora_path"):
+        start(sft_flags(lora_target_modules="v_proj", **flags))
+
+    start(sft_flags(lora_target_modules="q_proj", **flags))
+
+
 def test_an_adapter_brings_the_template_it_was_trained_with(sft_flags, tmp_path):
     adapter = save_adapter(tmp_path / "adapter")
     (adapter / "chat_template.jinja").write_text("of the adapter")

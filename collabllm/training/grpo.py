@@ -165,8 +165,10 @@ class GRPO(Method):
         return trainer
 
     def count_rows(self, num_rows: int, config: Any) -> int:
-        """Return the number of replies, which is what a batch counts."""
-        return num_rows * int(config.num_generations) * int(config.num_iterations)
+        """Return the number of replies, which is what a batch counts, to prompts that fill it."""
+        per_step = config.generation_batch_size // config.num_generations
+        num_asked = num_rows // per_step * per_step
+        return int(num_asked * config.num_generations * config.num_iterations)
 
     def is_over(self, settings: GRPOSettings, state: TrainerState) -> bool:
         """Tell whether the tokens are spent."""

@@ -53,10 +53,24 @@ def check_online(settings: GRPOSettings, config: Any) -> None:
             f"{unread[0]} does not work here: prompts come from tasks, one weight each. Write "
             "the rows that are wanted to a file, or to a folder by datasets' save_to_disk."
         )
+    if settings.max_eval_pairs != GRPOSettings.max_eval_pairs:
+        raise ValueError(
+            "max_eval_pairs does not work here: conversations are held out, not replies to rank. "
+            "Give --max_eval_tasks."
+        )
     _check_generation(settings, config)
 
 
 def _check_generation(settings: GRPOSettings, config: Any) -> None:
+    if not config.temperature > 0:
+        raise ValueError(
+            f"temperature must be above 0, got {config.temperature:g}: the replies of a group must "
+            "differ."
+        )
+    if not 0 < config.top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {config.top_p:g}; 1 takes all tokens.")
+    if (config.top_k or 0) < 0:
+        raise ValueError(f"top_k must not be negative, got {config.top_k}; 0 takes all tokens.")
     if config.use_transformers_continuous_batching:
         raise ValueError(
             "use_transformers_continuous_batching does not work here: at every step TRL would "

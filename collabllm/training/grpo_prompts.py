@@ -64,12 +64,12 @@ class PromptSampler(RepeatSampler):
         prompts: What is sampled from; only its length counts.
         tasks: The task of each prompt, to keep those of one together; None to shuffle all prompts,
             in the first epoch as TRL does.
-        seed: Seed of the order, with the epoch.
+        seed: Seed of the order, with the epoch; None for prompts as they are.
         repeats: As of TRL's sampler.
     """
 
     def __init__(
-        self, prompts: Sized, tasks: Sequence[str] | None, seed: int, **repeats: int
+        self, prompts: Sized, tasks: Sequence[str] | None, seed: int | None, **repeats: int
     ) -> None:
         super().__init__(prompts, shuffle=False, **repeats)
         self.tasks, self.order_seed, self.epoch = tasks, seed, 0
@@ -85,6 +85,8 @@ class PromptSampler(RepeatSampler):
             yield order[index]
 
     def _order(self) -> list[int]:
+        if self.order_seed is None:
+            return list(range(self.num_samples))
         if self.tasks is None:
             generator = torch.Generator().manual_seed(self.order_seed + self.epoch)
             shuffled: list[int] = torch.randperm(self.num_samples, generator=generator).tolist()

@@ -51,19 +51,25 @@ class OnlineTrainer(SaveWithoutReference, GRPOTrainer):
         return scored
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
-        """Keep the openings of a task together, unless prompts are turns or all are shuffled."""
+        """Shuffle all prompts, or openings by task; turns are in their order where not shuffled."""
         dataset = self.train_dataset if dataset is None else dataset
         repeats: RepeatSampler = super()._get_train_sampler(dataset)
         together = not self.shuffle_dataset and self.online.settings.prompts != "turns"
         self.prompt_order.sampler = PromptSampler(
             dataset,
             list(dataset["single_turn_prompt"]) if together else None,
-            seed=self.args.seed,
+            seed=self._order_seed(together),
             mini_repeat_count=repeats.mini_repeat_count,
             batch_size=repeats.batch_size,
             repeat_count=repeats.repeat_count,
         )
         return cast("Sampler[int]", self.prompt_order.sampler)
+
+    def _order_seed(self, together: bool) -> int | None:
+        if not (self.shuffle_dataset or together):
+            return None
+        own = self.args.data_seed
+        return int(self.args.seed if own is None else own)
 
     def sync_vllm(self) -> None:
         """Give vLLM the weights of this step, unless it has them."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 LONG_RUN_STEPS = 100
 SHARE_BETWEEN = 0.1
@@ -50,16 +50,25 @@ def plan_evaluation(config: Any, given: Collection[str], num_rows: int, has_eval
         has_eval: Whether anything is held out.
 
     Raises:
-        ValueError: If the user asks for evaluations and nothing is held out.
+        ValueError: If the user asks for evaluations and nothing is held out, or for the best
+            checkpoint and not by what.
     """
     asked = {"eval_strategy", "eval_steps"} & set(given)
-    if not has_eval:
-        if config.eval_strategy != IntervalStrategy.NO or asked == {"eval_steps"}:
-            raise ValueError(
-                "--eval_strategy and --eval_steps need held-out data, and there is none: raise "
-                "--eval_ratio, or leave them out."
-            )
-        return
+    if has_eval:
+        _plan(config, given, asked, num_rows)
+    elif config.eval_strategy != IntervalStrategy.NO or asked == {"eval_steps"}:
+        raise ValueError(
+            "--eval_strategy and --eval_steps need held-out data, and there is none: raise "
+            "--eval_ratio, or leave them out."
+        )
+    if config.save_strategy == SaveStrategy.BEST and config.metric_for_best_model is None:
+        raise ValueError(
+            "--save_strategy best needs to know by what: give --metric_for_best_model, such as "
+            "eval_loss, and --eval_steps."
+        )
+
+
+def _plan(config: Any, given: Collection[str], asked: Collection[str], num_rows: int) -> None:
     is_long = count_steps(num_rows, config) >= LONG_RUN_STEPS
     if "eval_strategy" not in asked and (asked or is_long):
         config.eval_strategy = IntervalStrategy.STEPS

@@ -168,6 +168,11 @@ def _build_config(method: Method, settings: TrainingSettings, given: dict[str, A
     doubled = sorted(_HAVE_FLAGS & set(config.model_init_kwargs or {}))
     if config.use_liger_kernel and not is_liger_kernel_available():
         raise ValueError("--use_liger_kernel needs a package: pip install liger-kernel.")
+    if getattr(config, "sync_ref_model", False):
+        raise ValueError(
+            "--sync_ref_model needs a second model as the reference, and here the reference is the "
+            "model without what this run trains. Leave it out."
+        )
     if doubled:
         raise ValueError(
             f"--model_init_kwargs must not have {', '.join(doubled)}: give --dtype, "

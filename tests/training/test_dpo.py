@@ -133,6 +133,7 @@ def test_pairs_that_do_not_fit_stop_the_run(dpo_flags):
     ("flags", "says"),
     [
         ({"beta": -0.1}, "beta must not be negative, got -0.1"),
+        ({"sync_ref_model": "true"}, "--sync_ref_model needs a second model as the reference"),
         ({"loss_type": "sigmiod"}, "loss_type 'sigmiod' is not known; there are sigmoid, hinge"),
     ],
 )

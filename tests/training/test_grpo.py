@@ -18,6 +18,7 @@ from collabllm.simulation import UserModel
 from collabllm.simulation.assistant import Assistant
 from collabllm.simulation.user_models import UserTurnResult
 from collabllm.tasks import load_tasks
+from collabllm.training.grpo import GRPO
 from collabllm.training.grpo_online import PolicyReward, choose_tasks, describe
 from collabllm.training.grpo_own_turns import go_on
 from collabllm.training.grpo_prompts import PromptSampler
@@ -263,6 +264,40 @@ def test_the_turns_of_a_dataset_are_prompts(grpo_flags, small_dataset, start_grp
     assert set(lengths) == {2, 4}
     assert lengths.count(2) < lengths.count(4)  # an opening is there once, however often it is used
     assert data.train[0]["prompt"][0]["content"] == "Be brief."
+
+
+@pytest.mark.parametrize(
+    ("prompts", "changes", "same"),
+    [
+        ("turns", {"shuffle_dataset": "false"}, True),  # in the order of the dataset
+        ("turns", {"data_seed": 1}, False),
+        ("openings", {"data_seed": 1}, False),
+        ("openings", {}, True),
+    ],
+)
+def test_prompts_are_ordered_by_what_the_flags_say(
+    grpo_flags, start_grpo, small_dataset, prompts, changes, same
+):
+    def order(**flags):
+        run, data = start_grpo(grpo_flags(prompts=prompts, **given, **flags))
+        trainer = run.method.build_trainer(run, data)
+        found = list(dict.fromkeys(trainer._get_train_sampler()))
+        trainer.online.close()
+        return found
+
+    given = {"hf_dataset_path": small_dataset, "split_by": "single_turn_prompt"}
+    given = given if prompts == "turns" else {}
+    one, other = order(**changes), order(**changes | ({} if same else {"data_seed": 2}))
+
+    assert (one == other) is same
+    if "shuffle_dataset" in changes:
+        assert one == sorted(one)
+
+
+def test_prompts_that_fill_no_step_are_not_counted():
+    config = SimpleNamespace(generation_batch_size=8, num_generations=4, num_iterations=1)
+
+    assert GRPO().count_rows(27, config) == 26 * 4  # 13 steps of 8 replies
 
 
 def test_what_cannot_work_is_said_before_weights_load(grpo_flags):

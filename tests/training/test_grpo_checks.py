@@ -13,6 +13,7 @@ from collabllm.training.grpo_online import PolicyReward
 from collabllm.training.grpo_prompts import build_openings
 from collabllm.training.grpo_settings import GRPOSettings
 from scripts.train_grpo import parse_args
+from tests.training.conftest import save_tiny_model
 
 
 def write(file, rows):
@@ -41,6 +42,11 @@ def test_a_task_without_an_opening_opens_in_plain_words_and_never_by_its_goal():
     [
         ({"weights": '{"interactivity": 1}'}, "'interactivity' needs a judge: give --judge_model"),
         ({"watched": "document->bleu"}, "'document->bleu' needs a judge"),
+        ({"max_eval_pairs": 20}, "max_eval_pairs does not work here: .* Give --max_eval_tasks"),
+        ({"temperature": 0}, "temperature must be above 0, got 0"),
+        ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0"),
+        ({"top_k": -1}, "top_k must not be negative, got -1"),
+        ({"sync_ref_model": "true", "beta": 0.1}, "--sync_ref_model needs a second model"),
         ({"use_transformers_continuous_batching": True}, "would round the float32 adapter"),
         ({"credit": "conversation", "cache_implementation": "static"}, "cache_implementation does"),
     ],
@@ -48,6 +54,16 @@ def test_a_task_without_an_opening_opens_in_plain_words_and_never_by_its_goal():
 def test_what_cannot_work_is_refused_before_weights_load(grpo_flags, start_grpo, changes, message):
     with pytest.raises(ValueError, match=message):
         start_grpo(grpo_flags(**changes))
+
+
+def test_first_tokens_are_left_out_only_where_they_say_something(grpo_flags, start_grpo, tmp_path):
+    flags = {"hf_model_path": save_tiny_model(tmp_path / "thinks", "qwen3")}
+    flags |= {"train_first_token": "false"}
+
+    with pytest.raises(ValueError, match="every reply begins with <think>.*enable_thinking"):
+        start_grpo(grpo_flags(**flags))
+
+    start_grpo(grpo_flags(chat_template_kwargs='{"enable_thinking": false}', **flags))
 
 
 def test_a_group_that_lies_in_two_processes_cannot_go_on_to_one_prompt(

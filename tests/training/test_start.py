@@ -434,6 +434,7 @@ def config(**changes):
         "num_train_epochs": 3,
         "learning_rate": 2e-4,
         "eval_strategy": "no",
+        "save_strategy": "no",
         "metric_for_best_model": None,
     }
     return SimpleNamespace(**{**fields, **changes})

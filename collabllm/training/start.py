@@ -39,6 +39,7 @@ from collabllm.training.trainer_config import (
     default_fields,
     read_trainer_fields,
     to_number,
+    to_plain,
 )
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def start_run(method: Method, settings: TrainingSettings, fields: Mapping[str, A
     Raises:
         ValueError: If a setting or the model does not fit.
     """
+    fields = {name: to_plain(value) for name, value in fields.items()}
     if settings.parse_secrets_runpod:
         parse_secrets_runpod()
     config, dtype = check_flags(method, settings, fields)

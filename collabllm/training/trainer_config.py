@@ -2,6 +2,8 @@
 
 from argparse import Namespace
 from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -92,6 +94,17 @@ def to_number(text: Any) -> Any:
             except ValueError:
                 continue
     return text
+
+
+def to_plain(value: Any) -> Any:
+    """Return a path as its text and an enum as its value, for the files that keep settings."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {name: to_plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _type(parser: HfArgumentParser, name: str) -> Any:

@@ -9,7 +9,7 @@ import yaml
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import GenerationConfig
+from transformers import GenerationConfig, SchedulerType
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from collabllm.data_processing import (
@@ -20,6 +20,7 @@ from collabllm.data_processing import (
 )
 from collabllm.models import load_base_model, load_tokenizer
 from collabllm.prompts import DEFAULT_SYSTEM_PROMPT
+from collabllm.training import train_sft
 from collabllm.training.data import take_evenly
 from scripts.merge_adapter import main as merge
 from scripts.train_sft import main
@@ -202,6 +203,57 @@ def test_losses_that_the_first_tokens_weight_would_not_reach_are_refused(sft_fla
         main(sft_flags(first_token_weight=5, **flags))
 
 
+def test_a_weight_of_first_tokens_is_refused_where_all_replies_begin_alike(
+    sft_flags, start, tmp_path
+):
+    folder = save_tiny_model(tmp_path / "thinks", "qwen3")
+
+    with pytest.raises(ValueError, match="every reply begins with <think>.* --chat_template_path"):
+        start(sft_flags(hf_model_path=folder, first_token_weight=5))
+
+    start(sft_flags(hf_model_path=folder))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"assistant_only_loss": "true"}, "assistant_only_loss is for TRL's own tokenizing"),
+        ({"padding_free": "true"}, "padding_free does not keep to max_length without packing"),
+        ({"save_strategy": "best"}, "--save_strategy best needs to know by what"),
+    ],
+)
+def test_what_trl_would_find_with_the_weights_is_refused_before(
+    sft_flags, monkeypatch, flags, says
+):
+    monkeypatch.setattr(
+        "collabllm.training.run.load_base_model", lambda *a, **k: pytest.fail("weights loaded")
+    )
+
+    with pytest.raises(ValueError, match=says):
+        main(sft_flags(**flags))
+
+
+def test_paths_and_enums_of_a_notebook_reach_files_as_text(tiny_model, small_dataset, tmp_path):
+    template = tmp_path / "own.jinja"
+    template.write_text(load_tokenizer(str(tiny_model)).chat_template)
+
+    folder = train_sft(
+        hf_model_path=tiny_model,
+        hf_dataset_path=small_dataset,
+        output_dir=tmp_path / "run",
+        chat_template_path=template,
+        lr_scheduler_type=SchedulerType.COSINE,
+        max_steps=1,
+        eval_ratio=0,
+        load_in_4bit=False,
+        report_to="none",
+        push_to_hub=False,
+    )
+
+    kept = yaml.safe_load((folder / "train_config.yaml").read_text())
+    assert (kept["chat_template_path"], kept["lr_scheduler_type"]) == (str(template), "cosine")
+
+
 def test_the_command_that_users_know_works(tiny_model, small_dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
@@ -330,8 +382,6 @@ def test_ranking_takes_at_most_as_many_turns_as_allowed_spread_evenly(sft_flags,
 def test_it_is_callable_from_a_notebook_and_goes_on_from_an_adapter(
     tiny_model, small_dataset, tmp_path, dtype
 ):
-    from collabllm.training import train_sft
-
     shared = {
         "hf_model_path": tiny_model,
         "hf_dataset_path": small_dataset,

@@ -191,6 +191,18 @@ def find_adapter_template(path: str | None) -> str | None:
         return None
 
 
+def find_base_revision(adapter: str | None, base: str) -> str:
+    """Return the revision of its base that an adapter was trained on; `main` where it names none.
+
+    Args:
+        adapter: Folder or Hub id.
+        base: The model that it is put on; one of another name has its own revisions.
+    """
+    config = read_adapter_config(adapter) if adapter else {}
+    is_same = config.get("base_model_name_or_path") == base
+    return str(config.get("revision") or "main") if is_same else "main"
+
+
 def looks_local(path: str) -> bool:
     """Tell a folder from a repository's name, which has at most one slash."""
     return path.startswith((".", "/", "~", "outputs/")) or Path(path).exists()

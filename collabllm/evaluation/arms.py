@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from collabllm.evaluation.results import ArmInfo
-from collabllm.hub import looks_local
+from collabllm.hub import find_base_revision, looks_local
 from collabllm.prompts import load_prompt
 from collabllm.settings import read_mapping, unknown_names
 from collabllm.simulation.assistant import Assistant, OpenAIAssistant
@@ -219,6 +219,7 @@ class ArmPool:
                 self._model.base_model.disable_adapter_layers()
             return self._model
         if lora_path not in self._adapters:
+            self._warn_of_revision(lora_path)
             name = f"adapter_{len(self._adapters)}"
             if self._adapters:
                 self._model.load_adapter(lora_path, adapter_name=name)
@@ -228,6 +229,17 @@ class ArmPool:
         self._model.base_model.enable_adapter_layers()
         self._model.set_adapter(self._adapters[lora_path])
         return self._model
+
+    def _warn_of_revision(self, lora_path: str) -> None:
+        revision = find_base_revision(lora_path, self.settings.hf_model_path)
+        if revision != "main":
+            logger.warning(
+                "%s was trained on revision %s of %s, and all arms share its main one. Give a "
+                "folder with that revision as --hf_model_path.",
+                lora_path,
+                revision,
+                self.settings.hf_model_path,
+            )
 
 
 def check_not_trained_on(arm: ArmInfo, tasks: Sequence[Task]) -> list[str]:

@@ -113,7 +113,9 @@ class Run:
         if self.sharding.keeps_float32:
             restore_float32(trainer.model, exact)
         # Without this the adapter would name a folder of this machine's cache as its base.
-        trainer.model.peft_config["default"].base_model_name_or_path = self.settings.hf_model_path
+        adapter = trainer.model.peft_config["default"]
+        adapter.base_model_name_or_path = self.settings.hf_model_path
+        adapter.revision = self.settings.model_revision
         # PEFT would look for a base of that name, at every save, to see whether its vocabulary was
         # resized, which it never is here.
         trainer.model.save_pretrained = partial(
@@ -209,9 +211,9 @@ def _open_folder(run: Run, data_facts: Mapping[str, Any]) -> None:
         clear_folder(run.folder, run.settings.lora_path)
     if run.hub:
         create_repository(run.hub)
+    (run.folder / card.METRICS_FILE).unlink(missing_ok=True)  # a killed run is no finished one
     card.write_train_config(run.folder, run.settings, run.given, run.method.name)
     known = read_run_facts(run.folder) if run.config.resume_from_checkpoint else {}
-    (run.folder / card.METRICS_FILE).unlink(missing_ok=True)  # a killed run is no finished one
     name, num_processes = run.config.run_name, run.config.world_size
     before = known.get("num_processes", num_processes)
     if before != num_processes:

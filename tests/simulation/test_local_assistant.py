@@ -1,6 +1,7 @@
 """LocalAssistant: batched as alone, shared by threads, full contexts, fallback, adapters."""
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 
@@ -303,3 +304,23 @@ def test_thoughts_are_kept_from_the_reply_also_when_the_template_opens_them(tiny
         local._engine = started
 
     assert replies == [("hm", "4"), ("hm", "4"), ("", "hm"), ("hm", "4"), ("hm", "4"), ("hm", "")]
+
+
+def test_an_adapter_is_put_on_the_revision_that_it_was_trained_on(tmp_path, monkeypatch):
+    config = {"base_model_name_or_path": "org/m", "revision": "v2"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    revisions = []
+
+    def load(path, *, revision, **options):
+        revisions.append(revision)
+        if len(revisions) % 2 == 0:
+            raise OSError("no weights here")
+        return make_tokenizer("chatml")
+
+    monkeypatch.setattr("collabllm.simulation.assistant.local.load_tokenizer", load)
+    monkeypatch.setattr("collabllm.simulation.assistant.local.load_base_model", load)
+    for base in ("org/m", "org/other"):
+        with pytest.raises(OSError, match="no weights here"):
+            LocalAssistant(base, lora_path=str(tmp_path))
+
+    assert revisions == ["v2", "v2", "main", "main"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from collabllm.data_processing.tokenization import render_chat
 from collabllm.errors import ContextFullError
+from collabllm.hub import find_base_revision
 from collabllm.messages import Message, merge_consecutive
 from collabllm.models import choose_dtype, load_adapter, load_base_model, load_tokenizer
 from collabllm.servers.reasoning import split_reasoning
@@ -24,7 +25,7 @@ class LocalAssistant(Assistant):
 
     Args:
         model_path: Hub id, local folder, or `smollm2-135m-instruct` for the bundled model.
-        lora_path: A LoRA adapter to put on it.
+        lora_path: A LoRA adapter to put on it, in the revision that the adapter names.
         use_4bit: Load the model in NF4.
         device_map: As in transformers; `auto` is the GPU of this process, or the CPU.
         max_new_tokens: Most tokens of a reply.
@@ -93,7 +94,10 @@ class LocalAssistant(Assistant):
             raise ValueError("no_repeat_ngram_size needs padded batches, got batching=continuous.")
         self.name = lora_path or model_path
         self.max_new_tokens = max_new_tokens
-        self.tokenizer: Any = tokenizer or load_tokenizer(model_path, adapter=lora_path)
+        revision = find_base_revision(lora_path, model_path)
+        self.tokenizer: Any = tokenizer or load_tokenizer(
+            model_path, adapter=lora_path, revision=revision
+        )
         if not self.tokenizer.chat_template:
             raise ValueError(f"{model_path} has no chat template; use a chat (instruct) model.")
         if model is None:
@@ -105,6 +109,7 @@ class LocalAssistant(Assistant):
                 use_4bit=use_4bit,
                 device_map=placed,
                 dtype=choose_dtype() if dtype == "auto" else getattr(torch, dtype),
+                revision=revision,
             )
             if lora_path:
                 model = load_adapter(model, lora_path)

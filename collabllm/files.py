@@ -112,11 +112,15 @@ def hold_lock(path: Path, taken: OSError) -> Iterator[None]:
 def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON Lines file; a torn last line is passed over with a warning.
 
+    A byte-order mark and blank lines, as an editor leaves them, are no records.
+
     Raises:
         ValueError: If another line is not a JSON object.
     """
-    with Path(path).open(encoding="utf-8", errors="replace") as stream:
+    with Path(path).open(encoding="utf-8-sig", errors="replace") as stream:
         for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:

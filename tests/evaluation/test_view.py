@@ -138,6 +138,42 @@ def test_a_page_stands_beside_its_file_and_never_on_another(tmp_path, capsys):
     assert rows_of(mine)[0][0] == "a"
 
 
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\n \n"])
+@pytest.mark.parametrize("records", [FIRST, [transcript("a"), transcript("b")]])
+def test_a_byte_order_mark_and_blank_lines_are_read_over(tmp_path, before, records):
+    file = Path(write(tmp_path / "data.jsonl", records))
+    file.write_bytes(before + file.read_bytes())
+
+    view([str(file)])
+
+    assert len(rows_of(tmp_path / "data.html")) == (1 if records is FIRST else 2)
+
+
+def test_a_bad_first_line_is_that_of_a_dataset_or_of_transcripts(tmp_path):
+    rows, talks = tmp_path / "rows.jsonl", tmp_path / "talks.jsonl"
+    for file, records in ((rows, FIRST), (talks, [transcript("a")])):
+        file.write_text("{oops\n" + Path(write(file, records)).read_text())
+
+    with pytest.raises(ValueError, match=r"rows\.jsonl row 1: not valid JSON"):
+        view([str(rows)])
+    with pytest.raises(ValueError, match=r"talks\.jsonl line 1: not a record"):
+        view([str(talks)])
+    view([str(rows), "--skip_bad_rows"])
+
+    assert len(rows_of(tmp_path / "rows.html")) == 1
+
+
+@pytest.mark.parametrize("begun", ["", '{"task_id": "b", "mess'])
+def test_a_folder_of_a_run_under_way_shows_what_has_ended(tmp_path, caplog, begun):
+    write(tmp_path / "a.jsonl", [transcript("a")])
+    (tmp_path / "b.jsonl").write_text(begun)
+
+    view([str(tmp_path)])
+
+    assert [row[0] for row in rows_of(tmp_path / "conversations.html")] == ["a"]
+    assert "b.jsonl: no line of it is whole JSON" in caplog.text
+
+
 def test_a_folder_of_transcripts_is_one_page(tmp_path):
     write(tmp_path / "a.jsonl", [transcript("a")])
     write(tmp_path / "sub/b.jsonl", [transcript("b"), transcript("c")])
@@ -184,10 +220,10 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         view([str(tmp_path / "none.jsonl")])
     (tmp_path / "bad.jsonl").write_text("{nothing")
-    with pytest.raises(ValueError, match="line 1: not JSON"):
+    with pytest.raises(ValueError, match="row 1: not valid JSON"):
         view([str(tmp_path / "bad.jsonl")])
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(ValueError, match=r"line 1|no conversations"):
+    with pytest.raises(ValueError, match="has no rows"):
         view([str(tmp_path / "empty.jsonl")])
     assert not list(Path(tmp_path).glob("*.html"))
 

@@ -89,7 +89,7 @@ def _transcript_files(path: Path, split: str) -> list[Path]:
 
     Raises:
         FileNotFoundError: If it looks like a file and is not there.
-        ValueError: If the first line is not JSON, or a folder has no transcripts.
+        ValueError: If a folder has neither transcripts nor a dataset.
     """
     if path.is_dir():
         if any((path / name).exists() for name in _SAVED_DATASETS):
@@ -110,13 +110,19 @@ def _transcript_files(path: Path, split: str) -> list[Path]:
 
 
 def _has_transcripts(file: Path) -> bool:
-    """Tell a transcript file from others by its first line."""
-    with file.open(encoding="utf-8", errors="replace") as stream:
-        try:
-            first = json.loads(stream.readline())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} line 1: not JSON ({error}).") from error
-    return isinstance(first, dict) and first.keys() >= _TRANSCRIPT_COLUMNS
+    """Tell a transcript file from others by its first line that is JSON.
+
+    A run under way may have written none yet, or half of one; a dataset's are told when it loads.
+    """
+    with file.open(encoding="utf-8-sig", errors="replace") as stream:
+        for line in filter(str.strip, stream):
+            try:
+                first = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            return isinstance(first, dict) and first.keys() >= _TRANSCRIPT_COLUMNS
+    logger.warning("%s: no line of it is whole JSON.", file)
+    return False
 
 
 def _read(files: Sequence[Path]) -> tuple[int, Iterator[Conversation]]:
@@ -127,7 +133,7 @@ def _read(files: Sequence[Path]) -> tuple[int, Iterator[Conversation]]:
 
 def _count_lines(file: Path) -> int:
     with file.open("rb") as stream:
-        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+        return sum(not line.isspace() for line in stream)
 
 
 def _load(file: str, split: str, skip_bad_rows: bool) -> tuple[int, Iterator[Conversation]]:

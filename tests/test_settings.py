@@ -103,6 +103,58 @@ def test_wrong_values_end_with_one_sentence(capsys, tmp_path):
     assert len(failure(capsys, "--side", "left").splitlines()) == 2
 
 
+@dataclass
+class Kinds:
+    turns: int = setting(1, "Whole.")
+    share: float | None = setting(None, "A number.")
+    go_on: bool = setting(False, "On or off.")
+    folder: str = setting("a", "A text.")
+    told: list[int] = setting([0], "Numbers.")
+    factors: list[float] | None = setting(None, "Factors.")
+    weights: dict[str, float] = setting({}, "A mapping.")
+    anyone: dict[str, str] | str = setting("x", "A mapping or a text.")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("turns: 2.5", "turns must be a whole number, got 2.5."),
+        ("turns: 2.0", "turns must be a whole number, got 2.0."),
+        ("turns: true", "turns must be a whole number, got True."),
+        ("turns: [1]", "turns must be a whole number, got [1]."),
+        ("share: true", "share must be a number, got True."),
+        ("go_on: 2", "go_on must be true or false, got 2."),
+        ("folder: 2024", "folder must be a text (put it in quotes), got 2024."),
+        ("folder: yes", "folder must be a text (put it in quotes), got True."),
+        ("told: [0, 1.5]", "told must be whole numbers, got [0, 1.5]."),
+        ("factors: [1, true]", "factors must be numbers, got [1, True]."),
+        ("weights: [accuracy]", "weights must be a mapping of names to values, got ['accuracy']."),
+        ("anyone: [a]", "anyone must be a mapping of names to values or a text (put it in quotes)"),
+    ],
+)
+def test_a_value_of_a_file_is_of_the_kind_that_its_flag_reads(capsys, tmp_path, text, told):
+    file = tmp_path / "kinds.yaml"
+    file.write_text(text)
+
+    with pytest.raises(SystemExit):
+        parse_settings(Kinds, ["--config", str(file)])
+
+    assert f"{file}: {told}" in capsys.readouterr().err
+
+
+def test_values_of_a_file_that_fit_are_taken_and_texts_are_read_as_words(tmp_path):
+    file = tmp_path / "kinds.yaml"
+    file.write_text(
+        "{turns: '3', share: 1, go_on: 'yes', told: 2, factors: [1, 0.5], weights: {a: 1},"
+        " anyone: {b: c}}"
+    )
+
+    found = parse_settings(Kinds, ["--config", str(file)])
+
+    assert (found.turns, found.share, found.go_on, found.told) == (3, 1, True, 2)
+    assert (found.factors, found.weights, found.anyone) == ([1, 0.5], {"a": 1}, {"b": "c"})
+
+
 def test_help_has_groups_sentences_and_defaults(capsys):
     with pytest.raises(SystemExit):
         parse_settings(Run, ["--help"], description="Try it.")

@@ -12,7 +12,13 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type
 from transformers.hf_argparser import string_to_bool
 from trl.scripts.utils import TrlParser
 
-from collabllm.settings.values import load_config, parse_json, plain_error, unknown_names
+from collabllm.settings.values import (
+    check_kind,
+    load_config,
+    parse_json,
+    plain_error,
+    unknown_names,
+)
 
 S = TypeVar("S")
 
@@ -99,7 +105,7 @@ class _Parser(TrlParser):
 
     def _add_dataclass_arguments(self, dtype: type) -> None:
         """Add a group a class, in the order in which the classes are inherited."""
-        hints = get_type_hints(dtype)
+        hints = self._hints = get_type_hints(dtype)
         fields = {field.name: field for field in dataclasses.fields(dtype) if field.init}
         for owner in [dtype, *(c for c in dtype.__mro__[1:] if dataclasses.is_dataclass(c))]:
             own = [name for name in vars(owner).get("__annotations__", {}) if name in fields]
@@ -137,6 +143,8 @@ class _Parser(TrlParser):
             config = {
                 self._name_of(name): value for name, value in config.items() if value is not None
             }
+            for name in config.keys() & self._hints.keys():
+                check_kind(config[name], self._hints[name], f"{file}: {name}")
             rest = {name: value for name, value in config.items() if name not in self.names}
             self.set_defaults_with_config(
                 **{name: value for name, value in config.items() if name in self.names}

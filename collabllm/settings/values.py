@@ -11,6 +11,15 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 
 _MAX_HINTS = 3
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text (put it in quotes)",
+    list[int]: "whole numbers",
+    list[float]: "numbers",
+    dict: "a mapping of names to values",
+}
 
 
 def load_config(file: str | Path) -> dict[str, Any]:
@@ -90,6 +99,36 @@ def to_value(given: Any, hint: Any, what: str) -> Any:
         return kind(given)
     except (KeyError, ValueError):
         raise ValueError(f"{what} must be {kind.__name__}, got {given!r}.") from None
+
+
+def check_kind(given: Any, hint: Any, what: str) -> None:
+    """Refuse a YAML value that its flag would not read; 2.0 is no whole number, as in a flag.
+
+    Args:
+        given: Not None. A text passes, since the flag's own type reads it.
+        hint: The field's type; what is not plain (a choice, a class) is checked by the settings.
+        what: What is read, for errors.
+
+    Raises:
+        ValueError: If the kinds differ.
+    """
+    every = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    parts = [part for part in every if part is not type(None)]
+    if not isinstance(given, str) and not any(_fits(given, part) for part in parts):
+        kinds = [_KINDS.get(part) or _KINDS[get_origin(part)] for part in parts]
+        raise ValueError(f"{what} must be {' or '.join(kinds)}, got {given!r}.")
+
+
+def _fits(given: Any, hint: Any) -> bool:
+    kind = get_origin(hint) or hint
+    if kind is list:
+        items = given if isinstance(given, list) else [given]
+        return hint not in _KINDS or all(_fits(item, get_args(hint)[0]) for item in items)
+    if kind is dict:
+        return isinstance(given, Mapping)
+    if kind is float:
+        return type(given) in (int, float)
+    return kind not in _KINDS or type(given) is kind
 
 
 def parse_json(given: str | Mapping[str, Any] | None, what: str) -> dict[str, Any]:

@@ -94,6 +94,7 @@ def test_numbers_of_another_kind_contradict_no_answer(expected, reply):
         (r"\boxed{C}", "The answer is D.", 0.0),
         (r"\boxed{\text{even}}", "The answer is even.", 1.0),
         (r"\boxed{x}", "The answer is x.", 1.0),
+        (r"\boxed{x}", "The answer is surely not x.", 0.0),
         ("15", "The answer is 12.\nOr $15$.", 0.0),
         ("12", "The answer is 12. Check: $3 \\cdot 5 = 15$", 1.0),
         ("15", "The answer is 12. Check: $3 \\cdot 5 = 15$", 0.0),
@@ -174,3 +175,48 @@ def test_an_answer_that_is_denied_is_none(reply):
 def test_long_replies_take_no_longer_than_others(reply):
     """Where time grows by the square, this takes minutes."""
     assert accuracy("Paris", reply) == float("Paris" in reply)
+
+
+@pytest.mark.parametrize(
+    ("reply", "options", "right"),
+    [
+        ("The answer is A: B.", "ABC", ""),
+        ("\\boxed{A: B}", "ABC", ""),
+        ("The answer is A) B, C", "ABC", ""),
+        ("The answer is (A) B", "ABC", ""),
+        ("The answer is (A) B, because it is.", "ABC", ""),
+        ("The answer is A, B, C", "ABC", ""),
+        ("The answer is A: B or C", "ABC", ""),
+        ("The answer is B, I think.", "ABC", "B"),
+        ("The answer is A: A dog.", ("A", "a dog", "B"), ("A", "a dog")),
+        ("The answer is A: Paris.", ("A", "Paris", "B"), ("A", "Paris")),
+        ("The answer is (A) Paris, because of it.", ("A", "Paris", "B"), ("A", "Paris")),
+        ("The answer is A, B.", ("A", "B", "A, B"), ("A, B",)),
+        ("The answer is U.S.", ("U.S.", "u.s.", "U", "S"), ("U.S.", "u.s.")),
+        ("\\boxed{J. R. R. Tolkien}", ("J. R. R. Tolkien", "R"), ("J. R. R. Tolkien",)),
+    ],
+)
+def test_two_options_are_no_answer_and_an_options_text_is_one(reply, options, right):
+    assert [option for option in options if accuracy(option, reply)] == list(right)
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"),
+    [
+        ("The answer is 12 $=17$", ["12"]),
+        ("The answer is 12 \\(=17\\)", ["12"]),
+        ("The answer is 12 5", ["12"]),
+        ("The answer is 12 (5)", ["12"]),
+        ("The answer is 12 = 17", ["17"]),
+        ("The answer is 5 + 7 = 12.", ["12"]),
+        ("The answer is 3 \\cdot 4.", ["12"]),
+        ("The answer is \\sqrt{144}.", ["12"]),
+        ("The answer is 12 cm.", ["12"]),
+        ("The answer is definitely not 12.", []),
+        ("The answer is something other than, surely not, $12$.", []),
+        ("The answer is 12, not 17.", ["12"]),
+        ("The answer is not 12 but 17.", []),
+    ],
+)
+def test_a_marked_number_is_read_in_one_way(reply, right):
+    assert [number for number in ("5", "12", "17") if accuracy(number, reply)] == right

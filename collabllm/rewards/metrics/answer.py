@@ -45,6 +45,9 @@ _LIST = re.compile(
     re.IGNORECASE,
 )
 _OPTION = re.compile(r"\W*([A-Z])\s*[:.)\]]\W*")
+_OPTIONS = re.compile(  # "A: B", which is both or neither; no "J. R. R. Tolkien"
+    r"\W*[A-Z](?:\W+(?:(?:and|or)\W+)?[A-Z]\b)+\W*(?:$|,|\b(?:because|since)\b)"
+)
 _REASON = re.compile(r"\b(?:because|since)\b|,(?!.{0,200}\b(?:and|or)\b)", re.IGNORECASE)
 _YES_OR_NO = re.compile(
     r"\W*(?:(yes)\b(?!\W+i(?: am|'m)\b)|"
@@ -54,6 +57,11 @@ _YES_OR_NO = re.compile(
 _LETTER_A = re.compile(r"(?<=\w\s)A\b|\bA\b(?!\s+\w)")  # not the article of "A dog barks."
 
 _HAS_MATHS = re.compile(r"\d|[\\^=+*/]\s*\w")
+_NUMBER = re.compile(r"[-+$]*[\d.,/]+\\?%?")
+_FORMULA = re.compile(r"(?:[\s\d.,()\[\]{}^*/+=<>%-]|\\[a-zA-Z]+)+")
+_HAS_OPERATOR = re.compile(r"[\\^*/+=-]")
+_BEGIN = re.compile(r"\D*(?=\d)|[^,]*")  # of an answer: up to its number, or else its comma
+_HAS_MARKS = re.compile(r"\$|\\[(\[]")
 _LAST_LINE = re.compile(r"(?:^|\n)####[ \t]*([-+$]?[\d.,/]+%?)\s*$")  # of a solution in GSM8K
 _DATE_OR_TIME = re.compile(
     r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", re.IGNORECASE
@@ -92,22 +100,44 @@ async def accuracy(conversation: Sequence[Message], task: Task, tools: MetricToo
         said = map(_yes_or_no, [marked or "", *reversed(replies)])
         return float(next(filter(None, said), "") == expected)
     if marked is not None:
-        return float(expected in _readings(find_answer(to_plain(marked)) or ""))
+        answer = find_answer(to_plain(marked)) or ""
+        if _OPTIONS.match(answer):
+            options = WORD.findall(to_plain(reference).casefold())
+            return float(WORD.findall(answer.casefold()) == options)
+        return float(expected in _readings(answer))
     return float(_is_told(replies, expected))
 
 
 async def _equals(expected: str, reply: str) -> bool:
     """Compare mathematics with a reply's marked answer alone, or else with the reply."""
     answer = find_answer(reply) or ""
-    if _NEGATION.match(answer):  # "The answer is not 12."
+    begin = _BEGIN.match(answer)
+    if begin and _NEGATION.search(begin[0]):  # "The answer is surely not 12."; "12, not 13" is 12
         return False
-    if find_boxed(reply) is None:
-        # "The answer is as follows:" has nothing to compare
-        text = f"The answer is {answer}" if _HAS_MATHS.search(answer) else space_out(reply)
+    for text in _texts_to_compare(expected, answer, reply):
         if await _verify(expected, text):
             return True
-    # math-verify finds no formula, pair or list without marks of its own in a sentence
-    return await _verify(expected, rf"\boxed{{{answer}}}")
+    return False
+
+
+def _texts_to_compare(expected: str, answer: str, reply: str) -> list[str]:
+    """Return how math-verify may read an answer: in a sentence, as a formula, or in either way.
+
+    In a sentence it finds no formula, pair or list without marks of its own, and of a formula one
+    number. An answer for a number, or one with marks, is read in one way: "12 $=17$" is not both.
+    """
+    formula = rf"\boxed{{{answer}}}"
+    if find_boxed(reply) is not None:
+        return [formula]
+    if not _HAS_MATHS.search(answer):  # "The answer is as follows:" has nothing to compare
+        return [space_out(reply), formula]
+    sentence = f"The answer is {answer}"
+    if _HAS_MARKS.search(answer):
+        return [sentence]
+    if not _NUMBER.fullmatch(expected):
+        return [sentence, formula]
+    is_formula = _FORMULA.fullmatch(answer) and _HAS_OPERATOR.search(answer)
+    return [formula if is_formula else sentence]
 
 
 async def _verify(expected: str, answer: str) -> bool:

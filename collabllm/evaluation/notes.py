@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from collabllm.evaluation.measures import PAYS_SILENCE
+from collabllm.evaluation.report.conversations import plural
 from collabllm.evaluation.results import (
     NOT_APPLICABLE,
     NOT_RUN,
@@ -146,12 +147,16 @@ def _num_failed(cell: Cell) -> int:
 
 
 def _few_clusters(results: Results) -> Iterator[str]:
-    if results.num_clusters < MIN_UNITS:
-        what = "tasks" if results.num_clusters == results.num_tasks else "clusters of tasks"
-        yield (
-            f"There are only {results.num_clusters} {what} (by {results.cluster_by}): too few for "
-            f"an interval, and no test can reach p < 0.05 below {MIN_UNITS}. The values are shown."
-        )
+    number = results.num_clusters
+    too_few = (
+        f"too few for an interval, and no test can reach p < 0.05 below {MIN_UNITS}. The values "
+        "are shown."
+    )
+    if number < MIN_UNITS:
+        alone = number == results.num_tasks
+        what = plural(number, "task") if alone else f"{plural(number, 'cluster')} of tasks"
+        verb = "is" if number == 1 else "are"
+        yield f"There {verb} only {what} (by {results.cluster_by}): {too_few}"
         return
     for outcome in results.primary:
         numbers = [
@@ -160,10 +165,8 @@ def _few_clusters(results: Results) -> Iterator[str]:
             if (d.metric, d.opening) == (outcome.metric, outcome.opening)
         ]
         if numbers and max(numbers) < MIN_UNITS:
-            yield (
-                f"{outcome.metric} ({outcome.opening} told) has only {max(numbers)} independent "
-                "tasks or clusters: too few for an interval or a test. The values are shown."
-            )
+            what = plural(max(numbers), "independent cluster")
+            yield f"{outcome.metric} ({outcome.opening} told) has only {what} of tasks: {too_few}"
 
 
 def _ranks(results: Results) -> Iterator[str]:

@@ -249,7 +249,8 @@ def test_a_handful_of_tasks_gives_values_and_no_interval(number):
     assert m.values == pytest.approx([0.5, 0.4][:number])
     assert m.verdict == "cannot tell"
     assert results.cell("sft", "u", "none", "m").values == pytest.approx([0.6, 0.55][:number])
-    said = f"m (none told) has only {number} independent tasks or clusters: too few"
+    said = {1: "1 independent cluster of tasks", 2: "2 independent clusters of tasks"}[number]
+    said = f"m (none told) has only {said}: too few for an interval, and no test can reach p < 0.05"
     assert [note for note in results.notes if said in note]
     tables = to_markdown(results)
     assert ("0.57 (0.60, 0.55), n 2 of 8" in tables) == (number == 2)
@@ -266,7 +267,10 @@ def test_tasks_of_a_cluster_are_not_independent():
     (m,) = dependent.primary_differences()
     assert (m.num_clusters, m.low, m.verdict) == (2, None, "cannot tell")
     assert (independent.num_clusters, m.p_value) == (8, 0.5)
-    assert any("only 2 clusters of tasks" in note for note in dependent.notes)
+    assert any("There are only 2 clusters of tasks" in note for note in dependent.notes)
+    single = make_plan(clusters=1)
+    notes = analysed(single, scores_of(single, plain)).notes
+    assert any("There is only 1 cluster of tasks (by kind): too few" in note for note in notes)
 
 
 def test_users_are_pooled_and_a_change_of_ranks_is_told():

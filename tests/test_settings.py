@@ -57,6 +57,11 @@ def failure(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("word", "value"), [("on", True), ("OFF", False), ("yes", True)])
+def test_a_switch_reads_the_usual_words(word, value):
+    assert parse_settings(Run, ["--resume", word]).resume is value
+
+
 def test_flags_set_fields_with_underscores_or_dashes():
     run = parse_settings(Run, ["--learning-rate", "1e-3", "--num_told", "0", "2", "--resume"])
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from transformers.hf_argparser import string_to_bool
+from trl.scripts._hf_argparser import string_to_bool
 from trl.scripts.utils import TrlParser
 
 from collabllm.settings.values import (

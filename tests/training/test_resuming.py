@@ -57,7 +57,7 @@ def test_what_makes_a_run_another_one_is_refused(sft_flags, checkpoint, changes,
 ONLINE = [
     ({"tasks": "demo_test"}, r"tasks was \[None\] and is \['demo_test'\] now"),
     ({"credit": "conversation"}, "credit was 'turn' and is 'conversation' now"),
-    ({"weights": '{"repetition": -1}'}, "weights was .* now"),
+    ({"weights": '{"facts_elicited": 2}'}, "weights was .* now"),
     ({"train_first_token": "false"}, "train_first_token was True and is False now"),
     ({"num_told": 1}, r"num_told was \[0\] and is \[1\] now"),
     ({"window": 0}, "window was 1 and is 0 now"),

@@ -82,7 +82,9 @@ def build_dataset(settings: BuildSettings | None = None, **arguments: Any) -> Pa
         session = Session(settings, stack)
         tools = settings.build_tools(session)
         check_metrics(growth.reward.weights, replace(tools, count_tokens=len))
-        check_applicable(growth.reward.weights, all_tasks)  # a part may have none with facts
+        check_applicable(  # a part may have none with facts
+            growth.reward.weights, all_tasks, alone=not growth.reward.token_penalty
+        )
         user_factory = session.build_user_factory(settings)
         if settings.plan:
             print_plan(settings, len(tasks), session)

@@ -25,12 +25,13 @@ _HELP: Mapping[Need, str] = {
 """What a task may lack, and how it comes to have it."""
 
 
-def check_applicable(metrics: Iterable[str], tasks: Sequence[Task]) -> None:
+def check_applicable(metrics: Iterable[str], tasks: Sequence[Task], *, alone: bool = False) -> None:
     """Refuse metrics of which none can have a value, and warn of single ones and of useless tests.
 
     Args:
         metrics: By name, with or without extractor.
         tasks: Tasks of the run.
+        alone: Whether nothing else tells replies apart, so that tasks without them are useless.
 
     Raises:
         ValueError: If all metrics need what no task has: facts, a reference or tests.
@@ -50,8 +51,8 @@ def check_applicable(metrics: Iterable[str], tasks: Sequence[Task]) -> None:
         raise ValueError(" ".join(texts))
     for text in texts:
         logger.warning("ATTENTION: %s", text)
-    bare = [task for task in tasks if names and not any(_fits(name, task) for name in names)]
-    if bare:
+    bare = [task for task in tasks if not any(_fits(name, task) for name in names)]
+    if alone and names and bare:
         logger.warning(
             "ATTENTION: %d of %d tasks, for example %s, lack what %s need: nothing tells their "
             "replies apart. Leave such tasks out.",

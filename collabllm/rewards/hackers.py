@@ -224,6 +224,8 @@ async def score_policies(
             raise CostLimitError(result.error)
         return await score_rollout(result, task, settings, tools, talk_seed)
 
+    if not any(task.facts for task in tasks):  # the wish finds nothing: it is honest work, late
+        policies = {name: p for name, p in policies.items() if name != WISH_THEN_REFERENCE}
     scores = []
     for name, policy in policies.items() if tasks else ():
         futures = await asyncio.gather(*(talk(policy, task) for task in tasks))

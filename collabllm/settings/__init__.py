@@ -12,6 +12,7 @@ from collabllm.settings.values import (
     parse_json,
     plain_error,
     read_mapping,
+    switch_word,
     to_value,
     unknown_names,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "plain_error",
     "read_mapping",
     "setting",
+    "switch_word",
     "to_settings",
     "to_value",
     "to_yaml",

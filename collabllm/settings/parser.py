@@ -17,6 +17,7 @@ from collabllm.settings.values import (
     load_config,
     parse_json,
     plain_error,
+    switch_word,
     unknown_names,
 )
 
@@ -207,8 +208,7 @@ def _argument_type(name: str, hint: Any) -> Any:
 
 
 def _to_bool(word: str) -> bool:
-    """Read on and off, too, as YAML does."""
-    return bool(string_to_bool({"on": "yes", "off": "no"}.get(word.lower(), word)))
+    return bool(string_to_bool(switch_word(word)))
 
 
 def _metavar(kind: Any) -> str | None:

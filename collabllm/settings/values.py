@@ -101,6 +101,11 @@ def to_value(given: Any, hint: Any, what: str) -> Any:
         raise ValueError(f"{what} must be {kind.__name__}, got {given!r}.") from None
 
 
+def switch_word(word: str) -> str:
+    """Put yes and no for on and off, which YAML reads and TRL's flags do not."""
+    return {"on": "yes", "off": "no"}.get(word.lower(), word)
+
+
 def check_kind(given: Any, hint: Any, what: str) -> None:
     """Refuse a YAML value that its flag would not read; 2.0 is no whole number, as in a flag.
 

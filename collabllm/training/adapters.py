@@ -14,7 +14,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from trl import ModelConfig, get_peft_config
 
-from collabllm.hub import find_adapter_file, read_adapter_config
+from collabllm.hub import find_adapter_file, find_base_revision, read_adapter_config
 from collabllm.models import resolve_model_path
 from collabllm.training.settings import DEFAULT_TARGETS, ModelSettings, TrainingSettings
 
@@ -171,6 +171,15 @@ def _check_adapter(settings: TrainingSettings, model: torch.nn.Module) -> Traini
             settings.lora_path,
             base,
             settings.hf_model_path,
+        )
+    trained = find_base_revision(settings.lora_path, settings.hf_model_path)
+    if trained != settings.model_revision:
+        logger.warning(
+            "The adapter %s was trained on revision %s of its base; this run takes %s "
+            "(--model_revision).",
+            settings.lora_path,
+            trained,
+            settings.model_revision,
         )
     targets = config.get("target_modules")
     targets = [targets] if isinstance(targets, str) else targets

@@ -101,7 +101,9 @@ class GRPO(Method):
             )
             check_first_tokens(tokenizer, "--train_first_token false", remedy, **options)
         train_tasks, eval_tasks = settings.open_tasks("train"), settings.open_tasks("eval")
-        check_applicable(settings.weights, [*train_tasks, *eval_tasks])
+        check_applicable(
+            settings.weights, [*train_tasks, *eval_tasks], alone=not settings.token_penalty
+        )
         prompts = _collect_prompts(settings, train_tasks, eval_tasks)
         room = settings.max_length - config.max_completion_length
         train, report = fit_prompts(prompts, tokenizer, config, room)

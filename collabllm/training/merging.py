@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collabllm.data_processing.reply_tokens import end_ids
-from collabllm.hub import read_adapter_config
+from collabllm.hub import find_base_revision, read_adapter_config
 from collabllm.settings import load_config
 
 logger = logging.getLogger(__name__)
@@ -97,4 +97,4 @@ def _find_base(adapter: str, config: Mapping[str, Any]) -> tuple[str, str]:
     name = config.get("base_model_name_or_path")
     if not name:
         raise ValueError(f"{adapter} does not name its base model; give it with --hf_model_path.")
-    return str(name), "main"
+    return str(name), find_base_revision(adapter, str(name))

@@ -10,7 +10,7 @@ import torch
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from collabllm.settings import plain_error, unknown_names
+from collabllm.settings import plain_error, switch_word, unknown_names
 
 SECRET_FIELDS = ("hub_token",)
 
@@ -33,7 +33,8 @@ def read_trainer_fields(config_class: type, given: Mapping[str, Any]) -> dict[st
     values: dict[str, Any] = {}
     for name, value in given.items():
         if isinstance(value, str):
-            words.append(f"--{name}={value}")
+            is_switch = _type(parser, name) is string_to_bool
+            words.append(f"--{name}={switch_word(value) if is_switch else value}")
         elif value is True and _type(parser, name) is not string_to_bool:
             words.append(f"--{name}")  # such as no_x, which sets another field
         elif isinstance(value, list) and all(isinstance(item, str) for item in value):

@@ -213,10 +213,37 @@ def test_two_options_are_no_answer_and_an_options_text_is_one(reply, options, ri
         ("The answer is \\sqrt{144}.", ["12"]),
         ("The answer is 12 cm.", ["12"]),
         ("The answer is definitely not 12.", []),
-        ("The answer is something other than, surely not, $12$.", []),
+        ("The answer is certainly, surely not $12$.", []),
         ("The answer is 12, not 17.", ["12"]),
         ("The answer is not 12 but 17.", []),
     ],
 )
 def test_a_marked_number_is_read_in_one_way(reply, right):
     assert [number for number in ("5", "12", "17") if accuracy(number, reply)] == right
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "\\$12.",
+        "**\\$12**",
+        "(12)",
+        '"12"',
+        "[12]",
+        "12 $cm$",
+        "12 $\\text{cm}$",
+        "20 \u2212 8",
+        "without a doubt, 12.",
+        "not surprisingly, 12.",
+        "exactly, no rounding, 12.",
+    ],
+)
+def test_a_marked_answer_with_one_number_may_be_written_in_any_way(answer):
+    assert accuracy("12", f"The answer is {answer}") == 1
+    assert accuracy("5", f"The answer is {answer}") == 0
+
+
+@pytest.mark.parametrize(("answer", "number"), [("\u22125", "-5"), ("x = \u22120.5", "-0.5")])
+def test_signs_of_other_alphabets_are_read(answer, number):
+    assert accuracy(number, f"The answer is {answer}.") == 1
+    assert accuracy("5", f"The answer is {answer}.") == 0

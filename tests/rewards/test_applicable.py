@@ -58,12 +58,13 @@ def test_a_build_rewarded_by_references_that_are_not_there_does_no_work(tmp_path
 def test_tasks_of_which_nothing_can_be_said_are_told(caplog):
     with_reference = Task("c", "goal", "a good result")
 
-    check_applicable(["bleu"], [*BARE, with_reference])
+    check_applicable(["bleu"], [*BARE, with_reference], alone=True)
     assert "2 of 3 tasks, for example a, lack what bleu need" in caplog.text
 
     caplog.clear()
-    check_applicable(["bleu", "repetition"], [*BARE, with_reference])
-    check_applicable(["bleu"], [with_reference])
+    check_applicable(["bleu", "repetition"], [*BARE, with_reference], alone=True)
+    check_applicable(["bleu"], [with_reference], alone=True)
+    check_applicable(["bleu"], [*BARE, with_reference])  # an evaluation: asking is measured there
     assert not caplog.records
 
 

@@ -153,6 +153,13 @@ def test_a_users_own_metric_is_tried_and_its_shortcuts_are_named():
     assert to_table(scores)[2].startswith("| refusal | 1.00 | 1.00 |")
 
 
+def test_a_wish_is_no_shortcut_where_there_is_nothing_to_wish_for():
+    names = [policy.name for policy in score({"bleu": 1.0}, [Task("t", "goal", "a good result")])]
+
+    assert "honest" in names
+    assert WISH_THEN_REFERENCE not in names
+
+
 def test_tasks_without_a_reference_are_left_out():
     assert score({"repetition": 1.0}, [Task("t", "goal")]) == []
     assert find_shortcuts([]) == []

@@ -53,6 +53,12 @@ def test_trainer_fields_are_read_by_their_types_wherever_they_come_from():
     assert read_trainer_fields(SFTConfig, given) == given
 
 
+def test_switches_of_trl_read_on_and_off_too():
+    given = {"packing": "on", "bf16": "off"}
+
+    assert read_trainer_fields(SFTConfig, given) == {"packing": True, "bf16": False}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [

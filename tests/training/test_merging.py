@@ -1,5 +1,7 @@
 """scripts/merge_adapter.py: the merged model answers as base and adapter do."""
 
+import json
+
 import pytest
 import torch
 import yaml
@@ -40,10 +42,15 @@ def test_a_folder_without_an_adapter_is_refused(tiny_model, tmp_path):
         merge(f"--lora_path {tiny_model} --output_dir {tmp_path}/m".split())
 
 
-def test_an_adapter_is_merged_into_the_revision_that_it_was_trained_on(tmp_path, monkeypatch):
-    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/m"}')
-    settings = {"hf_model_path": "org/m", "model_revision": "v2"}
-    (tmp_path / "train_config.yaml").write_text(yaml.safe_dump(settings))
+@pytest.mark.parametrize("told_by", ["train_config.yaml", "adapter_config.json"])
+def test_an_adapter_is_merged_into_the_revision_it_was_trained_on(tmp_path, monkeypatch, told_by):
+    config, settings = {"base_model_name_or_path": "org/m"}, {"hf_model_path": "org/m"}
+    if told_by == "train_config.yaml":
+        settings["model_revision"] = "v2"
+        (tmp_path / "train_config.yaml").write_text(yaml.safe_dump(settings))
+    else:
+        config["revision"] = "v2"
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
 
     def load(base, **options):
         raise RuntimeError(f"{base} {options['revision']}")

@@ -58,8 +58,8 @@ _LETTER_A = re.compile(r"(?<=\w\s)A\b|\bA\b(?!\s+\w)")  # not the article of "A 
 
 _HAS_MATHS = re.compile(r"\d|[\\^=+*/]\s*\w")
 _NUMBER = re.compile(r"[-+$]*[\d.,/]+\\?%?")
-_FORMULA = re.compile(r"(?:[\s\d.,()\[\]{}^*/+=<>%-]|\\[a-zA-Z]+)+")
-_HAS_OPERATOR = re.compile(r"[\\^*/+=-]")
+_FORMULA = re.compile(r"(?:[\s\d.,()\[\]{}^*/+=<>%\u2212\u00d7\u00f7-]|\\[a-zA-Z]+)+")
+_HAS_OPERATOR = re.compile(r"[\\^*/+=\u2212\u00d7\u00f7-]")
 _BEGIN = re.compile(r"\D*(?=\d)|[^,]*")  # of an answer: up to its number, or else its comma
 _HAS_MARKS = re.compile(r"\$|\\[(\[]")
 _LAST_LINE = re.compile(r"(?:^|\n)####[ \t]*([-+$]?[\d.,/]+%?)\s*$")  # of a solution in GSM8K
@@ -112,7 +112,8 @@ async def _equals(expected: str, reply: str) -> bool:
     """Compare mathematics with a reply's marked answer alone, or else with the reply."""
     answer = find_answer(reply) or ""
     begin = _BEGIN.match(answer)
-    if begin and _NEGATION.search(begin[0]):  # "The answer is surely not 12."; "12, not 13" is 12
+    clause = re.split("[,;:]", begin[0])[-1] if begin else ""
+    if _NEGATION.search(clause):  # "surely not 12"; "12, not 13" and "no doubt, 12" are 12
         return False
     for text in _texts_to_compare(expected, answer, reply):
         if await _verify(expected, text):
@@ -132,6 +133,8 @@ def _texts_to_compare(expected: str, answer: str, reply: str) -> list[str]:
     if not _HAS_MATHS.search(answer):  # "The answer is as follows:" has nothing to compare
         return [space_out(reply), formula]
     sentence = f"The answer is {answer}"
+    if len(re.findall(r"\d[\d.,]*", answer)) == 1:  # "\\$12.", "(12)": it cannot be two answers
+        return [sentence, formula]
     if _HAS_MARKS.search(answer):
         return [sentence]
     if not _NUMBER.fullmatch(expected):

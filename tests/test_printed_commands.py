@@ -56,7 +56,8 @@ SMALL = {
     "--evaluations small_evaluation.yaml --flags {online}",
     "scripts/train_sft.py": TRAINING,
     "scripts/train_dpo.py": TRAINING,
-    "scripts/train_grpo.py": f"{TRAINING} --batch_size 2 --num_generations 2 --max_turns 1 "
+    "scripts/train_grpo.py": TRAINING.replace("--max_eval_pairs 2 ", "")
+    + " --batch_size 2 --num_generations 2 --max_turns 1 "
     "--max_completion_length 4 --num_samples 1 --max_eval_tasks 1 --max_length 1024 "
     "--tasks demo --user sharded",
     "scripts/simulate_chats.py": TALKING,

@@ -44,7 +44,10 @@ BEFORE = {
     "mistral": " ",
     "gpt_oss": "<|channel|>final<|message|>",
 }
-END = {"phi3": "<|end|>"}  # the end-of-text token after it never follows at inference
+END = {
+    "phi3": "<|end|>",  # the end-of-text token after it never follows at inference
+    "chatml_base": "<|im_end|>",  # whatever the tokenizer's eos_token is
+}
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in HISTORY_CHANGES])

@@ -231,7 +231,7 @@ def test_a_comparison_says_how_many_conversations_each_side_has(tmp_path, capsys
     before = {"reward": 0.5, "num_conversations": 32.0}
     after = {"reward": 0.6, "num_conversations": 5.0}
     facts = {"method": "grpo", "run_name": "r", "made_by": "by", "bundled": True}
-    facts |= {"settings": {}, "data": {}, "messages": []}
+    facts |= {"settings": {}, "data": {}, "messages": [], "template_options": {}, "end_ids": [2]}
     settings, _ = parse_args([])
 
     print_comparison(before, after)

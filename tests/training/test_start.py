@@ -193,8 +193,11 @@ def test_what_the_user_sets_reaches_the_loading_of_tokenizer_and_model(sft_flags
     )
     kwargs = {"model_revision": "v1", "trust_remote_code": "true", "load_in_4bit": "false"}
     run = start(sft_flags(**kwargs, model_init_kwargs='{"use_kernels": true}'))
+    loaded = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=None))
     monkeypatch.setattr(
-        models.AutoModelForCausalLM, "from_pretrained", lambda path, **given: weights.update(given)
+        models.AutoModelForCausalLM,
+        "from_pretrained",
+        lambda path, **given: weights.update(given) or loaded,
     )
     run.load_model()
 

@@ -17,7 +17,7 @@ help: ## Show this list
 setup: $(if $(findstring .uv,$(UV)),.uv/bin/uv) ## Install the locked dependencies into .venv
 	$(UV) sync --locked
 
-demo: setup ## LoRA of the bundled model on the bundled data, two talks at the end: 4 to 5 minutes
+demo: setup ## LoRA of the bundled model on the bundled data, two talks at the end: 4 to 6 minutes
 	$(UV) run python scripts/train_sft.py --config configs/demo.yaml
 	$(UV) run python scripts/compare_chats.py --config configs/demo_compare.yaml
 
